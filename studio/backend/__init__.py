@@ -1,0 +1,1 @@
+"""The hardware: the only place that says `cuda`."""

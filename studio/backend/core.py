@@ -1,0 +1,181 @@
+"""Device, precision, processes: what a method never asks about."""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from studio.backend.attention import choose_attention
+from studio.backend.rng import Rng, mix
+from studio.config import Hardware
+from studio.errors import StudioError
+from studio.trainer import Batch, Shard
+
+M = TypeVar("M", bound=nn.Module)
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Backend:
+    """The machine as one run sees it.
+
+    Attributes:
+        device: Where tensors live.
+        dtype: Compute dtype of frozen weights; trained weights are always fp32.
+        rank, world: This process and the number of processes.
+        attention: Name of the attention kernel in use.
+    """
+
+    def __init__(self, hardware: Hardware = Hardware()) -> None:
+        self.hardware = hardware
+        self.device = _device(hardware.device)
+        if hardware.threads:
+            torch.set_num_threads(hardware.threads)
+        self._state = PartialState(cpu=self.device.type == "cpu", timeout=datetime.timedelta(hours=2))
+        self.rank, self.world = self._state.process_index, self._state.num_processes
+        if self.device.type == "cuda":
+            self.device = self._state.device
+        self.precision = _precision(hardware.precision, self.device)
+        self.dtype = _DTYPES[self.precision]
+        self.attention, self.attention_reason = choose_attention(hardware.attention, self.device, self.dtype)
+        torch.backends.cuda.matmul.allow_tf32 = hardware.tf32
+        torch.backends.cudnn.allow_tf32 = hardware.tf32
+        _deterministic(hardware.deterministic)
+
+    def place(self, module: M, *, trains: bool = False) -> M:
+        """Move a module here: frozen ones in the compute dtype and without gradients, trained ones in fp32."""
+        module.to(self.device, torch.float32 if trains else self.dtype)
+        module.requires_grad_(trains).train(trains)
+        if self.hardware.channels_last and self.device.type != "mps":
+            module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stub lacks it
+        return module
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Mixed precision for a forward pass; nothing at fp32."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.precision != "fp32")
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """The loss scaler that fp16 needs; inert otherwise."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Let gradients be averaged over the processes. Forward passes must go through what this returns."""
+        if self.world == 1:
+            return module
+        if self.hardware.strategy == "fsdp":
+            from torch.distributed.fsdp import fully_shard
+
+            return fully_shard(module)
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(
+            module, device_ids=ids, broadcast_buffers=False, find_unused_parameters=True
+        )
+
+    def accumulating(self, module: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[object]:
+        """Skip the averaging of gradients over processes until the last part of a batch."""
+        if last or not isinstance(module, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return module.no_sync()
+
+    def seed(self, seed: int, step: int) -> None:
+        """Set the global generators (dropout and the like) as a function of (seed, step, rank)."""
+        torch.manual_seed(mix(seed, step, self.rank))
+
+    @contextlib.contextmanager
+    def seeded(self, seed: int) -> Iterator[None]:
+        """A forked, seeded RNG: fresh weights repeat, and nothing outside is disturbed."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(mix(seed))
+            yield
+
+    def shard(self, total: int) -> Shard:
+        """The rows of a global batch that this process reads."""
+        size = total // self.world
+        return Shard(total, self.rank * size, (self.rank + 1) * size)
+
+    def rng(self, seed: int, step: int, *, rows: int, part: int = 0, parts: int = 1) -> Rng:
+        """Random numbers for one part of this process's `rows` rows of a batch."""
+        size = rows // parts
+        start = self.rank * rows + part * size
+        return Rng(seed, step, total=rows * self.world, start=start, stop=start + size, device=self.device)
+
+    def move(self, batch: Batch) -> Batch:
+        """A batch with its tensors on the device."""
+        return {k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+    def mean(self, value: Tensor) -> Tensor:
+        """A value averaged over the processes."""
+        if self.world == 1:
+            return value
+        value = value.detach().clone()
+        torch.distributed.all_reduce(value)
+        return value / self.world
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says yes; every process must ask."""
+        return flag if self.world == 1 else bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        self._state.wait_for_everyone()
+
+    def close(self) -> None:
+        """Leave the process group."""
+        self._state.destroy_process_group()
+
+    def memory(self) -> dict[str, float]:
+        """Peak memory in GiB: of the GPU, or of the process on a CPU."""
+        if self.device.type == "cuda":
+            return {"memory_gib": torch.cuda.max_memory_allocated() / 2**30}
+        import resource
+
+        return {"memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+
+    def reset_peak(self) -> None:
+        """Start a new measurement of the peak (GPUs only; a process's own peak cannot be reset)."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def facts(self) -> list[str]:
+        """One line a fact, for the start of a run."""
+        name = torch.cuda.get_device_name() if self.device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        return [
+            f"device: {self.device.type} ({name}), {self.world} process{'es' if self.world > 1 else ''}",
+            f"precision: {self.precision} (trained weights fp32)",
+            f"attention: {self.attention} ({self.attention_reason})",
+        ]
+
+
+def _device(wanted: str) -> torch.device:
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        wanted = next(name for name, there in present.items() if there)
+    if not present[wanted]:
+        there = ", ".join(name for name, ok in present.items() if ok)
+        raise StudioError(
+            f"Device {wanted!r} is not present on this machine; choose one of: {there}.", field="hardware.device"
+        )
+    return torch.device(wanted)
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    if wanted == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if wanted == "fp16" and device.type == "cpu":
+        raise StudioError(
+            "Precision fp16 needs a GPU; choose --hardware.precision fp32 on a CPU.", field="hardware.precision"
+        )
+    return wanted
+
+
+def _deterministic(wanted: bool) -> None:
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads no other setting
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.benchmark = not wanted

@@ -1,0 +1,72 @@
+"""Method cards, found by folder: `trainers/<name>/config.py` holds `METHOD`. No torch."""
+
+import fnmatch
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from studio.errors import unknown
+
+if TYPE_CHECKING:
+    from studio.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values that suit some models: dotted names of settings (`optim.lr`, `method.adapter.rank`) to values."""
+
+    values: Mapping[str, Any]
+    models: tuple[str, ...] = ()
+    """Patterns of model names for which this preset is taken by itself."""
+    note: str = ""
+    """Where the values come from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a method is and where its parts are."""
+
+    name: str
+    title: str
+    summary: str
+    paper: str
+    config: type
+    trainer: str = ""
+    """`package.module:Class` of the trainer, imported only when a run starts; empty for an edit."""
+    edit: str = ""
+    offers: tuple[str, ...] = ()
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+    hidden: bool = False
+    """Left out of listings: used by other commands (pretraining of the embedded models)."""
+
+    def load_trainer(self) -> "type[Trainer]":
+        """The trainer class. Imports torch."""
+        module, _, name = self.trainer.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def preset_for(self, model: str) -> str:
+        """Name of the preset that a model takes by itself; empty if none fits."""
+        return next((n for n, p in self.presets.items() if any(fnmatch.fnmatch(model, q) for q in p.models)), "")
+
+
+def names() -> list[str]:
+    """Names of all methods, hidden ones included."""
+    import trainers
+
+    return sorted(m.name for m in pkgutil.iter_modules(trainers.__path__) if m.ispkg)
+
+
+def card(name: str) -> Card:
+    """The card of a method by name; dashes and underscores are the same."""
+    wanted = name.replace("-", "_")
+    if wanted not in (found := names()):
+        raise unknown("method", name, found, field="method")
+    return importlib.import_module(f"trainers.{wanted}.config").METHOD
+
+
+def card_of(settings: object) -> Card:
+    """The card of the method that these settings belong to."""
+    module = type(settings).__module__
+    return importlib.import_module(module).METHOD

@@ -1,0 +1,167 @@
+"""The run folder: what a run writes down, and reading it back. No torch.
+
+    runs/NAME/config.json      the resolved settings; re-creates the run
+              events.jsonl     one line an event
+              checkpoints/     step-00000100/ ..., written by studio.checkpoint
+              samples/         step-00000100/0.png ...
+              export/          the trained weights in the ecosystem's formats
+              report.html
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from studio import catalog, serial
+from studio.config import Run
+from studio.errors import StudioError, unknown
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def export(self) -> Path:
+        return self.path / "export"
+
+    def read_events(self, kind: str = "") -> Iterator[dict[str, Any]]:
+        """Events in order; a line cut off by a crash is left out."""
+        if not self.events.exists():
+            return
+        with self.events.open(encoding="utf-8") as lines:
+            for line in lines:
+                if not line.endswith("\n"):
+                    return
+                event = json.loads(line)
+                if not kind or event.get("event") == kind:
+                    yield event
+
+    def status(self) -> str:
+        """`new`, `running`, `done`, `stopped` or `failed`, as the last event says."""
+        last = ""
+        for event in self.read_events():
+            if event["event"] in ("start", "done", "stopped", "failed"):
+                last = event["event"]
+        return {"": "new", "start": "running"}.get(last, last)
+
+
+class EventLog:
+    """Appends events to `events.jsonl`, whole lines only.
+
+    A resumed run drops the events after the step it resumes from, so that the record has each step once.
+    """
+
+    def __init__(self, folder: RunFolder, *, after: int | None = None) -> None:
+        if after is not None and folder.events.exists():
+            kept = [e for e in folder.read_events() if e.get("step", 0) <= after]
+            write_text(folder.events, "".join(json.dumps(e) + "\n" for e in kept))
+        elif folder.events.exists():
+            text = folder.events.read_bytes()
+            if text and not text.endswith(b"\n"):
+                write_text(folder.events, text[: text.rfind(b"\n") + 1].decode())
+        self._file = folder.events.open("a", encoding="utf-8")
+
+    def write(self, event: str, **values: Any) -> dict[str, Any]:
+        """Add one event and return it as written."""
+        record = {"event": event, "time": round(time.time(), 3), **values}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        return record
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: temporary file, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def dump(run: Run) -> dict[str, Any]:
+    """A run's settings as plain values, with the method's name."""
+    values = serial.to_dict(run)
+    values["method"] = {"kind": catalog.card_of(run.method).name, **serial.to_dict(run.method)}
+    return values
+
+
+def build(values: dict[str, Any]) -> Run:
+    """A run from plain values: what `dump` gave, or a settings file."""
+    rest = dict(values)
+    method = dict(rest.pop("method", {}))
+    if "kind" not in method:
+        raise StudioError("The settings name no method; add `method: {kind: dreambooth, ...}`.", field="method")
+    card = catalog.card(method.pop("kind"))
+    rest["method"] = serial.from_dict(card.config, method, where="method")
+    return serial.from_dict(Run, rest)
+
+
+def create(run: Run) -> RunFolder:
+    """Make the folder of a new run and write its settings. An existing run is never written over."""
+    name = run.name or f"{catalog.card_of(run.method).name}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = RunFolder(Path(run.output) / name)
+    if folder.config.exists():
+        raise StudioError(
+            f"Run folder {str(folder.path)!r} exists already; choose another --name, "
+            f"or go on with `studio train --resume {folder.path}`.",
+            field="name",
+        )
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        for sub in (folder.checkpoints, folder.samples, folder.export):
+            sub.mkdir(exist_ok=True)
+        write_text(folder.config, json.dumps(dump(run), indent=2) + "\n")
+    except OSError as error:
+        raise StudioError(
+            f"Cannot write to {str(folder.path)!r} ({error.strerror}); choose a writable --output.", field="output"
+        ) from None
+    return folder
+
+
+def open_run(path: str | Path) -> tuple[RunFolder, Run]:
+    """An existing run folder and its settings; a bare name is looked for under `runs/`."""
+    given = Path(path)
+    for candidate in (given, Path("runs") / given):
+        if (candidate / "config.json").exists():
+            folder = RunFolder(candidate)
+            return folder, build(json.loads(folder.config.read_text(encoding="utf-8")))
+    found = [p.parent.name for p in Path("runs").glob("*/config.json")]
+    raise unknown("run", str(path), found, field="run")
+
+
+def list_runs(output: str | Path = "runs") -> list[RunFolder]:
+    """All runs under a folder, newest first."""
+    found = [p.parent for p in Path(output).glob("*/config.json")]
+    return [RunFolder(p) for p in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)]
