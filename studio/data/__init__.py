@@ -1,0 +1,1 @@
+"""Files to batches: layouts, reading, checks, caches, and streams that can start anywhere."""
