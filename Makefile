@@ -1,11 +1,11 @@
-# make demo | make test | make check | make bench      (also: make tree, make format, make clean)
+# make demo | make test | make check | make bench      (also: make tree, make flags, make format, make clean)
 # Each command installs what it needs into .venv first: Python 3.11 or newer and a network are all it takes.
 
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test check bench tree format clean
+.PHONY: demo test check bench tree flags format clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/uv:
@@ -37,6 +37,9 @@ check: .venv/.installed-dev
 bench: .venv/.installed-dev
 	$(RUN) pytest -m timing -s
 	$(RUN) studio.bench.dreambooth_step
+
+flags: .venv/.installed-dev
+	$(RUN) tests.flags
 
 tree: .venv/.installed-dev
 	$(RUN) tests.tree

@@ -7,13 +7,12 @@ signatures: `b` batch, `c h w` image or latent, `d` width. Images are in [-1, 1]
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from PIL.Image import Image
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from studio.backend.core import Backend
     from studio.backend.rng import Rng
     from studio.models.base import Condition
@@ -70,7 +69,7 @@ class Request:
     height: int = 0
     scheduler: str = ""
     edits: Sequence["Edit"] = ()
-    references: Sequence["Image"] = ()
+    references: Sequence[Image] = ()
     batch: Batch | None = None
 
 
@@ -78,11 +77,12 @@ class Request:
 class Output:
     """What a request gave: images as PIL (prompt-major order), or texts, or scores of labels (b, classes)."""
 
-    images: Sequence["Image"] = ()
+    images: Sequence[Image] = ()
     texts: Sequence[str] = ()
     logits: Tensor | None = None
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where batches come from. The stream is a function of (seed, step): it can start anywhere."""
 
@@ -174,6 +174,7 @@ class Trainer(ABC):
         """Write the trained weights in the ecosystem's formats into `folder`; return the files written."""
 
 
+@runtime_checkable
 class Edit(Protocol):
     """Changes sampling without learning. Each verb may be the identity; edits apply in list order."""
 
