@@ -1,0 +1,167 @@
+"""Attach adapters to models, name what trains, read and write the adapter's tensors.
+
+Layers are PEFT's, put in place (`inject_adapter_in_model`), so that the models stay diffusers and transformers
+models and those libraries' own loading and saving keep working.
+"""
+
+import warnings
+from collections.abc import Mapping
+from typing import assert_never
+
+import torch
+from diffusers.loaders.peft import PeftAdapterMixin as DiffusersAdapters
+from peft import LoraConfig, PeftConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers.integrations.peft import PeftAdapterMixin as TransformersAdapters
+
+from studio.adapters.config import Adapter, Full, Lora
+from studio.adapters.strength import keep_base, watch
+from studio.adapters.targets import matched
+from studio.errors import StudioError
+
+NAME = "studio"
+
+
+def attach(adapter: Adapter, modules: Mapping[str, nn.Module], name: str = NAME) -> dict[str, frozenset[str]]:
+    """Put an adapter on each module and freeze everything else in it.
+
+    New weights come from torch's global generator: call it under a seeded one. Adapters that were there before keep
+    working and keep their `requires_grad`.
+
+    Args:
+        adapter: The settings.
+        modules: Models by their name in the family, such as unet and text_encoder.
+        name: Name of this adapter, for stacking several.
+
+    Returns:
+        Names of the parameters that train, for each module; they are fp32.
+
+    Raises:
+        StudioError: A layer name that matches nothing, a model without a preset, a name in use.
+    """
+    return {key: _attach_one(adapter, module, name) for key, module in modules.items()}
+
+
+def peft_config(adapter: Adapter, module: nn.Module) -> PeftConfig:
+    """The adapter as PEFT's own configuration for one model."""
+    match adapter:
+        case Full():
+            raise TypeError("full finetuning has no PEFT configuration")
+        case Lora():
+            init = {"kaiming": True}.get(adapter.init, adapter.init)
+            return LoraConfig(
+                r=adapter.rank,
+                lora_alpha=_whole(adapter.alpha or adapter.rank),
+                lora_dropout=adapter.dropout,
+                init_lora_weights=init,
+                use_dora=adapter.dora,
+                use_rslora=adapter.rslora,
+                target_modules=matched(adapter, module, conv=adapter.conv),
+            )
+        case _:
+            assert_never(adapter)
+
+
+def inject(config: PeftConfig, module: nn.Module, name: str) -> None:
+    """Put a PEFT adapter on a model, beside those that are there; all stay active.
+
+    Raises:
+        StudioError: The name is in use.
+    """
+    before = names(module)
+    if name in before:
+        raise StudioError(f"The model already has an adapter named {name!r}; choose another name.")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+        inject_adapter_in_model(config, module, adapter_name=name)
+    if isinstance(module, (DiffusersAdapters, TransformersAdapters)):
+        module._hf_peft_config_loaded = True  # noqa: SLF001  # as their add_adapter does; it cannot keep others active
+    for layer in tuner_layers(module):
+        layer._active_adapter = [
+            one for one in (*before, name) if one in layer._all_available_adapter_names()
+        ]  # noqa: SLF001  # set_adapter would also change requires_grad of the others
+        watch(layer)
+
+
+def names(module: nn.Module) -> list[str]:
+    """Names of the adapters on a model, in the order they were put there."""
+    return list(module.peft_config) if any(tuner_layers(module)) else []
+
+
+def tuner_layers(module: nn.Module) -> list[BaseTunerLayer]:
+    """Every adapted layer of a model."""
+    return [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
+
+
+def tensors(module: nn.Module, name: str = NAME) -> dict[str, Tensor]:
+    """The adapter's tensors, live, under PEFT's file names: layer.lora_A.weight, without the adapter's name."""
+    found = get_peft_model_state_dict(module, adapter_name=name, save_embedding_layers=False)
+    return {key.replace(".base_layer.", "."): value for key, value in found.items()}
+
+
+def load_tensors(module: nn.Module, values: Mapping[str, Tensor], name: str = NAME) -> None:
+    """Take back what `tensors` gave.
+
+    Raises:
+        StudioError: A tensor is missing, unexpected or of another shape.
+    """
+    live = tensors(module, name)
+    odd = sorted(set(live) ^ set(values))
+    odd += [key for key in live if key in values and live[key].shape != values[key].shape]
+    if odd:
+        raise StudioError(
+            f"Adapter {name!r} does not fit {type(module).__name__}: {len(odd)} tensors are missing, unexpected or "
+            f"of another shape, first {odd[0]!r}; use the base model and settings it was made with."
+        )
+    with torch.no_grad():
+        for key, value in live.items():
+            value.copy_(values[key])
+
+
+def learning_rates(adapter: Adapter, attached: frozenset[str]) -> dict[float, frozenset[str]]:
+    """Factors on the learning rate and the parameters each is for (LoRA+: `lora_B` and vectors are faster)."""
+    if not isinstance(adapter, Lora) or adapter.lr_ratio == 1.0:
+        return {1.0: attached}
+    fast = frozenset(key for key in attached if ".lora_B." in key or ".lora_magnitude_vector." in key)
+    return {1.0: attached - fast, adapter.lr_ratio: fast}
+
+
+def _attach_one(adapter: Adapter, module: nn.Module, name: str) -> frozenset[str]:
+    if isinstance(adapter, Full):
+        return _free(adapter, module)
+    others = {id(value): value.requires_grad for value in module.parameters()}
+    adapted = bool(tuner_layers(module))
+    inject(peft_config(adapter, module), module, name)
+    trains = frozenset(key for key, value in module.named_parameters() if _is_new(key, value, name, others))
+    for key, value in module.named_parameters():
+        if key in trains:
+            value.data = value.data.float()
+        else:
+            value.requires_grad_(adapted and others.get(id(value), False))
+    return trains
+
+
+def _is_new(key: str, value: nn.Parameter, name: str, others: Mapping[int, bool]) -> bool:
+    return id(value) not in others and value.requires_grad and name in key.split(".")
+
+
+def _free(adapter: Full, module: nn.Module) -> frozenset[str]:
+    keep_base(module, copy=adapter.keep_base)
+    chosen = {
+        key for key, _ in module.named_parameters() if not adapter.only or any(o in key for o in adapter.only)
+    }
+    if not chosen:
+        raise StudioError(
+            f"No parameter of {type(module).__name__} contains any of {', '.join(adapter.only)}."
+        )
+    for key, value in module.named_parameters():
+        value.requires_grad_(key in chosen)
+        if key in chosen:
+            value.data = value.data.float()
+    return frozenset(chosen)
+
+
+def _whole(alpha: float) -> float | int:
+    """Alpha as an int where it is one: the PEFT file says 16, not 16.0."""
+    return int(alpha) if alpha == int(alpha) else alpha

@@ -1,0 +1,107 @@
+"""Which layers of which model an adapter is put on: presets by model class, or ends of names."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from studio.adapters.config import Placed
+from studio.errors import StudioError, unknown
+
+UNET = ("to_q", "to_k", "to_v", "to_out.0")
+MMDIT = (*UNET, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
+CLIP = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Ends of layer names: what is trained by default, and what `blocks` adds."""
+
+    auto: tuple[str, ...]
+    more: tuple[str, ...]
+
+
+PRESETS = {
+    "UNet2DConditionModel": Preset(
+        (*UNET, "add_k_proj", "add_v_proj"), (*FEED_FORWARD[:2], "proj_in", "proj_out")
+    ),
+    "SD3Transformer2DModel": Preset(MMDIT, FEED_FORWARD),
+    "FluxTransformer2DModel": Preset((*MMDIT, *FEED_FORWARD), ("proj_mlp", "proj_out")),
+    "CLIPTextModel": Preset(CLIP, ("fc1", "fc2")),
+    "CLIPTextModelWithProjection": Preset(CLIP, ("fc1", "fc2")),
+    "CLIPModel": Preset(CLIP, ("fc1", "fc2")),
+    "T5EncoderModel": Preset(("q", "k", "v", "o"), ("wi_0", "wi_1", "wo")),
+    "VisionTransformer": Preset(("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), ()),  # timm
+    "CLIP": Preset(("attn", "mlp.c_fc", "mlp.c_proj"), ()),  # open_clip
+    "Transformer": Preset(("attn", "mlp.c_fc", "mlp.c_proj"), ()),  # open_clip, one tower
+}
+"""By class name, looked up along the class's ancestors: timm and open_clip need not be imported."""
+
+KINDS = (nn.Linear, nn.MultiheadAttention)
+
+
+def matched(
+    placed: Placed, module: nn.Module, *, conv: bool = False, kinds: tuple[type, ...] = KINDS
+) -> list[str]:
+    """Ends of layer names (as PEFT's `target_modules`) that select what `placed` asks for in `module`.
+
+    Args:
+        placed: The adapter's settings.
+        module: The model.
+        conv: Also take convolutions; a 1x1 convolution counts as linear only then.
+        kinds: Layer classes that the adapter can sit on.
+
+    Raises:
+        StudioError: A name that matches no layer, or a model without a preset.
+    """
+    kinds = (*kinds, nn.Conv2d) if conv else kinds
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(root(layer), kinds)}
+    layers = {
+        name: layer for name, layer in layers.items() if ".base_layer" not in name and ".lora_" not in name
+    }
+    ends = list(placed.only) or _preset(placed, module, layers)
+    if conv and not placed.only:
+        ends += [name for name, layer in layers.items() if isinstance(root(layer), nn.Conv2d)]
+    found = [end for end in dict.fromkeys(ends) if any(_ends(name, end) for name in layers)]
+    for end in placed.only:
+        if end not in found:
+            raise unknown("layer", end, {name.rsplit(".", 1)[-1] for name in layers}, field="adapter.only")
+    if not found:
+        raise StudioError(
+            f"No layer of {type(module).__name__} fits this adapter; name some with adapter.only."
+        )
+    taken = {name for name, layer in module.named_modules() if name not in layers and _any_end(name, found)}
+    return _spell_out(found, layers) if taken else found
+
+
+def root(layer: nn.Module) -> nn.Module:
+    """The layer under any adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
+
+
+def _preset(placed: Placed, module: nn.Module, layers: dict[str, nn.Module]) -> list[str]:
+    if placed.layers == "linear":
+        return [name for name, layer in layers.items() if isinstance(root(layer), nn.Linear)]
+    for cls in type(module).__mro__:
+        if cls.__name__ in PRESETS:
+            preset = PRESETS[cls.__name__]
+            return [*preset.auto, *(preset.more if placed.layers == "blocks" else ())]
+    raise StudioError(
+        f"{type(module).__name__} has no preset of layers for an adapter; "
+        "set adapter.layers to linear or name layers with adapter.only."
+    )
+
+
+def _ends(name: str, end: str) -> bool:
+    return name == end or name.endswith(f".{end}")
+
+
+def _any_end(name: str, ends: list[str]) -> bool:
+    return any(_ends(name, end) for end in ends)
+
+
+def _spell_out(ends: list[str], layers: dict[str, nn.Module]) -> list[str]:
+    """Full names, where an end would also select a layer of a kind the adapter cannot sit on."""
+    return [name for name in layers if _any_end(name, ends)]
