@@ -12,14 +12,25 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from studio.batch import Batch, Shard, Source
+
 if TYPE_CHECKING:
     from studio.backend.core import Backend
     from studio.backend.rng import Rng
     from studio.models.base import Condition
 
-Batch = dict[str, Any]
-"""One step's examples. Usual keys: `images` (b c h w in [-1, 1]), `latents`, `captions` (list of str),
-`loss_mask` (b 1 h w in [0, 1]), `labels` (b), `rows` (global positions). Values are tensors or lists, b long."""
+__all__ = [
+    "AttentionFunction",
+    "Batch",
+    "Edit",
+    "Group",
+    "Loss",
+    "Output",
+    "Request",
+    "Shard",
+    "Source",
+    "Trainer",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,28 +91,6 @@ class Output:
     images: Sequence[Image] = ()
     texts: Sequence[str] = ()
     logits: Tensor | None = None
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Where batches come from. The stream is a function of (seed, step): it can start anywhere."""
-
-    def stream(self, seed: int, first: int, shard: "Shard") -> Iterator[Batch]:
-        """Batches of steps `first`, `first + 1`, ...: the rows of `shard`, in global order, on the CPU."""
-        ...
-
-    def __len__(self) -> int:
-        """Number of distinct examples."""
-        ...
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The rows of a global batch of `total` examples that one process reads: `start` to `stop`."""
-
-    total: int
-    start: int
-    stop: int
 
 
 class Trainer(ABC):

@@ -15,7 +15,7 @@ from studio.backend.attention import choose_attention
 from studio.backend.rng import Rng, mix
 from studio.config import Hardware
 from studio.errors import StudioError
-from studio.trainer import Batch, Shard
+from studio.batch import Batch, Shard
 
 M = TypeVar("M", bound=nn.Module)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -17,7 +17,7 @@ from studio.data.config import Images
 from studio.data.layouts import Record
 from studio.data.order import Order, generator_for
 from studio.data.prefetch import prefetch
-from studio.trainer import Batch, Shard
+from studio.batch import Batch, Shard
 
 KEEP_BYTES = 1 << 29
 """Decoded pictures kept in memory: half a GiB, about 650 at 512 pixels."""

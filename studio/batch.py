@@ -1,0 +1,31 @@
+"""What data gives and steps take: a batch, the rows of it that one process reads, and a source of batches."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+Batch = dict[str, Any]
+"""One step's examples. Usual keys: `images` (b c h w in [-1, 1]), `latents`, `captions` (list of str),
+`loss_mask` (b 1 h w in [0, 1]), `labels` (b), `rows` (global positions). Values are tensors or lists, b long."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows of a global batch of `total` examples that one process reads: `start` to `stop`."""
+
+    total: int
+    start: int
+    stop: int
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where batches come from. The stream is a function of (seed, step): it can start anywhere."""
+
+    def stream(self, seed: int, first: int, shard: Shard) -> Iterator[Batch]:
+        """Batches of steps `first`, `first + 1`, ...: the rows of `shard`, in global order, on the CPU."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of distinct examples."""
+        ...
