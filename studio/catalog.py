@@ -59,8 +59,16 @@ def names() -> list[str]:
 
 
 def card(name: str) -> Card:
-    """The card of a method by name; dashes and underscores are the same."""
+    """The card of a method by name; dashes and underscores are the same.
+
+    A dotted name is a package outside this project: `my_package.my_method` with its own `config.METHOD`.
+    """
     wanted = name.replace("-", "_")
+    if "." in wanted:
+        try:
+            return importlib.import_module(f"{wanted}.config").METHOD
+        except ModuleNotFoundError as error:
+            raise unknown("method", name, names(), field="method") from error
     if wanted not in (found := names()):
         raise unknown("method", name, found, field="method")
     return importlib.import_module(f"trainers.{wanted}.config").METHOD

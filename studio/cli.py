@@ -1,0 +1,81 @@
+"""The `studio` command. Each command imports what it needs only when it runs; nothing here imports torch.
+
+Exit codes: 0 done or stopped on request, 1 the work failed, 2 the person's mistake.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from studio import commands
+from studio.console import Console
+from studio.errors import RunFailed, StudioError, unknown
+from studio.training_command import train
+
+COMMANDS: dict[str, tuple[Callable[[list[str], Console], None], str]] = {
+    "train": (train, "train a method: studio train METHOD --data DIR [...]"),
+    "sample": (commands.sample, "draw pictures with a model and trained artifacts"),
+    "eval": (commands.evaluate, "measure an artifact: studio eval subject|dreambench ..."),
+    "export": (commands.export, "write a run's weights in another format"),
+    "data": (commands.data, "look at a folder of training data: studio data check DIR"),
+    "plan": (commands.plan, "what a run would need, from one real step"),
+    "runs": (commands.runs, "list, show and verify runs"),
+    "models": (commands.models, "list models; train the embedded ones anew"),
+    "reproduce": (commands.reproduce, "make a method's table of evidence again"),
+    "doctor": (commands.doctor, "what is installed and what works here"),
+    "ui": (commands.ui, "open the app in the browser"),
+}
+
+
+def usage() -> str:
+    """The text of `studio --help`."""
+    from studio import catalog
+
+    lines = ["usage: studio COMMAND [...]", "", "Finetune and harden image models.", "", "commands:"]
+    lines += [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    cards = [catalog.card(name) for name in catalog.names()]
+    lines += ["", "methods (studio train METHOD --help):"]
+    lines += [f"  {c.name:<20} {c.summary}" for c in cards if not c.hidden]
+    return "\n".join([*lines, "", "Every command takes --help, and --json for machines."])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the `studio` command."""
+    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command; gives the exit code."""
+    console = Console(json="--json" in argv)
+    arguments = [a for a in argv if a != "--json"]
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            console.print(usage())
+            return 0
+        if arguments[0] == "--version":
+            from importlib.metadata import version
+
+            console.print(version("finetuning-studio"))
+            return 0
+        if arguments[0] not in COMMANDS:
+            raise unknown("command", arguments[0], COMMANDS)
+        COMMANDS[arguments[0]][0](arguments[1:], console)
+    except RunFailed as error:
+        console.error(str(error))
+        return 1
+    except StudioError as error:
+        console.error(str(error))
+        return 2
+    except KeyboardInterrupt:
+        console.error("Stopped.")
+        return 1
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise KeyboardInterrupt

@@ -1,0 +1,96 @@
+"""What the terminal shows: lines, tables, progress, events; or JSON for machines."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+_SHOWN = ("loss", "loss_instance", "loss_prior", "reward", "accuracy", "grad_norm", "lr", "images_per_second")
+
+
+class Console:
+    """Prints. With `json`, every fact is one JSON line on stdout and nothing else is."""
+
+    def __init__(self, *, json: bool = False) -> None:
+        self.json = json
+        self._bar: Any = None
+        self._task: Any = None
+
+    def print(self, text: str) -> None:
+        """A line for people."""
+        if not self.json:
+            print(text, flush=True)  # noqa: T201  # the console is what prints
+
+    def error(self, text: str) -> None:
+        """A line on stderr; also as JSON where asked."""
+        self.close()
+        if self.json:
+            self.record({"event": "error", "error": text})
+        print(f"studio: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """A fact for machines."""
+        if self.json:
+            print(json.dumps(dict(values), default=str), flush=True)  # noqa: T201
+
+    def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """A table; as JSON one line a row."""
+        rows = [list(r) for r in rows]
+        if self.json:
+            for row in rows:
+                self.record(dict(zip(header, row, strict=True)))
+            return
+        from rich.console import Console as Rich
+        from rich.table import Table
+
+        table = Table(*header, box=None, header_style="bold")
+        for row in rows:
+            table.add_row(*(str(cell) for cell in row))
+        Rich().print(table)
+
+    def progress(self, total: int, what: str, done: int = 0) -> None:
+        """Start a progress bar, where there is a terminal to show it."""
+        if self.json or not sys.stderr.isatty():
+            return
+        from rich.console import Console as Rich
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=Rich(stderr=True))
+        self._task = self._bar.add_task(what, total=total, completed=done)
+        self._bar.start()
+
+    def advance(self, done: int, text: str = "") -> None:
+        """Move the progress bar."""
+        if self._bar:
+            self._bar.update(self._task, completed=done, **({"description": text} if text else {}))
+
+    def close(self) -> None:
+        """End the progress bar."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def event(self, event: Mapping[str, Any], total: int) -> None:
+        """Show one event of a run."""
+        self.record(event)
+        kind, step = event["event"], event.get("step", 0)
+        if kind == "start":
+            for fact in event["facts"]:
+                self.print(fact)
+            self.print(f"run folder: {event['folder']}" + (f" (resumed at step {step})" if event["resumed"] else ""))
+            self.progress(total, "training", step)
+        elif kind == "step":
+            text = " ".join(f"{k} {event[k]:.3g}" for k in _SHOWN if k in event)
+            self.advance(step, text)
+            if not self._bar:
+                self.print(f"step {step}/{total} {text}")
+        elif kind in ("preview", "validation"):
+            scores = event.get("scores", {}) | ({"validation loss": event["loss"]} if "loss" in event else {})
+            self.print(f"step {step}: " + (", ".join(f"{k} {v:.4f}" for k, v in scores.items()) or event["folder"]))
+        elif kind in ("done", "stopped", "failed"):
+            self.close()
+            self.print(f"{kind} at step {step}")
+        elif kind == "export":
+            for path in event["files"]:
+                self.print(f"exported: {path}")

@@ -1,0 +1,112 @@
+"""`studio train METHOD ...` and `studio train --resume RUN`. Torch is imported once the settings are right."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from studio import catalog, flags, runs, serial
+from studio.config import Run
+from studio.console import Console
+from studio.errors import RunFailed, StudioError
+
+
+class StopRequest:
+    """Turns Ctrl-C and SIGTERM into "stop after this step"; a second Ctrl-C stops at once."""
+
+    def __init__(self, console: Console) -> None:
+        self.asked, self._console = False, console
+        signal.signal(signal.SIGINT, self._ask)
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._console.print("Stopping after this step; the run is saved and can be resumed.")
+
+    def __call__(self) -> bool:
+        return self.asked
+
+
+def train(argv: list[str], console: Console) -> None:
+    """The command. Everything about the settings is refused before torch is imported."""
+    own, rest = flags.take(argv, "resume")
+    allow = "--allow-changes" in rest
+    rest = [a for a in rest if a != "--allow-changes"]
+    if "resume" in own:
+        _resume(own["resume"], _changes(rest), allow, console)
+        return
+    method, rest = _method(rest)
+    run, preset = flags.parse_run(method, rest)
+    if preset:
+        console.print(f"preset: {preset} ({catalog.card(method).presets[preset].note})")
+    if run.hardware.num_processes > 1 and "RANK" not in os.environ:
+        _launch(run, console)
+        return
+    from studio.train import train as start
+
+    _follow(start(run, stop=StopRequest(console)), run.loop.steps, console)
+
+
+def _method(argv: list[str]) -> tuple[str, list[str]]:
+    if argv and not argv[0].startswith("-"):
+        return argv[0], argv[1:]
+    own, _ = flags.take(argv, "config")
+    kind = serial.read_file(Path(own["config"])).get("method", {}).get("kind") if "config" in own else None
+    if kind:
+        return str(kind), argv
+    listed = ", ".join(n for n in catalog.names() if not catalog.card(n).hidden)
+    raise StudioError(f"studio train needs the name of a method; choose one of: {listed}.", field="method")
+
+
+def _changes(argv: list[str]) -> dict[str, Any]:
+    """`--optim.lr 1e-4` pairs as nested values, for a resumed run."""
+    flat: dict[str, Any] = {}
+    items = iter(argv)
+    for item in items:
+        name, equals, value = item.removeprefix("--").partition("=")
+        if not item.startswith("--"):
+            raise StudioError(f"{item!r} is not a flag; a resumed run takes `--name value` pairs only.")
+        flat[name.replace("-", "_")] = yaml.safe_load(value if equals else next(items, ""))
+    top = {f for f in serial.hints(Run)}
+    return serial.nest({k if k.split(".")[0] in top else f"method.{k}": v for k, v in flat.items()})
+
+
+def _resume(path: str, changes: dict[str, Any], allow: bool, console: Console) -> None:
+    _, run = runs.open_run(path)
+    total = changes.get("loop", {}).get("steps", run.loop.steps)
+    from studio.train import resume
+
+    _follow(resume(path, changes, allow_changes=allow, stop=StopRequest(console)), total, console)
+
+
+def _follow(events: Iterator[dict[str, Any]], total: int, console: Console) -> None:
+    try:
+        for event in events:
+            console.event(event, total)
+    finally:
+        console.close()
+
+
+def _launch(run: Run, console: Console) -> None:
+    """Start one process a share through torch's launcher, all on the same settings file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.yaml"
+        path.write_text(yaml.safe_dump(runs.dump(run)), encoding="utf-8")
+        command = [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", str(run.hardware.num_processes)),
+            *("-m", "studio.cli_entry", "train", "--config", str(path), *(["--json"] if console.json else [])),
+        ]
+        code = subprocess.run(command, check=False).returncode
+    if code:
+        raise RunFailed(f"A process of the run ended with code {code}; its message is above.")
