@@ -6,15 +6,19 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from studio.data import buckets, images as reading, layouts
+from studio.data import buckets, layouts
+from studio.data import images as reading
 from studio.data.buckets import Shape
+from studio.data.cache import Encoder, open_cache
 from studio.data.captions import Words, fill
 from studio.data.config import Images
+from studio.data.latents import Latents
 from studio.data.layouts import Record
 from studio.data.source import Decoder, Example, Photos
 from studio.errors import StudioError
 
 logger = logging.getLogger(__name__)
+NO_WORDS = Words()
 _DEFAULT_STEP = 64
 _DEFAULT_STEP_FROM = 512
 
@@ -23,11 +27,12 @@ def images(
     settings: Images,
     folder: str | Path,
     *,
-    words: Words = Words(),
+    words: Words = NO_WORDS,
     size: int = 512,
-    multiple: int = 8,  # noqa: B008
-) -> Photos:
-    """The pictures of a folder as a source.
+    multiple: int = 8,
+    encoder: Encoder | None = None,
+) -> Photos | Latents:
+    """The pictures of a folder as a source: of latents if the settings say so, else of pictures.
 
     Every picture is decoded once here, so that a bad one is known before training starts.
 
@@ -37,10 +42,14 @@ def images(
         words: A caption for pictures without one, and what fills the slots of captions.
         size: The model's own resolution, taken when `settings.resolution` is 0.
         multiple: What the model needs a side to be a multiple of.
+        encoder: What makes latents; needed when `settings.cache` is on, else not used.
 
     Raises:
         StudioError: If there are no pictures, a size is not possible, or a picture cannot be used.
+        ValueError: If latents are to be cached and nothing makes them.
     """
+    if settings.cache != "none" and encoder is None:
+        raise ValueError(f"cache {settings.cache!r} needs an encoder")
     shapes = _shapes(settings, size, multiple)
     found = layouts.find(folder, settings.captions.extension)
     decoder = Decoder()
@@ -51,7 +60,10 @@ def images(
     facts += _shape_facts(examples)
     for fact in facts:
         logger.info(fact)
-    return Photos(settings, examples, decoder, facts)
+    photos = Photos(settings, examples, decoder, facts)
+    if settings.cache == "none" or encoder is None:
+        return photos
+    return Latents(photos, decoder, open_cache(settings), encoder)
 
 
 def _shapes(settings: Images, size: int, multiple: int) -> tuple[Shape, ...]:

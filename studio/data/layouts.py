@@ -13,7 +13,21 @@ from pathlib import Path
 from studio.data import tables
 from studio.errors import StudioError
 
-EXTENSIONS = frozenset(".jpg .jpeg .jfif .png .webp .bmp .gif .tif .tiff .avif .ppm .pgm .heic .heif".split())
+_COMMON = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".ppm",
+    ".pgm",
+)
+EXTENSIONS = frozenset({*_COMMON, ".heic", ".heif"})
 """What looks like a picture. HEIC is among them so that it is reported and not silently left out."""
 CAPTION_EXTENSIONS = (".txt", ".caption")
 MASK_SUFFIX = "-masklabel"

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from studio.batch import Batch, Shard
 from studio.data import buckets, captions, images
 from studio.data.buckets import Shape, View
 from studio.data.config import Images
 from studio.data.layouts import Record
 from studio.data.order import Order, generator_for
 from studio.data.prefetch import prefetch
-from studio.batch import Batch, Shard
 
 KEEP_BYTES = 1 << 29
 """Decoded pictures kept in memory: half a GiB, about 650 at 512 pixels."""

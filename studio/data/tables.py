@@ -96,12 +96,12 @@ def _json_lines(table: Path) -> Iterator[dict[str, Any]]:
 
 
 def _parquet(table: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow  # noqa: PLC0415 - slow to import, and needed for few folders
-    from pyarrow import parquet  # noqa: PLC0415
+    import pyarrow as pa
+    from pyarrow import parquet
 
     try:
         yield from parquet.read_table(table).to_pylist()
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise StudioError(
             f"{table} is not a readable parquet file ({error}); write it again.", field="data"
         ) from error

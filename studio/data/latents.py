@@ -1,0 +1,101 @@
+"""Pictures as cached latents: the same order and captions as `Photos`, the encoder asked once a view."""
+
+import logging
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from studio.backend.rng import mix
+from studio.batch import Batch, Shard
+from studio.data import buckets, captions
+from studio.data.buckets import View
+from studio.data.cache import Cache, Encoder, digest
+from studio.data.order import Order, generator_for
+from studio.data.prefetch import prefetch
+from studio.data.source import KEEP_BYTES, Decoder, Photos, take
+
+logger = logging.getLogger(__name__)
+_VERSION = "lanczos over white, 1"
+"""Part of every key: how a picture becomes pixels. To be counted up when that changes."""
+
+
+class Latents:
+    """A `Source` of `latents` (b c h w, of the encoder's type), `captions`, `rows`, and masks where they are on.
+
+    Each picture has `cache_views` views, fixed by its place in the folder and the view's number: the first share
+    `flip` of them mirrored, each with a crop of its own. A row draws one of them.
+    """
+
+    def __init__(self, photos: Photos, decoder: Decoder, cache: Cache, encoder: Encoder) -> None:
+        self.photos, self.facts = photos, list(photos.facts)
+        self._decoder, self._cache, self._encoder = decoder, cache, encoder
+        self._digests = [digest(example.record.path.read_bytes()) for example in photos.examples]
+        self._kept, self._room = dict[tuple[int, int], Tensor](), KEEP_BYTES
+        self._fill()
+
+    def __len__(self) -> int:
+        """Number of distinct pictures."""
+        return len(self.photos)
+
+    def stream(self, seed: int, first: int, shard: Shard) -> Iterator[Batch]:
+        """Batches of steps `first`, `first + 1`, ...: the rows of `shard`."""
+        order = self.photos.order(seed, shard.total)
+        return prefetch(lambda step: self.batch(order, step, shard), first)
+
+    def batch(self, order: Order, step: int, shard: Shard) -> Batch:
+        """The rows of a shard at a step."""
+        positions = range(step * shard.total + shard.start, step * shard.total + shard.stop)
+        settings = self.photos.settings
+        views, words, chosen = [], [], order.rows(step, shard.start, shard.stop)
+        for index, position in zip(chosen, positions, strict=True):
+            generator = generator_for(order.seed, position)
+            views.append(int(torch.randint(settings.cache_views, (), generator=generator)))
+            words.append(captions.vary(self.photos.examples[index].caption, settings.captions, generator))
+        rows = list(zip(chosen, views, strict=True))
+        latents = torch.stack([self._latent(index, number) for index, number in rows])
+        batch: Batch = {"latents": latents, "captions": words, "rows": torch.tensor(list(positions))}
+        if settings.masks:
+            batch["loss_mask"] = torch.stack([self._pixels(index, number)[3:] for index, number in rows])
+        return batch
+
+    def _fill(self) -> None:
+        """Ask the encoder for every view before training starts."""
+        for index in range(len(self.photos)):
+            for number in range(self.photos.settings.cache_views):
+                self._latent(index, number)
+        fact = (
+            f"latents: {self._cache.hits} from the cache, {self._cache.misses} made, in {self._cache.folder}"
+        )
+        self.facts.append(fact)
+        logger.info(fact)
+
+    def _latent(self, index: int, number: int) -> Tensor:
+        """The latent of one view (c h w)."""
+        if (index, number) in self._kept:
+            return self._kept[index, number]
+        example, view = self.photos.examples[index], self._view(index, number)
+        described = f"{_VERSION} {example.shape} {example.size} {view}"
+        key = self._encoder.key(self._digests[index], described)
+        latent = self._cache.get(key, lambda: {"latent": self._encode(index, number)})["latent"][0]
+        size = latent.numel() * latent.element_size()
+        if size <= self._room:
+            self._room -= size
+            self._kept[index, number] = latent
+        return latent
+
+    def _encode(self, index: int, number: int) -> Tensor:
+        with torch.no_grad():
+            latent = self._encoder.encode(self._pixels(index, number)[None, :3])
+        return latent.to(self._encoder.dtype)
+
+    def _pixels(self, index: int, number: int) -> Tensor:
+        example = self.photos.examples[index]
+        return take(self._decoder(example), example.shape, self._view(index, number))
+
+    def _view(self, index: int, number: int) -> View:
+        """A view that follows from the picture's bytes and the view's number alone, so that runs share it."""
+        settings, example = self.photos.settings, self.photos.examples[index]
+        generator = torch.Generator().manual_seed(mix(int(self._digests[index][:15], 16), number))
+        flipped = float(number < round(settings.flip * settings.cache_views))
+        return buckets.draw_view(example.size, example.shape, settings.crop, flipped, generator)
