@@ -76,11 +76,11 @@ def inject(config: PeftConfig, module: nn.Module, name: str) -> None:
         warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
         inject_adapter_in_model(config, module, adapter_name=name)
     if isinstance(module, (DiffusersAdapters, TransformersAdapters)):
-        module._hf_peft_config_loaded = True  # noqa: SLF001  # as their add_adapter does; it cannot keep others active
+        module._hf_peft_config_loaded = True  # as their add_adapter does; it cannot keep others active
     for layer in tuner_layers(module):
         layer._active_adapter = [
             one for one in (*before, name) if one in layer._all_available_adapter_names()
-        ]  # noqa: SLF001  # set_adapter would also change requires_grad of the others
+        ]  # set_adapter would also change requires_grad of the others
         watch(layer)
 
 

@@ -38,7 +38,7 @@ class Blend:
         if not isinstance(layer, BaseTunerLayer) or layer.disable_adapters:
             return output
         active = [name for name in layer.active_adapters if not has_scale(layer, name)]
-        present = [name for name in active if name in layer._all_available_adapter_names()]  # noqa: SLF001  # no public list
+        present = [name for name in active if name in layer._all_available_adapter_names()]  # no public list
         if not present or (len(layer.active_adapters) == 1 and self.strengths.get(present[0], 1.0) == 1.0):
             return output
         below = layer.base_layer(*args, **kwargs)
@@ -53,12 +53,12 @@ class Blend:
 
 def _alone(layer: BaseTunerLayer, chosen: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """The layer's output with only `chosen` active, over the bare base layer."""
-    active, inner = layer._active_adapter, layer.base_layer  # noqa: SLF001  # set_adapter would change requires_grad
-    layer._active_adapter, layer.base_layer = chosen, layer.get_base_layer()  # noqa: SLF001
+    active, inner = layer._active_adapter, layer.base_layer  # set_adapter would change requires_grad
+    layer._active_adapter, layer.base_layer = chosen, layer.get_base_layer()
     try:
         return layer.forward(*args, **kwargs)
     finally:
-        layer._active_adapter, layer.base_layer = active, inner  # noqa: SLF001
+        layer._active_adapter, layer.base_layer = active, inner
 
 
 def has_scale(layer: BaseTunerLayer, name: str) -> bool:
@@ -70,10 +70,10 @@ def has_scale(layer: BaseTunerLayer, name: str) -> bool:
 
 def watch(layer: BaseTunerLayer) -> Blend | None:
     """Give a layer its mixing hook, once; None for layers that never need one."""
-    for hook in layer._forward_hooks.values():  # noqa: SLF001  # torch has no public list of hooks
+    for hook in layer._forward_hooks.values():  # torch has no public list of hooks
         if isinstance(hook, Blend):
             return hook
-    if all(has_scale(layer, name) for name in layer._all_available_adapter_names()):  # noqa: SLF001
+    if all(has_scale(layer, name) for name in layer._all_available_adapter_names()):
         return None
     hook = Blend()
     layer.register_forward_hook(hook, with_kwargs=True)
@@ -90,8 +90,8 @@ def set_strength(modules: Mapping[str, nn.Module], name: str, strength: float) -
     found = False
     for module in modules.values():
         for layer in _layers(module):
-            known.update(layer._all_available_adapter_names())  # noqa: SLF001
-            if name in layer._all_available_adapter_names():  # noqa: SLF001
+            known.update(layer._all_available_adapter_names())
+            if name in layer._all_available_adapter_names():
                 found = True
                 _set_layer(layer, name, strength)
     if not found:
@@ -121,13 +121,13 @@ def detached(modules: Mapping[str, nn.Module]) -> Iterator[None]:
         )
     try:
         for layer in layers:
-            layer._disable_adapters = True  # noqa: SLF001  # enable_adapters would switch requires_grad off
+            layer._disable_adapters = True  # enable_adapters would switch requires_grad off
         for module, base in swapped:
             _swap(module, base)
         yield
     finally:
         for layer, was in zip(layers, before, strict=True):
-            layer._disable_adapters = was  # noqa: SLF001
+            layer._disable_adapters = was
         for module, base in swapped:
             _swap(module, base)
 

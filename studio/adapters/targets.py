@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from studio.adapters.config import Placed
@@ -32,12 +33,16 @@ PRESETS = {
     "CLIPModel": Preset(CLIP, ("fc1", "fc2")),
     "T5EncoderModel": Preset(("q", "k", "v", "o"), ("wi_0", "wi_1", "wo")),
     "VisionTransformer": Preset(("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), ()),  # timm
-    "CLIP": Preset(("attn", "mlp.c_fc", "mlp.c_proj"), ()),  # open_clip
-    "Transformer": Preset(("attn", "mlp.c_fc", "mlp.c_proj"), ()),  # open_clip, one tower
+    "CLIP": Preset(("mlp.c_fc", "mlp.c_proj"), ()),  # open_clip
 }
 """By class name, looked up along the class's ancestors: timm and open_clip need not be imported."""
 
-KINDS = (nn.Linear, nn.MultiheadAttention)
+KINDS = (nn.Linear,)
+"""torch's MultiheadAttention, which open_clip uses, is left out: PEFT's LoRA for it adds to and subtracts from the
+base weights in every forward pass, so that they drift."""
+
+_CLOSED = (BaseTunerLayer, nn.MultiheadAttention)
+"""What is inside these is not a layer of its own: an adapter's factors, a projection that is never called."""
 
 
 def matched(
@@ -55,13 +60,16 @@ def matched(
         StudioError: A name that matches no layer, or a model without a preset.
     """
     kinds = (*kinds, nn.Conv2d) if conv else kinds
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(root(layer), kinds)}
-    layers = {
-        name: layer for name, layer in layers.items() if ".base_layer" not in name and ".lora_" not in name
-    }
+    closed = tuple(f"{name}." for name, layer in module.named_modules() if isinstance(layer, _CLOSED))
+    open_ = {name: layer for name, layer in module.named_modules() if not name.startswith(closed)}
+    layers = {name: layer for name, layer in open_.items() if isinstance(root(layer), kinds)}
     ends = list(placed.only) or _preset(placed, module, layers)
-    if conv and not placed.only:
-        ends += [name for name, layer in layers.items() if isinstance(root(layer), nn.Conv2d)]
+    whole = set(placed.only)  # names that may also stand for a layer outside every block
+    if not placed.only and placed.layers == "linear":
+        whole |= set(ends)
+    if not placed.only and conv:
+        convs = [name for name, layer in layers.items() if isinstance(root(layer), nn.Conv2d)]
+        ends, whole = [*ends, *convs], whole | set(convs)
     found = [end for end in dict.fromkeys(ends) if any(_ends(name, end) for name in layers)]
     for end in placed.only:
         if end not in found:
@@ -70,14 +78,14 @@ def matched(
         raise StudioError(
             f"No layer of {type(module).__name__} fits this adapter; name some with adapter.only."
         )
-    taken = {name for name, layer in module.named_modules() if name not in layers and _any_end(name, found)}
-    return _spell_out(found, layers) if taken else found
+    wanted = [name for name in layers if _any_end(name, found) and ("." in name or name in whole)]
+    hit = [name for name in open_ if _any_end(name, found)]
+    # Full names where an end would also select something the adapter cannot sit on, or the model's last layer.
+    return found if len(hit) == len(wanted) else wanted
 
 
 def root(layer: nn.Module) -> nn.Module:
     """The layer under any adapters."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     return layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
 
 
@@ -100,8 +108,3 @@ def _ends(name: str, end: str) -> bool:
 
 def _any_end(name: str, ends: list[str]) -> bool:
     return any(_ends(name, end) for end in ends)
-
-
-def _spell_out(ends: list[str], layers: dict[str, nn.Module]) -> list[str]:
-    """Full names, where an end would also select a layer of a kind the adapter cannot sit on."""
-    return [name for name in layers if _any_end(name, ends)]
