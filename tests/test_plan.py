@@ -1,0 +1,79 @@
+"""The plan measures a real run, keeps nothing of it, and tries changes until one fits."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from studio import assets
+from studio.backend.peak import Peak
+from studio.config import Hardware, Loop, Preview, Run
+from studio.errors import StudioError
+from studio.plan import Plan, changes, duration, plan
+from trainers.dreambooth.config import DreamBooth
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    method = DreamBooth(model="tiny:sd1", data=str(assets.path("samples/unicorn")), subject="animal", prior_weight=0)
+    loop = Loop(steps=40, batch_size=2, checkpoint_every=10)
+    preview = Preview(every=20, prompts=("a sks animal",), steps=1)
+    output = str(tmp_path_factory.mktemp("runs"))
+    return Run(method=method, loop=loop, preview=preview, output=output, hardware=Hardware(device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def measured(run: Run) -> Plan:
+    return plan(run)
+
+
+def test_every_phase_is_measured(measured: Plan):
+    assert [phase.name for phase in measured.measured.phases] == ["load", "train", "preview", "save", "export"]
+
+
+def test_nothing_of_the_plan_is_kept(run: Run, measured: Plan):
+    from pathlib import Path
+
+    assert measured.fits
+    assert list(Path(run.output).iterdir()) == []
+
+
+def test_the_whole_run_takes_at_least_its_steps(run: Run, measured: Plan):
+    assert measured.eta_seconds > run.loop.steps * measured.measured.step_seconds
+
+
+def test_the_disk_holds_all_checkpoints_kept_at_once(run: Run, measured: Plan):
+    assert measured.disk_gib > measured.measured.checkpoint_gib * (run.loop.keep_checkpoints + 1)
+
+
+def test_what_cannot_fit_is_said_after_trying(run: Run):
+    small = dataclasses.replace(run, loop=Loop(steps=1, batch_size=1), preview=Preview())
+    assert "smaller model" in plan(small, memory_gib=0.001).advice
+
+
+def test_changes_begin_with_the_one_that_keeps_the_result(run: Run):
+    flags, changed = next(changes(run))
+    assert flags.startswith("--loop.accumulate 2")
+    assert changed.loop.accumulate == 2
+
+
+def test_a_batch_that_cannot_be_split_is_refused_before_measuring(run: Run):
+    with pytest.raises(StudioError, match="choose a multiple of 3"):
+        plan(dataclasses.replace(run, loop=Loop(batch_size=4, accumulate=3)))
+
+
+def test_peak_sees_memory_that_is_held():
+    with Peak(torch.device("cpu")) as before:
+        pass
+    with Peak(torch.device("cpu")) as held:
+        block = torch.ones(64, 2**20)
+        block.sum()
+    assert held.gib - before.gib > 0.2
+    assert held.seconds > before.seconds
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(45, "45 s"), (720, "12 min"), (12600, "3.5 h")])
+def test_durations_read_as_people_say_them(seconds: float, said: str):
+    assert duration(seconds) == said
+    assert not math.isnan(seconds)
