@@ -1,0 +1,1 @@
+"""Scores of pictures: likeness, prompt fit, background, diversity, distance between sets. Higher is better."""
