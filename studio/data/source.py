@@ -62,7 +62,7 @@ class Decoder:
         return np.dstack([np.asarray(rgb), np.asarray(mask)])
 
 
-def take(pixels: np.ndarray, shape: Shape, view: View) -> Float[Tensor, "four h w"]:
+def take(pixels: np.ndarray, shape: Shape, view: View) -> Float[Tensor, "4 h w"]:
     """A view of a covering picture: RGB in [-1, 1] and the mask in [0, 1]."""
     part = pixels[view.top : view.top + shape.height, view.left : view.left + shape.width]
     part = part[:, ::-1] if view.flipped else part
@@ -114,7 +114,7 @@ class Photos:
         }
         return {**batch, "loss_mask": pixels[:, 3:]} if self.settings.masks else batch
 
-    def _row(self, example: Example, seed: int, position: int) -> tuple[Float[Tensor, "four h w"], str]:
+    def _row(self, example: Example, seed: int, position: int) -> tuple[Float[Tensor, "4 h w"], str]:
         generator = generator_for(seed, position)
         settings = self.settings
         view = buckets.draw_view(example.size, example.shape, settings.crop, settings.flip, generator)
