@@ -13,6 +13,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from studio.adapters.orthogonal import Rotated
 from studio.adapters.strength import has_scale, watch
 from studio.errors import StudioError
 
@@ -101,6 +102,8 @@ def merged_copy(module: nn.Module) -> nn.Module:
 def folded(layer: BaseTunerLayer) -> dict[str, Tensor]:
     """New values of the base layer's parameters: W0 + sum_i s_i (W_i - W0), in fp32, rounded once.
 
+    Rotations come first and compose: W0 R_1^T R_2^T takes the place of the first W0.
+
     Raises:
         StudioError: The base weights are quantized.
     """
@@ -110,7 +113,13 @@ def folded(layer: BaseTunerLayer) -> dict[str, Tensor]:
             "Adapters cannot be merged into quantized weights; load the base model unquantized."
         )
     total = {name: value.data.float() for name, value in before.items()}
-    for one in _stack(layer):
+    stack = _stack(layer)
+    for one in reversed(stack):
+        if isinstance(one, Rotated) and one.acts:
+            total["weight"] = one.turned(total["weight"])
+    for one in stack:
+        if isinstance(one, Rotated):
+            continue
         blend = watch(one)
         for name in _active(one):
             strength = 1.0 if has_scale(one, name) or blend is None else blend.strengths.get(name, 1.0)

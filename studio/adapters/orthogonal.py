@@ -1,0 +1,224 @@
+"""Layers whose input is rotated (OFT, BOFT): y = s (x R) W0^T + c.
+
+`R` is orthogonal, so angles between neurons, their lengths and all singular values of W0 stay what they were; `s > 0`
+(optional) fits the lengths. A layer is turned at its input, so that W0 may be quantized; a convolution, whose patches
+cannot be turned, is turned at its flattened filters. By module type, never by the rank of the input.
+
+A rotated layer is a PEFT tuner layer and sits below any other adapter: W = W0 R_1^T R_2^T + (what LoRA and others add).
+Each adapter has its own layer object, so that several compose in the order they were attached.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from diffusers.loaders.peft import PeftAdapterMixin as DiffusersAdapters
+from jaxtyping import Float
+from peft import BOFTConfig, OFTConfig, PeftConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers.integrations.peft import PeftAdapterMixin as TransformersAdapters
+
+from studio.adapters.boft import Butterfly
+from studio.adapters.config import Boft, Oft
+from studio.adapters.oft import Blocks
+from studio.adapters.orthogonal_blocks import Factor, turn, turn_back
+from studio.adapters.targets import matched
+from studio.errors import StudioError
+
+Rotation = Blocks | Butterfly
+
+
+class Rotated(nn.Module, BaseTunerLayer):
+    """A layer below one rotation. Subclasses say what is turned."""
+
+    adapter_layer_names = ("oft_R", "oft_s")
+
+    def __init__(self, below: nn.Module, name: str, rotation: Rotation) -> None:
+        """Start at the layer below, bit for bit."""
+        super().__init__()
+        self.base_layer, self.name, self.strength = below, name, 1.0
+        self.oft_R = nn.ModuleDict({name: rotation})
+        self.oft_s = nn.ParameterDict()
+        self._active_adapter = [name]
+        self.merged_adapters: list[str] = []
+        self._ready: tuple[object, list[Factor]] = (None, [])
+
+    @property
+    def rotation(self) -> Rotation:
+        """The rotation."""
+        return self.oft_R[self.name]  # pyright: ignore[reportReturnType]  # ModuleDict forgets its values' type
+
+    @property
+    def acts(self) -> bool:
+        """Whether the rotation takes part."""
+        return not self.disable_adapters and self.name in self.active_adapters
+
+    def fit_lengths(self) -> None:
+        """Learn the length of each neuron too: sigma = log s, zero at first (re-scaled OFT, section 3.4)."""
+        weight = self.get_base_layer().weight
+        self.oft_s[self.name] = nn.Parameter(torch.zeros(weight.shape[0], device=weight.device))
+
+    def lengths(self) -> Float[Tensor, " n"] | None:
+        """The factor s = exp(strength sigma) of each neuron; None if they are not fitted."""
+        return torch.exp(self.strength * self.oft_s[self.name]) if self.name in self.oft_s else None
+
+    def factors(self) -> list[Factor]:
+        """The rotation at the present strength; kept between calls while no gradient is asked for."""
+        rotation = self.rotation
+        weight = rotation.weight
+        if rotation.training or (torch.is_grad_enabled() and weight.requires_grad):
+            return rotation.factors(self.strength)
+        used = rotation.active if isinstance(rotation, Butterfly) else 0
+        key = (weight._version, weight.data_ptr(), self.strength, used)  # torch's count of writes
+        if self._ready[0] != key:
+            self._ready = (key, rotation.factors(self.strength))
+        return self._ready[1]
+
+    def set_scale(self, adapter: str, scale: float) -> None:
+        """Strength of the rotation: R(s) = Cayley(s Q), orthogonal for every s."""
+        if adapter == self.name:
+            self.strength = float(scale)
+
+    def scale_layer(self, scale: float) -> None:
+        """Multiply the strength (diffusers' `scale` of attention)."""
+        self.strength *= scale
+
+    def unscale_layer(self, scale: float | None = None) -> None:
+        """Undo `scale_layer`; without a number, back to full strength."""
+        self.strength = self.strength / scale if scale else 1.0
+
+    def turned(self, weight: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """The weights diag(s) W R^T, computed in float32."""
+        rows = turn_back(weight.float().flatten(1), self.factors()).reshape(weight.shape)
+        lengths = self.lengths()
+        return rows if lengths is None else rows * lengths.reshape(-1, *[1] * (weight.ndim - 1))
+
+
+class RotatedLinear(Rotated):
+    """A linear layer of any kind with its input turned; the input has any number of axes."""
+
+    def forward(self, x: Float[Tensor, "*b d"], *args: Any, **kwargs: Any) -> Float[Tensor, "*b n"]:
+        """The layer below on the turned input: s (x R) W^T + c."""
+        if not self.acts:
+            return self.base_layer(x, *args, **kwargs)
+        y = self.base_layer(turn(x.to(_compute_dtype(x)), self.factors()), *args, **kwargs)
+        lengths = self.lengths()
+        if lengths is None:
+            return y
+        lengths, bias = lengths.to(y.dtype), self.get_base_layer().bias
+        return y * lengths if bias is None else y * lengths + (bias * (1 - lengths)).to(y.dtype)
+
+
+class RotatedConv(Rotated):
+    """A convolution with its filters, flattened over (channels, height, width), turned."""
+
+    def forward(self, x: Float[Tensor, "b c h w"], *args: Any, **kwargs: Any) -> Float[Tensor, "b n i j"]:
+        """The layer's own convolution (stride, padding, dilation, groups) with turned filters."""
+        weights = {"weight": self.effective()}
+        return functional_call(self.get_base_layer(), weights, (x, *args), kwargs)
+
+    @property
+    def groups(self) -> int:
+        """Groups of the convolution, which PEFT asks the layer below its own."""
+        return self.get_base_layer().groups
+
+    def effective(self) -> Float[Tensor, "n c i j"]:
+        """The filters of this layer and those below it."""
+        below = self.base_layer
+        weight = below.effective() if isinstance(below, RotatedConv) else below.weight
+        return self.turned(weight).to(weight.dtype) if self.acts else weight
+
+
+def rotate(adapter: Oft | Boft, module: nn.Module, name: str) -> None:
+    """Put an orthogonal adapter on a model, below those that are there.
+
+    Raises:
+        StudioError: The name is in use, no layer fits, or the blocks do not fit a layer.
+    """
+    configs: dict[str, PeftConfig] = vars(module).get("peft_config", {})
+    if name in configs:
+        raise StudioError(f"The model already has an adapter named {name!r}; choose another name.")
+    ends = matched(adapter, module, conv=adapter.conv)
+    wanted = [
+        path for path, _ in module.named_modules() if any(path == e or path.endswith(f".{e}") for e in ends)
+    ]
+    made = {path: _rotated(adapter, _rotatable(module.get_submodule(path)), name, path) for path in wanted}
+    for path, layer in made.items():
+        _put(module, path, layer)
+    module.peft_config = {**configs, name: _peft_config(adapter, ends)}  # pyright: ignore[reportArgumentType]  # as PEFT does
+    if isinstance(module, (DiffusersAdapters, TransformersAdapters)):
+        module._hf_peft_config_loaded = True  # as their add_adapter does
+
+
+def rotated_layers(module: nn.Module, name: str = "") -> Iterator[tuple[str, Rotated]]:
+    """The rotated layers of a model (of one adapter), by the name of the layer they turn."""
+    for path, layer in module.named_modules():
+        if isinstance(layer, Rotated) and name in ("", layer.name):
+            yield path.replace(".base_layer", ""), layer
+
+
+def project(modules: Mapping[str, nn.Module]) -> None:
+    """Put parameters back into their bounds (COFT's radius); call it after each optimizer step and before saving."""
+    for module in modules.values():
+        for _, layer in rotated_layers(module):
+            layer.rotation.project()
+
+
+def use_factors(modules: Mapping[str, nn.Module], name: str, number: int) -> None:
+    """Let only the first `number` butterfly factors of a BOFT act: a path from the tuned model to the base model."""
+    for module in modules.values():
+        for _, layer in rotated_layers(module, name):
+            if isinstance(layer.rotation, Butterfly):
+                layer.rotation.active = min(number, layer.rotation.num_factors)
+
+
+def _rotatable(layer: nn.Module) -> nn.Module:
+    """What a new rotation goes on top of: the base layer or its rotations, below all other adapters."""
+    while isinstance(layer, BaseTunerLayer) and not isinstance(layer, Rotated):
+        layer = layer.base_layer
+    return layer
+
+
+def _rotated(adapter: Oft | Boft, below: nn.Module, name: str, path: str) -> Rotated:
+    base = below.get_base_layer() if isinstance(below, Rotated) else below
+    conv = isinstance(base, nn.Conv2d)
+    features = base.weight[0].numel() if conv else base.in_features
+    kind = Blocks if isinstance(adapter, Oft) else Butterfly
+    rotation = kind(adapter, features, path).to(base.weight.device)  # pyright: ignore[reportArgumentType]  # they pair up
+    layer = (RotatedConv if conv else RotatedLinear)(below, name, rotation)
+    if adapter.lengths != "fixed":
+        layer.fit_lengths()
+    rotation.requires_grad_(adapter.lengths != "only")
+    return layer.train(below.training)
+
+
+def _put(module: nn.Module, path: str, layer: Rotated) -> None:
+    """Replace what the new layer wraps, wherever in the stack of adapters it is."""
+    owner, leaf = module.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]
+    while getattr(owner, leaf) is not layer.base_layer:
+        owner, leaf = getattr(owner, leaf), "base_layer"
+    setattr(owner, leaf, layer)
+
+
+def _peft_config(adapter: Oft | Boft, ends: list[str]) -> PeftConfig:
+    """What PEFT calls this; its readers load linear OFT layers without lengths from it."""
+    if isinstance(adapter, Boft):
+        return BOFTConfig(
+            boft_block_size=adapter.block_size, boft_n_butterfly_factor=adapter.factors, target_modules=ends
+        )
+    return OFTConfig(
+        r=adapter.blocks,
+        oft_block_size=0 if adapter.blocks else adapter.block_size,
+        block_share=adapter.share,
+        use_cayley_neumann=adapter.cayley == "neumann",
+        num_cayley_neumann_terms=adapter.terms,
+        target_modules=ends,
+    )
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    """The type a linear layer computes in, so that the input is turned in it and not converted twice."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
