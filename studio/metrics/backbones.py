@@ -12,7 +12,7 @@ import open_clip
 import timm
 import torch
 from jaxtyping import Float
-from timm.data import resolve_data_config
+from timm.data.config import resolve_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -1,0 +1,112 @@
+"""One HTML file that shows what a run did: pictures before and after, scores, curves, settings. No torch."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from studio.metrics.table import Row
+from studio.report_charts import Curve
+from studio.report_html import TRAINED, Column, Page
+from studio.runs import RunFolder
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """The table in one or two sentences, for people who read no tables."""
+    found = {row.name: row for row in rows}
+    sentences = []
+    if (row := found.get("likeness")) and row.base and row.change:
+        numbers = (
+            f"from {row.base.mean:.2f} to {row.tuned.mean:.2f} (true pictures: {row.ceiling:.2f})"
+            if row.ceiling
+            else (f"from {row.base.mean:.2f} to {row.tuned.mean:.2f}")
+        )
+        told = {
+            "better": f"The trained model draws the subject: likeness rose {numbers}.",
+            "worse": f"The trained model lost the subject: likeness fell {numbers}.",
+            "even": f"No clear gain: likeness went {numbers}, which is within the noise.",
+        }
+        sentences.append(told[row.verdict])
+    if row := found.get("background"):
+        sentences.append(
+            f"{row.tuned.mean:.0%} of the pictures have the background color that the prompt names."
+        )
+    if row := found.get("prior_drift"):
+        sentences.append(f"Pictures of the plain class changed by {row.tuned.mean:.2f} (0 is not at all).")
+    return " ".join(sentences)
+
+
+def curves(folder: RunFolder) -> list[Curve]:
+    """Losses, validation loss and preview scores of a run, from its events."""
+    steps = list(folder.read_events("step"))
+    known = {"event", "time", "step", "seconds", "images_per_second", "memory_gib", "lr", "grad_norm"}
+    losses = [name for name in (steps[-1] if steps else {}) if name not in known]
+    found = [Curve(_title(name), _points(steps, name), smooth=True) for name in losses]
+    found.append(Curve("Validation loss", _points(folder.read_events("validation"), "loss")))
+    previews = list(folder.read_events("preview"))
+    names = dict.fromkeys(name for event in previews for name in event["scores"])
+    for name in names:
+        points = [(e["step"], e["scores"][name]) for e in previews if name in e["scores"]]
+        best = max(points, key=lambda p: p[1])[0] if name == "quality" else None
+        found.append(Curve(f"{_title(name)} while training", points, mark=best))
+    return [curve for curve in found if len(curve.points) > 1]
+
+
+def from_run(folder: RunFolder) -> Page:
+    """What a run folder alone can show: its previews before and after, its curves and settings."""
+    events = list(folder.read_events())
+    settings = json.loads(folder.config.read_text(encoding="utf-8"))
+    previews = [e for e in events if e["event"] == "preview"]
+    last = previews[-1] if previews else {"prompts": ()}
+    shown = [(previews[0], "Before")] if len(previews) > 1 else []
+    shown += [(last, TRAINED)] if previews else []
+    columns = [
+        Column(title, _samples(Path(event["folder"]), len(event["prompts"]))) for event, title in shown
+    ]
+    return Page(
+        title=folder.path.name,
+        facts=facts(settings, events),
+        prompts=last["prompts"],
+        columns=columns,
+        curves=curves(folder),
+        settings=settings,
+        command=f"studio train --config {folder.config}",
+    )
+
+
+def facts(settings: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What a person asks first about a run: method, model, steps, time, hardware."""
+    method = settings.get("method", {})
+    found = [("Method", str(method.get("kind", ""))), ("Model", str(method.get("model", "")))]
+    if isinstance(adapter := method.get("adapter"), Mapping):
+        found.append(("Weights", str(adapter.get("kind", ""))))
+    found.append(("Steps", str(settings.get("loop", {}).get("steps", ""))))
+    for event in events:
+        if event["event"] == "done":
+            found.append(("Training time", _duration(event["seconds"])))
+        if event["event"] == "start":
+            found += [
+                ("Hardware", f.removeprefix("device: "))
+                for f in event.get("facts", ())
+                if f.startswith("device: ")
+            ]
+    return [(name, value) for name, value in dict(found).items() if value]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _points(events: Iterable[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    return [(e["step"], e[name]) for e in events if isinstance(e.get(name), (int, float))]
+
+
+def _samples(folder: Path, num_prompts: int) -> list[list[Path]]:
+    """The files of a preview, by prompt (they are numbered prompt by prompt)."""
+    files = sorted(folder.glob("*.png"), key=lambda p: int(p.stem))
+    each = max(1, len(files) // max(1, num_prompts))
+    return [files[i : i + each] for i in range(0, len(files), each)]
