@@ -6,18 +6,18 @@ models and those libraries' own loading and saving keep working.
 
 import warnings
 from collections.abc import Mapping
-from typing import assert_never
 
 import torch
 from diffusers.loaders.peft import PeftAdapterMixin as DiffusersAdapters
-from peft import LoraConfig, PeftConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.integrations.peft import PeftAdapterMixin as TransformersAdapters
 
-from studio.adapters.config import Adapter, Full, Lora
+from studio.adapters.config import Adapter, Boft, Full, Lora, Oft
+from studio.adapters.orthogonal import rotate
+from studio.adapters.shelf import peft_config
 from studio.adapters.strength import keep_base, watch
-from studio.adapters.targets import matched
 from studio.errors import StudioError
 
 NAME = "studio"
@@ -43,26 +43,6 @@ def attach(adapter: Adapter, modules: Mapping[str, nn.Module], name: str = NAME)
     return {key: _attach_one(adapter, module, name) for key, module in modules.items()}
 
 
-def peft_config(adapter: Adapter, module: nn.Module) -> PeftConfig:
-    """The adapter as PEFT's own configuration for one model."""
-    match adapter:
-        case Full():
-            raise TypeError("full finetuning has no PEFT configuration")
-        case Lora():
-            init = {"kaiming": True}.get(adapter.init, adapter.init)
-            return LoraConfig(
-                r=adapter.rank,
-                lora_alpha=_whole(adapter.alpha or adapter.rank),
-                lora_dropout=adapter.dropout,
-                init_lora_weights=init,
-                use_dora=adapter.dora,
-                use_rslora=adapter.rslora,
-                target_modules=matched(adapter, module, conv=adapter.conv),
-            )
-        case _:
-            assert_never(adapter)
-
-
 def inject(config: PeftConfig, module: nn.Module, name: str) -> None:
     """Put a PEFT adapter on a model, beside those that are there; all stay active.
 
@@ -74,7 +54,14 @@ def inject(config: PeftConfig, module: nn.Module, name: str) -> None:
         raise StudioError(f"The model already has an adapter named {name!r}; choose another name.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
-        inject_adapter_in_model(config, module, adapter_name=name)
+        warnings.filterwarnings(
+            "ignore", message="Unsupported layer type"
+        )  # GroupNorm: PEFT copies it, which works
+        try:
+            inject_adapter_in_model(config, module, adapter_name=name)
+        except ValueError as error:  # sizes that do not divide a layer's width
+            kind = type(config).__name__.removesuffix("Config")
+            raise StudioError(f"{kind} does not fit {type(module).__name__}: {error}") from error
     if isinstance(module, (DiffusersAdapters, TransformersAdapters)):
         module._hf_peft_config_loaded = True  # as their add_adapter does; it cannot keep others active
     for layer in tuner_layers(module):
@@ -97,7 +84,7 @@ def tuner_layers(module: nn.Module) -> list[BaseTunerLayer]:
 def tensors(module: nn.Module, name: str = NAME) -> dict[str, Tensor]:
     """The adapter's tensors, live, under PEFT's file names: layer.lora_A.weight, without the adapter's name."""
     found = get_peft_model_state_dict(module, adapter_name=name, save_embedding_layers=False)
-    return {key.replace(".base_layer.", "."): value for key, value in found.items()}
+    return {key.replace(".base_layer", ""): value for key, value in found.items()}
 
 
 def load_tensors(module: nn.Module, values: Mapping[str, Tensor], name: str = NAME) -> None:
@@ -121,6 +108,10 @@ def load_tensors(module: nn.Module, values: Mapping[str, Tensor], name: str = NA
 
 def learning_rates(adapter: Adapter, attached: frozenset[str]) -> dict[float, frozenset[str]]:
     """Factors on the learning rate and the parameters each is for (LoRA+: `lora_B` and vectors are faster)."""
+    if isinstance(adapter, (Oft, Boft)) and (
+        lengths := frozenset(key for key in attached if ".oft_s." in key)
+    ):
+        return {1.0: attached - lengths, 0.1: lengths} if attached - lengths else {0.1: lengths}
     if not isinstance(adapter, Lora) or adapter.lr_ratio == 1.0:
         return {1.0: attached}
     fast = frozenset(key for key in attached if ".lora_B." in key or ".lora_magnitude_vector." in key)
@@ -132,7 +123,10 @@ def _attach_one(adapter: Adapter, module: nn.Module, name: str) -> frozenset[str
         return _free(adapter, module)
     others = {id(value): value.requires_grad for value in module.parameters()}
     adapted = bool(tuner_layers(module))
-    inject(peft_config(adapter, module), module, name)
+    if isinstance(adapter, (Oft, Boft)):
+        rotate(adapter, module, name)
+    else:
+        inject(peft_config(adapter, module), module, name)
     trains = frozenset(key for key, value in module.named_parameters() if _is_new(key, value, name, others))
     for key, value in module.named_parameters():
         if key in trains:
@@ -160,8 +154,3 @@ def _free(adapter: Full, module: nn.Module) -> frozenset[str]:
         if key in chosen:
             value.data = value.data.float()
     return frozenset(chosen)
-
-
-def _whole(alpha: float) -> float | int:
-    """Alpha as an int where it is one: the PEFT file says 16, not 16.0."""
-    return int(alpha) if alpha == int(alpha) else alpha

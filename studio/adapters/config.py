@@ -120,21 +120,6 @@ class Miss(Placed):
 
 
 @config
-class Gralora(Placed):
-    """Blocks of small LoRAs: higher rank at the same size (arXiv 2505.20355)."""
-
-    rank: Positive = 16
-    """Rank, over all blocks; divisible by the number of blocks."""
-    blocks: Positive = 2
-    """Blocks along each side of a weight matrix (paper: 2 below rank 64)."""
-
-    def __post_init__(self) -> None:
-        """Check rules between fields."""
-        if self.rank % self.blocks:
-            raise ValueError(f"rank {self.rank} is not divisible by the {self.blocks} blocks")
-
-
-@config
 class Hira(Placed):
     """A low-rank update multiplied with the weights, element by element (ICLR 2025)."""
 
@@ -226,7 +211,7 @@ class Boft(Placed):
     """Also adapt convolutions, whose flattened filters are rotated."""
 
 
-Peft = Lora | Loha | Lokr | Delora | Hra | Shira | Miss | Gralora | Hira | Waveft | C3a | Road | Ia3 | Norms
+Peft = Lora | Loha | Lokr | Delora | Hra | Shira | Miss | Hira | Waveft | C3a | Road | Ia3 | Norms
 """Adapters that PEFT implements."""
 Orthogonal = Oft | Boft
 """Adapters that rotate."""

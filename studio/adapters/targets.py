@@ -84,6 +84,23 @@ def matched(
     return found if len(hit) == len(wanted) else wanted
 
 
+def norm_layers(module: nn.Module) -> list[str]:
+    """Names of the normalization layers that have weights.
+
+    Raises:
+        StudioError: There are none.
+    """
+    norms = {name: layer for name, layer in module.named_modules() if "Norm" in type(root(layer)).__name__}
+    found = [
+        name for name, layer in norms.items() if "weight" in dict(root(layer).named_parameters(recurse=False))
+    ]
+    if not found:
+        raise StudioError(
+            f"{type(module).__name__} has no normalization layer with weights; use another adapter."
+        )
+    return found
+
+
 def root(layer: nn.Module) -> nn.Module:
     """The layer under any adapters."""
     return layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
