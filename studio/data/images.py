@@ -137,7 +137,7 @@ def _flatten(image: Image.Image, path: Path | str) -> tuple[Image.Image, Image.I
     rgba = image.convert("RGBA")
     alpha = rgba.getchannel("A")
     over = Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba).convert("RGB")
-    return over, alpha if alpha.getextrema()[0] < 255 else None
+    return over, alpha if np.asarray(alpha).min() < 255 else None
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:

@@ -1,7 +1,7 @@
 """Batches made ahead in the background while training computes."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from typing import TypeVar
@@ -13,7 +13,7 @@ WORKERS = 2
 """Threads: Pillow and numpy let go of the interpreter lock while they decode."""
 
 
-def prefetch(make: Callable[[int], T], first: int) -> Iterator[T]:
+def prefetch(make: Callable[[int], T], first: int) -> Generator[T, None, None]:
     """`make(first)`, `make(first + 1)`, ... in order, made ahead; closing the generator ends its threads.
 
     Every job is finite, so an abandoned stream never keeps the process from ending.
