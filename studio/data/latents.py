@@ -16,6 +16,7 @@ from studio.data.prefetch import prefetch
 from studio.data.source import KEEP_BYTES, Decoder, Photos, take
 
 logger = logging.getLogger(__name__)
+_SAY_EVERY = 200
 _VERSION = "lanczos over white, 1"
 """Part of every key: how a picture becomes pixels. To be counted up when that changes."""
 
@@ -64,6 +65,8 @@ class Latents:
         for index in range(len(self.photos)):
             for number in range(self.photos.settings.cache_views):
                 self._latent(index, number)
+            if (index + 1) % _SAY_EVERY == 0:
+                logger.info("latents of %d of %d pictures are there", index + 1, len(self.photos))
         fact = (
             f"latents: {self._cache.hits} from the cache, {self._cache.misses} made, in {self._cache.folder}"
         )

@@ -1,7 +1,5 @@
 """Any common file becomes upright RGB; anything else one sentence that names it."""
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,26 +8,7 @@ from PIL import Image
 
 from studio.data import images
 from studio.data.images import BadImageError, read, read_mask
-from tests.data.conftest import draw
-
-
-def large_png(path: Path, side: int) -> Path:
-    """A valid black PNG of one bit a pixel, written row by row: small on disk, large in memory."""
-    packer = zlib.compressobj(9)
-    rows = b"".join(packer.compress(bytes(1 + side // 8 + 1)) for _ in range(side)) + packer.flush()
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b"")]
-    body = b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    )
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
-    return path
-
-
-def truncate(path: Path) -> Path:
-    """Cut a file in half."""
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return path
+from tests.data.conftest import draw, truncate
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -134,10 +113,9 @@ def test_heic_asks_to_be_converted(tmp_path: Path):
         read(tmp_path / "IMG_1.HEIC")
 
 
-def test_a_picture_of_30000_pixels_a_side_is_refused_without_decoding(tmp_path: Path):
-    path = large_png(tmp_path / "scan.png", 30_000)
-    assert path.stat().st_size < 1_000_000
+def test_a_picture_of_30000_pixels_a_side_is_refused_without_decoding(scan: Path):
+    assert scan.stat().st_size < 1_000_000
     with pytest.raises(
         BadImageError, match=r"scan\.png': it has more than 178 million pixels; scale it down"
     ):
-        read(path)
+        read(scan)

@@ -1,5 +1,6 @@
 """The stream is a function of (seed, step): it starts anywhere, and the number of processes does not matter."""
 
+import shutil
 import threading
 from collections import Counter
 from itertools import islice
@@ -17,8 +18,7 @@ from studio.data.captions import Words
 from studio.data.config import Captions, Images
 from studio.data.order import Order
 from studio.errors import StudioError
-from tests.data.conftest import draw
-from tests.data.test_images import large_png, truncate
+from tests.data.conftest import draw, truncate
 
 VARIED = Images(resolution=32, crop="random", flip=0.5, buckets=True, captions=Captions(dropout=0.3))
 WORDS = Words("a {token} {class}, {red|green}, small", "sks", "dog")
@@ -175,8 +175,8 @@ def test_a_picture_of_one_pixel_is_refused(photos: Path):
         images(Images(resolution=32), photos)
 
 
-def test_a_picture_of_30000_pixels_a_side_is_skipped_by_choice(photos: Path):
-    large_png(photos / "scan.png", 30_000)
+def test_a_picture_of_30000_pixels_a_side_is_skipped_by_choice(photos: Path, scan: Path):
+    shutil.copy(scan, photos)
     assert len(images(Images(resolution=32, on_bad="skip"), photos)) == 5
 
 
