@@ -54,9 +54,7 @@ def inject(config: PeftConfig, module: nn.Module, name: str) -> None:
         raise StudioError(f"The model already has an adapter named {name!r}; choose another name.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
-        warnings.filterwarnings(
-            "ignore", message="Unsupported layer type"
-        )  # GroupNorm: PEFT copies it, which works
+        warnings.filterwarnings("ignore", message="Unsupported layer type")  # a copied GroupNorm works
         try:
             inject_adapter_in_model(config, module, adapter_name=name)
         except ValueError as error:  # sizes that do not divide a layer's width
@@ -64,10 +62,14 @@ def inject(config: PeftConfig, module: nn.Module, name: str) -> None:
             raise StudioError(f"{kind} does not fit {type(module).__name__}: {error}") from error
     if isinstance(module, (DiffusersAdapters, TransformersAdapters)):
         module._hf_peft_config_loaded = True  # as their add_adapter does; it cannot keep others active
-    for layer in tuner_layers(module):
-        layer._active_adapter = [
-            one for one in (*before, name) if one in layer._all_available_adapter_names()
-        ]  # set_adapter would also change requires_grad of the others
+    activate(module)
+
+
+def activate(module: nn.Module) -> None:
+    """Have every adapter of a model act; other libraries' loaders leave only the last one on."""
+    present = names(module)
+    for layer in tuner_layers(module):  # set_adapter would also change requires_grad
+        layer._active_adapter = [one for one in present if one in layer._all_available_adapter_names()]
         watch(layer)
 
 

@@ -217,3 +217,28 @@ Orthogonal = Oft | Boft
 """Adapters that rotate."""
 Adapter = Peft | Orthogonal | Full
 """Any adapter."""
+
+Format = Literal["diffusers", "kohya", "comfy", "peft", "merged"]
+
+
+@config
+class Export:
+    """What to write when training is done."""
+
+    formats: tuple[Format, ...] = ()
+    """Formats; none writes what fits: diffusers and kohya for LoRA, peft for other adapters, merged for full
+    finetuning."""
+    name: str = ""
+    """Name of the files, as people type it in a prompt's <lora:NAME:1>; empty takes the run's."""
+    trigger: str = ""
+    """Words that call what was learned, such as 'sks dog'; written into the files."""
+    author: str = ""
+    """Author, written into the files."""
+    description: str = ""
+    """One sentence, written into the files."""
+    license: str = ""
+    """License of the weights, written into the files; the base model's own terms go on applying."""
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Precision of the tensors in the files."""
+    strip_metadata: bool = False
+    """Leave out everything that tells how the file was made."""

@@ -5,6 +5,7 @@ The scale alpha / rank is folded into the up factor where a format has no place 
 at: diffusers reads it from the file's metadata, ComfyUI does not.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -73,8 +74,26 @@ def to_diffusers(parts: Factors) -> dict[str, Tensor]:
             found[f"{stem}.lora_A.weight"] = low.down
             found[f"{stem}.lora_B.weight"] = low.folded().up
             if low.magnitude is not None:
-                found[f"{stem}.lora_magnitude_vector"] = low.magnitude
+                ending = (
+                    ".weight" if component.startswith("text_encoder") else ""
+                )  # as each library's reader wants it
+                found[f"{stem}.lora_magnitude_vector{ending}"] = low.magnitude
     return found
+
+
+def lora_metadata(parts: Factors, modules: Mapping[str, nn.Module], name: str) -> dict[str, str]:
+    """Diffusers' own entry of a file's metadata: rank, alpha and layers of each component."""
+    told: dict[str, object] = {}
+    for component, layers in parts.items():
+        ranks = {low.rank for low in layers.values()}
+        if len(ranks) > 1:  # one number cannot say it; diffusers then reads the tensors
+            return {}
+        config = modules[component].peft_config[name]
+        values = {"r": min(ranks), "lora_alpha": min(ranks), "target_modules": sorted(config.target_modules)}
+        told |= {
+            f"{component}.{key}": value for key, value in {**values, "use_dora": config.use_dora}.items()
+        }
+    return {"lora_adapter_metadata": json.dumps(told, indent=2, sort_keys=True)}
 
 
 def to_kohya(parts: Factors, family: str, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:

@@ -1,0 +1,153 @@
+"""Adapter files and folders: written whole or not at all, and read back into a model."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+from peft import PeftConfig
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from studio.adapters.build import activate, inject, load_tensors, tensors
+from studio.adapters.formats import from_native, to_diffusers
+from studio.errors import StudioError
+
+PREFIX = "base_model.model."
+"""In front of every key of a PEFT folder."""
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` that takes its place at the end, unless something goes wrong before.
+
+    Raises:
+        StudioError: The disk is full or the folder cannot be written; nothing is left behind.
+    """
+    temporary = target.with_name(f".part-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove(temporary)
+        yield temporary
+        _sync(temporary)
+        _remove(target)
+        temporary.replace(target)
+    except (OSError, SafetensorError) as error:
+        raise StudioError(
+            f"{target} cannot be written ({error}); free space or choose another folder."
+        ) from error
+    finally:
+        _remove(temporary)
+
+
+def write(path: Path, values: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Write a safetensors file."""
+    save_file({key: value.contiguous().clone() for key, value in values.items()}, path, metadata=dict(header))
+
+
+def read(path: Path, *, pickle: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file.
+
+    Args:
+        path: A safetensors file, or a pickle (.bin, .pt, .ckpt) of tensors.
+        pickle: Allow pickles; only tensors are read from them (`weights_only`).
+
+    Raises:
+        StudioError: The file is missing or damaged, or is a pickle and those are not allowed.
+    """
+    if not path.is_file():
+        raise StudioError(f"{path} does not exist; give a run folder, a .safetensors file or a PEFT folder.")
+    if path.suffix != ".safetensors":
+        return _unpickled(path, allowed=pickle), {}
+    try:
+        with safe_open(path, "pt") as opened:
+            return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118  # no dict
+    except (SafetensorError, OSError) as error:
+        raise StudioError(
+            f"{path} is not a whole safetensors file ({error}); copy or download it again."
+        ) from error
+
+
+def is_native(values: Mapping[str, Tensor]) -> bool:
+    """Whether keys are kohya's or Comfy's."""
+    return any(key.endswith(".lora_down.weight") for key in values)
+
+
+def load_lora(
+    pipeline: DiffusionPipeline, path: Path, family: str, name: str, *, pickle: bool = False
+) -> None:
+    """Put a LoRA file on a pipeline's models, through diffusers' own loader.
+
+    kohya and Comfy keys of SD3 and FLUX are renamed first: diffusers 0.42 has no reader for SD3's, and reads FLUX's
+    at full width only.
+
+    Raises:
+        StudioError: The file cannot be read or does not fit the models.
+    """
+    values, _ = read(path, pickle=pickle)
+    modules = {key: part for key, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    given: str | dict[str, Tensor] = str(path) if path.suffix == ".safetensors" else values
+    if is_native(values) and family in ("sd3", "flux"):
+        given = to_diffusers(from_native(values, family, modules))
+    try:
+        pipeline.load_lora_weights(given, adapter_name=name)
+    except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:  # diffusers' ways to say it
+        first = str(error).strip().splitlines()[0]
+        raise StudioError(f"{path} does not fit the {family} model: {first}") from error
+    for module in modules.values():
+        activate(module)
+
+
+def write_peft(folder: Path, module: nn.Module, name: str, base_model: str) -> None:
+    """Write an adapter as a folder that `PeftModel.from_pretrained` reads."""
+    folder.mkdir(parents=True)
+    config: PeftConfig = module.peft_config[name]
+    saved = config.to_dict() | {"inference_mode": True, "base_model_name_or_path": base_model or None}
+    listed = {key: sorted(value) if isinstance(value, set) else value for key, value in saved.items()}
+    (folder / "adapter_config.json").write_text(json.dumps(listed, indent=2, default=str))
+    values = {PREFIX + key: value.detach().cpu() for key, value in tensors(module, name).items()}
+    write(folder / "adapter_model.safetensors", values, {"format": "pt"})
+
+
+def read_peft(folder: Path, module: nn.Module, name: str) -> None:
+    """Put an adapter from a PEFT folder on a model.
+
+    Raises:
+        StudioError: The folder is damaged or made for another model.
+    """
+    values, _ = read(folder / "adapter_model.safetensors")
+    config = PeftConfig.from_pretrained(str(folder))
+    inject(config, module, name)
+    load_tensors(module, {key.removeprefix(PREFIX): value for key, value in values.items()}, name)
+    activate(module)
+
+
+def _unpickled(path: Path, *, allowed: bool) -> dict[str, Tensor]:
+    if not allowed:
+        raise StudioError(
+            f"{path} is a pickle, which can run code when read; convert it to .safetensors, or allow pickles "
+            "if you trust where it comes from.",
+            field="allow_pickle",
+        )
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    values = loaded.get("state_dict", loaded)
+    return {key: value for key, value in values.items() if isinstance(value, Tensor)}
+
+
+def _sync(path: Path) -> None:
+    """Have the disk keep a file, or every file of a folder."""
+    for file in [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]:
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

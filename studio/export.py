@@ -1,0 +1,210 @@
+"""Write what was trained in the ecosystem's formats, and read every file back at once.
+
+A file is written beside its place, loaded by diffusers' own loader (PEFT's for a PEFT folder) into a fresh copy of
+the base model, and compared on a fixed input. Only a file that gives the trained model takes its place.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from studio.adapters import formats
+from studio.adapters.build import NAME, names
+from studio.adapters.config import Export, Format
+from studio.adapters.files import load_lora, read_peft, staged, write, write_peft
+from studio.adapters.merge import bare, merged_copy
+from studio.adapters.metadata import Facts, header
+from studio.adapters.strength import set_strength
+from studio.adapters.verify import Answer, ask, tolerance
+from studio.errors import StudioError
+from studio.models.base import Family
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+CHECK = "check"
+"""Adapter name in the fresh model."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file or folder that was written, read back and found equal.
+
+    Attributes:
+        path: Where it is.
+        format: Its format.
+        difference: Largest difference on the fixed input, relative to the largest value.
+        tolerance: What was allowed.
+    """
+
+    path: Path
+    format: Format
+    difference: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every format needs."""
+
+    family: Family
+    modules: Mapping[str, nn.Module]
+    settings: Export
+    facts: Facts
+    name: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the files."""
+        return DTYPES[self.settings.precision]
+
+
+def export(
+    family: Family,
+    modules: Mapping[str, nn.Module],
+    folder: str | Path,
+    *,
+    settings: Export = Export(),
+    facts: Facts = Facts(),
+    name: str = NAME,
+) -> list[Exported]:
+    """Write the trained weights into a folder, in every format asked for.
+
+    Args:
+        family: The model; its `modules()` hold the adapters or the finetuned weights.
+        modules: The trained ones among them, unwrapped, by component name.
+        folder: Where to; files of the same name are replaced.
+        settings: Formats, names and what to tell.
+        facts: What is known about the run.
+        name: The adapter's name on the modules; modules without it count as finetuned whole.
+
+    Returns:
+        One entry a file.
+
+    Raises:
+        StudioError: A format cannot hold the adapter, cannot be written, or does not give the trained model when
+            read back. Nothing is left behind of that format.
+    """
+    settings = settings if settings.name else replace(settings, name=Path(folder).resolve().parent.name)
+    job = _Job(family, modules, settings, facts, name)
+    adapted = {key: module for key, module in modules.items() if name in names(module)}
+    if adapted:
+        set_strength(adapted, name, 1.0)
+    chosen = settings.formats or _fitting(job, adapted)
+    wanted = ask(family, {})
+    return [_one(job, each, Path(folder), wanted) for each in chosen]
+
+
+def _one(job: _Job, chosen: Format, folder: Path, wanted: Answer) -> Exported:
+    writers: dict[Format, tuple[str, Callable[[_Job, Path], dict[str, nn.Module]]]] = {
+        "diffusers": ("pytorch_lora_weights.safetensors", _diffusers),
+        "kohya": (f"{job.settings.name}.safetensors", partial(_native, rename=formats.to_kohya)),
+        "comfy": (f"{job.settings.name}-comfy.safetensors", partial(_native, rename=formats.to_comfy)),
+        "peft": ("peft", _peft),
+        "merged": ("merged", _merged),
+    }
+    file, write_and_reload = writers[chosen]
+    allowed = tolerance(job.family, torch.float32 if chosen in ("peft", "merged") else job.dtype)
+    with staged(folder / file) as path:
+        difference = wanted.difference(ask(job.family, write_and_reload(job, path)))
+        if not difference <= allowed:
+            raise StudioError(
+                f"The {chosen} export read back differs from the trained model by {difference:.2g} (allowed "
+                f"{allowed:.2g}), so it was not kept; choose another format with export.formats."
+            )
+    log.info("%s: %s, read back within %.1g", chosen, folder / file, difference)
+    return Exported(folder / file, chosen, difference, allowed)
+
+
+def _fitting(job: _Job, adapted: Mapping[str, nn.Module]) -> tuple[Format, ...]:
+    """Formats that can hold what was trained."""
+    if len(adapted) < len(job.modules):
+        return ("merged",)
+    kinds = {str(module.peft_config[job.name].peft_type.value) for module in adapted.values()}
+    if kinds != {"LORA"}:
+        return ("peft",)
+    dora = any(module.peft_config[job.name].use_dora for module in adapted.values())
+    t5 = any(type(module).__name__ == "T5EncoderModel" for module in adapted.values())
+    return ("diffusers", "peft") if dora or t5 else ("diffusers", "kohya")
+
+
+def _diffusers(job: _Job, path: Path) -> dict[str, nn.Module]:
+    parts = formats.factors(job.modules, job.name)
+    values = _cast(formats.to_diffusers(parts), job.dtype)
+    told = header(job.family, values, job.settings, job.facts)
+    write(path, values, told | formats.lora_metadata(parts, job.modules, job.name))
+    return _reload(job, path, parts)
+
+
+def _native(
+    job: _Job,
+    path: Path,
+    *,
+    rename: Callable[[formats.Factors, str, Mapping[str, nn.Module]], dict[str, Tensor]],
+) -> dict[str, nn.Module]:
+    parts = formats.factors(job.modules, job.name)
+    values = _cast(rename(parts, job.family.name, job.modules), job.dtype)
+    write(path, values, header(job.family, values, job.settings, job.facts))
+    return _reload(job, path, parts)
+
+
+def _reload(job: _Job, path: Path, parts: formats.Factors) -> dict[str, nn.Module]:
+    """Fresh models with the file loaded into them.
+
+    Raises:
+        StudioError: Some layers of the adapter did not arrive.
+    """
+    pipeline = job.family.pipeline()
+    fresh = _fresh(job)
+    pipeline.register_modules(**fresh)
+    load_lora(pipeline, path, job.family.name, CHECK)
+    arrived = formats.factors(fresh, CHECK)
+    lost = {f"{key}.{layer}" for key, layers in parts.items() for layer in layers} - {
+        f"{key}.{layer}" for key, layers in arrived.items() for layer in layers
+    }
+    if lost:
+        raise StudioError(
+            f"{len(lost)} layers did not survive in {path.name}, first {min(lost)}; it was not kept."
+        )
+    return fresh
+
+
+def _peft(job: _Job, path: Path) -> dict[str, nn.Module]:
+    fresh = {key: bare(module) for key, module in job.modules.items()}
+    for key, module in job.modules.items():
+        if job.name not in names(module):
+            raise StudioError(f"{key} was finetuned whole, so it has no PEFT folder; export merged instead.")
+        write_peft(path / key, module, job.name, job.facts.base_model)
+        read_peft(path / key, fresh[key], CHECK)
+    return fresh
+
+
+def _merged(job: _Job, path: Path) -> dict[str, nn.Module]:
+    pipeline = job.family.pipeline()
+    pipeline.register_modules(**{key: merged_copy(module) for key, module in job.modules.items()})
+    pipeline.save_pretrained(path, safe_serialization=True)
+    again = job.family.pipeline_class.from_pretrained(str(path), local_files_only=True)
+    found = {key: part for key, part in again.components.items() if key in job.modules}
+    return {key: part.to(_device(job.modules[key]), _dtype(job.modules[key])) for key, part in found.items()}
+
+
+def _fresh(job: _Job) -> dict[str, nn.Module]:
+    """The family's models without adapters, sharing the base weights."""
+    return {key: bare(module) for key, module in job.family.modules().items() if key != "vae"}
+
+
+def _cast(values: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {key: value.to(dtype) for key, value in values.items()}
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype
