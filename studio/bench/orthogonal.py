@@ -71,7 +71,9 @@ def contenders(width: int) -> dict[str, Layer]:
     return {
         "frozen": lambda: plain()["to_q"],  # pyright: ignore[reportIndexIssue]  # a ModuleDict
         BASELINE: theirs(LoraConfig(r=16, target_modules=where)),
-        "PEFT OFT b32 exact": theirs(OFTConfig(r=0, oft_block_size=32, use_cayley_neumann=False, target_modules=where)),
+        "PEFT OFT b32 exact": theirs(
+            OFTConfig(r=0, oft_block_size=32, use_cayley_neumann=False, target_modules=where)
+        ),
         "PEFT OFT b32 K5": theirs(OFTConfig(r=0, oft_block_size=32, target_modules=where)),
         "PEFT BOFT b8 m1": theirs(BOFTConfig(boft_block_size=8, target_modules=where)),
         "our OFT b32": ours(Oft(only=only)),
@@ -119,10 +121,12 @@ def _step(layer: nn.Module, x: torch.Tensor) -> Callable[[], None]:
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.01, generator=torch.Generator(parameter.device).manual_seed(1))
 
+    above = torch.randn(x.shape, generator=torch.Generator().manual_seed(2)).to(x.device)
+
     def run() -> None:
         inside.grad = None
         layer.zero_grad(set_to_none=True)
-        layer(inside).sum().backward()
+        layer(inside).backward(above)
 
     return run
 

@@ -5,6 +5,9 @@ transforms, autoencoder and text encoder run in every step, PEFT LoRA on the att
 clipping, Accelerate. Written from the public interfaces of diffusers, peft, torchvision and accelerate alone.
 """
 
+# diffusers' from_config and configs are typed as tuples and dicts, torchvision's Compose as taking and giving pictures.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from jaxtyping import Float
 from peft import LoraConfig
 from PIL import Image
 from PIL.ImageOps import exif_transpose
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
@@ -60,7 +63,14 @@ class PlainRecipe:
     """DreamBooth-LoRA as the example script does it; `steps` yields after each optimizer step."""
 
     def __init__(
-        self, pipeline: StableDiffusionPipeline, folder: Path, prompt: str, *, batch: int, size: int, rank: int, lr: float
+        self,
+        pipeline: StableDiffusionPipeline,
+        folder: Path,
+        prompt: str,
+        *,
+        batch: int,
+        size: int,
+        rank: int,
     ) -> None:
         self.accelerator = Accelerator()
         self.vae, self.text_encoder, unet = pipeline.vae, pipeline.text_encoder, pipeline.unet
@@ -72,7 +82,7 @@ class PlainRecipe:
         cast_training_params([unet], dtype=torch.float32)
         unet.train()
         self.trained = [p for p in unet.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(self.trained, lr=lr, weight_decay=1e-2)
+        optimizer = torch.optim.AdamW(self.trained, lr=1e-4, weight_decay=1e-2)
         schedule = get_scheduler("constant", optimizer=optimizer, num_warmup_steps=0, num_training_steps=1000)
         # The example samples without replacement; repeating the pictures fills whole batches from any number of them.
         data = Pictures(folder, prompt, pipeline, size)
@@ -113,8 +123,3 @@ class PlainRecipe:
         if self.noise.config["prediction_type"] == "v_prediction":
             return self.noise.get_velocity(latents, noise, times)
         return noise
-
-
-def parameters_trained(module: nn.Module) -> int:
-    """Number of trained parameters."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
