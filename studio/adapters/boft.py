@@ -39,6 +39,7 @@ class Butterfly(nn.Module):
         self.features, self.size, self.num_factors = features, adapter.block_size, adapter.factors
         self.dropout, self.dropout_factors = adapter.dropout, adapter.dropout_factors
         self.active = adapter.factors
+        self.orthogonal = True
         if features % (self.size << (self.num_factors - 1)):
             raise StudioError(
                 f"BOFT of block_size {self.size} and {self.num_factors} factors does not fit the input width {features} "
@@ -83,25 +84,14 @@ class Butterfly(nn.Module):
 def _composed(rotations: Float[Tensor, "m k b b"], first: int, half: int) -> Float[Tensor, "n c c"]:
     """Factors `first`, `first` + 1 ... multiplied: blocks (group, s) of h 2^m features for s < 2^first.
 
-    The rows of the identity go through the factors, from the last to the first.
+    A group of the next factor is two groups q of the product so far: P' = B diag(P_0, P_1), in h x h pieces of B.
     """
-    together, size = len(rotations), half << len(rotations)
-    if together == 1:
-        return rotations[0]
-    number = rotations.shape[1] * 2 * half // size
-    product = torch.eye(size, device=rotations.device, dtype=rotations.dtype).expand(number, -1, -1)
-    sizes = {"s": 1 << first, "h": half, "two": 2}
-    for local in reversed(range(together)):
-        inside = {**sizes, "a": 1 << local}
-        blocks = rearrange(
-            rotations[local],
-            "(g c a s) i o -> (g s) c a i o",
-            c=size // (2 * half << local),
-            a=1 << local,
-            s=1 << first,
-        )
-        rows = rearrange(product, "g r (c two a h) -> g c a r (two h)", two=2, a=inside["a"], h=half)
-        product = rearrange(rows @ blocks, "g c a r (two h) -> g r (c two a h)", two=2, h=half)
+    product = rotations[0]
+    for local in range(1, len(rotations)):
+        sizes = {"a": 1 << local, "s": 1 << first}
+        factor = rearrange(rotations[local], "(g a s) i (q k) -> g s q a i k", k=half, **sizes)
+        below = rearrange(product, "(g q s) (a k) r -> g s q a k r", q=2, k=half, **sizes)
+        product = rearrange(factor @ below, "g s q a (p h) r -> (g s) (p a h) (q r)", h=half)
     return product
 
 

@@ -33,13 +33,12 @@ def skew(entries: Float[Tensor, "k p"], size: int) -> Float[Tensor, "k b b"]:
     """Skew-symmetric matrices with the given strict upper triangles."""
     index, sign = _layout(size, str(entries.device))
     padded = torch.nn.functional.pad(entries, (0, 1))
-    return padded[:, index].unflatten(1, (size, size)) * sign.to(entries.dtype)
+    return padded.index_select(1, index).unflatten(1, (size, size)) * sign.to(entries.dtype)
 
 
 def triangle(matrices: Float[Tensor, "k b b"]) -> Float[Tensor, "k p"]:
     """The strict upper triangles, the inverse of `skew`."""
-    rows, columns = torch.triu_indices(matrices.shape[-1], matrices.shape[-1], 1, device=matrices.device)
-    return matrices[:, rows, columns]
+    return matrices.flatten(1).index_select(1, _upper(matrices.shape[-1], str(matrices.device)))
 
 
 def cayley(entries: Float[Tensor, "k p"], size: int) -> Float[Tensor, "k b b"]:
@@ -66,7 +65,7 @@ def resolvent(q: Float[Tensor, "k b b"]) -> Float[Tensor, "k b b"]:
         return _closed_form(q, eye)
     if size > LARGEST_BATCHED and q.device.type == "cpu":
         return torch.stack([torch.linalg.inv(one) for one in eye - q])
-    return torch.linalg.inv(eye - q)
+    return torch.linalg.inv_ex(eye - q).inverse  # no check for singularity, which would wait for the device
 
 
 def largest_angle(q: Float[Tensor, "k b b"], iterations: int = 8) -> Float[Tensor, " k"]:
@@ -116,8 +115,8 @@ class _Cayley(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (inverse,) = ctx.saved_tensors
         with full_precision(inverse.device):
-            by_q = 2 * inverse.mT @ grads[0] @ inverse.mT
-        return triangle(by_q - by_q.mT), None
+            by_q = torch.bmm(torch.bmm(inverse.mT, grads[0]), inverse.mT)
+        return 2 * triangle(by_q - by_q.mT), None
 
 
 def _closed_form(q: Tensor, eye: Tensor) -> Tensor:
@@ -135,6 +134,13 @@ def _closed_form(q: Tensor, eye: Tensor) -> Tensor:
     pfaffian = upper[:, 0] * upper[:, 5] - upper[:, 1] * upper[:, 4] + upper[:, 2] * upper[:, 3]
     determinant = 1 + squares + pfaffian.square()[:, None, None]
     return (eye + q) @ ((1 + squares) * eye + square) / determinant
+
+
+@lru_cache(maxsize=64)
+def _upper(size: int, device: str) -> Tensor:
+    """Positions of the strict upper triangle in a flattened matrix."""
+    rows, columns = torch.triu_indices(size, size, 1)
+    return (rows * size + columns).to(device)
 
 
 @lru_cache(maxsize=64)

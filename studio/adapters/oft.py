@@ -42,6 +42,7 @@ class Blocks(nn.Module):
         self.count = features // self.size
         self.terms = adapter.terms if adapter.cayley == "neumann" else 0
         self.radius, self.dropout, self.layer = adapter.radius, adapter.dropout, layer
+        self.orthogonal = not self.terms
         self.weight = nn.Parameter(torch.zeros(1 if adapter.share else self.count, num_entries(self.size)))
 
     def factors(self, strength: float = 1.0) -> list[Factor]:

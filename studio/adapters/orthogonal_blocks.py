@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
@@ -53,6 +54,19 @@ def turn_blocks(x: Float[Tensor, "*t d"], blocks: Float[Tensor, "k b b"]) -> Flo
     return _Turn.apply(x, blocks.to(x.dtype))
 
 
+def turned_linear(
+    x: Float[Tensor, "*t d"],
+    blocks: Float[Tensor, "k b b"],
+    weight: Float[Tensor, "n d"],
+    bias: Float[Tensor, " n"] | None,
+) -> Float[Tensor, "*t n"]:
+    """x diag(R_1, ..., R_k) W^T + c for a frozen W and orthogonal blocks, by turning the n rows of W instead of x.
+
+    Cheaper where there are more tokens than rows: x is never turned, forward or backward.
+    """
+    return _TurnedLinear.apply(x, blocks.to(x.dtype), weight, bias)
+
+
 def dense(factors: Sequence[Factor], size: int) -> Float[Tensor, "d d"]:
     """R itself, for tests and for looking at it."""
     first = factors[0].blocks
@@ -76,6 +90,26 @@ class _Turn(torch.autograd.Function):
         by_x = _product(grad, blocks.mT).view(grads[0].shape) if ctx.needs_input_grad[0] else None
         by_blocks = _outer(x, grad, blocks) if ctx.needs_input_grad[1] else None
         return by_x, by_blocks
+
+
+class _TurnedLinear(torch.autograd.Function):
+    """With E = W R^T: y = x E^T and g_x = g E. As g W = g_x R, also g_R = x^T (g W) = (x^T g_x) R, block by block."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, blocks: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        turned = _product(weight, blocks.mT)
+        ctx.save_for_backward(x, blocks, turned)
+        return F.linear(x, turned, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, blocks, turned = ctx.saved_tensors
+        by_x = grads[0].to(x.dtype) @ turned
+        by_blocks = None
+        if ctx.needs_input_grad[1]:
+            by_blocks = _outer(x.reshape(-1, x.shape[-1]), by_x.reshape(-1, x.shape[-1]), blocks) @ blocks
+        return by_x, by_blocks, None, None
 
 
 def _by_block(x: Tensor, size: int) -> Tensor:
