@@ -60,7 +60,7 @@ def turned_linear(
     weight: Float[Tensor, "n d"],
     bias: Float[Tensor, " n"] | None,
 ) -> Float[Tensor, "*t n"]:
-    """x diag(R_1, ..., R_k) W^T + c for a frozen W and orthogonal blocks, by turning the n rows of W instead of x.
+    """A linear layer of turned input, x diag(R_1, ..., R_k) W^T + c, by turning the n rows of the frozen W instead.
 
     Cheaper where there are more tokens than rows: x is never turned, forward or backward.
     """
