@@ -79,12 +79,12 @@ def test_no_function_nests_deeper_than_its_budget():
 
 
 def depth(node: ast.AST) -> int:
-    """Levels of blocks in a function; a nested function starts anew, `elif` and `match` cases add none."""
+    """Levels of branches, loops and `try`; a nested function starts anew, `with`, `elif` and cases add none."""
     deepest = 0
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             continue
-        is_block = isinstance(child, (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match, ast.AsyncFor))
+        is_block = isinstance(child, (ast.If, ast.For, ast.While, ast.Match, ast.Try))
         is_elif = isinstance(node, ast.If) and isinstance(child, ast.If) and child in node.orelse
         deepest = max(deepest, depth(child) + (1 if is_block and not is_elif else 0))
     return deepest
