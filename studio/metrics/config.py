@@ -132,6 +132,8 @@ class SubjectEval:
     """Strength of the artifact; 0 is the base model."""
     output: str = ""
     """Folder of the result; empty takes `eval` in the run folder."""
+    keep_base: str = ""
+    """Folder that keeps the base model's pictures for other evaluations with the same prompts; empty keeps none."""
     draw_batch: Positive = 16
     """Pictures drawn at a time."""
     judges: Judges = Judges()

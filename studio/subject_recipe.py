@@ -1,0 +1,172 @@
+"""The recipe that methods of personalization share: train each variant on each subject, judge it against its base.
+
+Torch is imported when a cell runs, not before.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from studio import assets, catalog, runs, serial
+from studio.reproduce import Cell, Reproduce, Result
+
+TOKEN = "sks"
+"""Word of the subject in all recipes and in the captions of the benchmark."""
+SAMPLE = ("unicorn", "animal")
+"""The sample subject that comes with the studio, and its class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to run a method: a preset of its card (empty takes the model's own), and values over it."""
+
+    preset: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted names of settings to values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A subject to learn: training pictures, and prompts with true pictures that training does not see."""
+
+    name: str
+    class_word: str
+    data: Path
+    exam: Path
+    """Folder of the pictures that likeness is measured against."""
+    prompts: tuple[tuple[str, str], ...]
+    """Prompt and true picture ("" if there is none); empty takes the captions of the exam's pictures."""
+
+
+def trials(bench: str) -> list[Trial]:
+    """The subjects of a benchmark's folder, or the sample subject."""
+    if not bench:
+        name, class_word = SAMPLE
+        data, held_out = assets.path(f"samples/{name}"), assets.path(f"samples/{name}_held_out")
+        return [Trial(name=name, class_word=class_word, data=data, exam=held_out, prompts=())]
+    from studio.data import dreambench
+
+    return [
+        Trial(
+            name=subject.name,
+            class_word=subject.class_name,
+            data=subject.references[0].parent,
+            exam=subject.references[0].parent,
+            prompts=tuple(
+                (subject.prompt(i, TOKEN), str(subject.targets[i].resolve()) if i in subject.targets else "")
+                for i in range(len(subject.prompts))
+            ),
+        )
+        for subject in dreambench.load(bench).subjects
+    ]
+
+
+def cells(
+    request: Reproduce, method: str, variants: Mapping[str, Variant], examination: Mapping[str, Any]
+) -> list[Cell]:
+    """Every variant on every subject with every seed; subjects first, so that a stopped table is a fair one.
+
+    Args:
+        request: Which benchmark, how many subjects and seeds.
+        method: Name of the method.
+        variants: Ways to run it, by name.
+        examination: Values of `SubjectEval`, such as the pictures a prompt.
+    """
+    subjects = trials(request.bench)[: request.num_units or None]
+    found = []
+    for seed in range(request.num_seeds):
+        for trial in subjects:
+            for name, variant in variants.items():
+                settings = {
+                    "run": _run(method, variant, trial, seed, request),
+                    "eval": {
+                        "data": str(trial.exam),
+                        "class_word": trial.class_word,
+                        "token": TOKEN,
+                        **examination,
+                    },
+                    "prompts": [list(pair) for pair in trial.prompts],
+                }
+                found.append(Cell(variant=name, unit=trial.name, seed=seed, settings=settings))
+    return found
+
+
+def _run(method: str, variant: Variant, trial: Trial, seed: int, request: Reproduce) -> dict[str, Any]:
+    """The whole settings of a cell's run, checked, as plain values."""
+    card = catalog.card(method)
+    preset = variant.preset or card.preset_for(_model(card))
+    values = serial.nest(dict(card.presets[preset].values)) if preset else {}
+    values = serial.merge(values, serial.nest(dict(variant.values)))
+    own = {"kind": method, "data": str(trial.data), "class_word": trial.class_word, "token": TOKEN}
+    values = serial.merge(values, {"method": own, "seed": seed, "hardware": serial.to_dict(request.hardware)})
+    return runs.dump(runs.build(values))
+
+
+def _model(card: catalog.Card) -> str:
+    """The model that the method takes by default."""
+    return next((str(f.default) for f in dataclasses.fields(card.config) if f.name == "model"), "")
+
+
+def run(cell: Cell, folder: Path) -> Result:
+    """Train a cell and judge it; everything is kept in the cell's folder."""
+    from studio.evaluate import evaluate
+    from studio.metrics.config import SubjectEval
+    from studio.train import train
+
+    settings = cell.settings
+    place = {"output": str(folder), "name": _fresh(folder)}
+    events = list(train(runs.build(serial.merge(dict(settings["run"]), place))))
+    artifact = folder / place["name"]
+    pairs = [{"prompt": prompt, "target": target} for prompt, target in settings["prompts"]]
+    prompts = folder / "prompts.json"
+    prompts.write_text(json.dumps(pairs, indent=1), encoding="utf-8")
+    request = serial.from_dict(
+        SubjectEval,
+        {
+            **settings["eval"],
+            "artifact": str(artifact),
+            "prompts": str(prompts) if pairs else "",
+            "output": str(folder / "eval"),
+            "keep_base": str(folder.parent / "base-pictures"),
+            "hardware": settings["run"]["hardware"],
+        },
+    )
+    found = evaluate(request)
+    return Result(
+        measures={row.name: (row.base.mean if row.base else None, row.tuned.mean) for row in found.rows},
+        seconds=next(e["seconds"] for e in events if e["event"] == "done"),
+        pictures=_pictures(found.folder, Path(str(settings["eval"]["data"])), settings["prompts"]),
+        facts=_facts(events, json.loads(found.scores.read_text(encoding="utf-8"))),
+    )
+
+
+def _fresh(folder: Path) -> str:
+    """A name for the run: what a stopped attempt left is not written over."""
+    tries = len(list(folder.glob("run*/config.json")))
+    return f"run-{tries}" if tries else "run"
+
+
+def _pictures(folder: Path, data: Path, prompts: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    def first(place: Path) -> list[str]:
+        return [str(p) for p in sorted(place.glob("0.*"))[:1]]
+
+    target = [prompts[0][1]] if prompts and prompts[0][1] else []
+    return {
+        "Reference": first(data),
+        "Base": first(folder / "pictures" / "base" / "subject"),
+        "trained": first(folder / "pictures" / "trained" / "subject"),
+        "True picture": target,
+    }
+
+
+def _facts(events: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> dict[str, str]:
+    start = next(e for e in events if e["event"] == "start")
+    hardware = [f for f in start.get("facts", ()) if f.startswith(("device:", "precision:"))]
+    request = scores["request"]
+    drawing = (
+        f"{request['num_images']} pictures a prompt, {request['steps']} steps, guidance {request['guidance']}"
+    )
+    return {"hardware": "; ".join(hardware), "judges": str(scores["judges"]), "drawing": drawing}
