@@ -1,0 +1,1 @@
+"""Ways to disturb pictures: worst cases (attacks) and common ones (corruptions). Pictures are in [0, 1]."""
