@@ -49,7 +49,7 @@ def build_optimizer(settings: Optim, groups: Sequence[Group]) -> torch.optim.Opt
         if not trained:
             raise ValueError(f"group {group.name!r} trains, but none of its parameters requires a gradient")
         decay = settings.weight_decay if group.weight_decay is None else group.weight_decay
-        parameters.append({"params": trained, "lr": group.lr or settings.lr, "weight_decay": decay})
+        parameters.append({"params": trained, "lr": (group.lr or settings.lr) * group.lr_scale, "weight_decay": decay})
     arguments: dict[str, Any] = {"lr": settings.lr, **settings.options}
     if settings.name not in _WITHOUT_BETAS:
         arguments.setdefault("betas", settings.betas)

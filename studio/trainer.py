@@ -37,14 +37,15 @@ __all__ = [
 class Group:
     """What a run remembers: the tensors of `module` named in `names` (all of them if None).
 
-    What `trains` is optimized, at its own `lr` if given; all else stays frozen. A teacher or a buffer is a
-    group with `trains=False`.
+    What `trains` is optimized, at its own `lr` if given, times `lr_scale`; all else stays frozen. A teacher or a
+    buffer is a group with `trains=False`.
     """
 
     name: str
     module: nn.Module
     names: frozenset[str] | None = None
     lr: float | None = None
+    lr_scale: float = 1.0
     weight_decay: float | None = None
     trains: bool = True
 

@@ -44,7 +44,9 @@ def calibration(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Cali
     """Calibration of softmax confidences."""
     logits = logits.double()
     probabilities = logits.softmax(1)
-    ece = multiclass_calibration_error(probabilities, labels, num_classes=logits.shape[1], n_bins=BINS, norm="l1")
+    ece = multiclass_calibration_error(
+        probabilities, labels, num_classes=logits.shape[1], n_bins=BINS, norm="l1"
+    )
     wanted = F.one_hot(labels, logits.shape[1])
     return Calibration(
         ece=float(ece),
@@ -85,7 +87,7 @@ def restricted(logits: Float[Tensor, "n k"], classes: Sequence[int]) -> Float[Te
 
 
 def mce(errors: Mapping[str, Sequence[float]], baseline: Mapping[str, float]) -> float:
-    """mCE in percent: mean over the corruptions of the summed error divided by the baseline's (1903.12261, sec. 4).
+    """Mean corruption error, mCE, in percent: mean over the corruptions of the summed error divided by the baseline's (1903.12261, sec. 4).
 
     Args:
         errors: For each corruption the errors at its severities, as fractions.
@@ -150,7 +152,9 @@ def masking_signs(found: Evidence) -> list[str]:
     if found.pgd > found.fgsm + slack:
         signs.append(f"20 steps ({found.pgd:.1%}) do less harm than one ({found.fgsm:.1%})")
     if found.pgd - found.pgd_restarted > 0.1:
-        signs.append(f"restarts help much ({found.pgd:.1%} to {found.pgd_restarted:.1%}): the loss surface is rugged")
+        signs.append(
+            f"restarts help much ({found.pgd:.1%} to {found.pgd_restarted:.1%}): the loss surface is rugged"
+        )
     if found.rises < 0.5:
         signs.append(f"the loss rises along only {found.rises:.0%} of the steps of an attack")
     if found.fgsm > found.clean + slack:

@@ -1,0 +1,1 @@
+"""Finetuning of image classifiers: whole, head only, adapters, bottlenecks, chosen blocks."""

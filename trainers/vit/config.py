@@ -1,0 +1,49 @@
+"""Settings and card of plain finetuning of classifiers."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from studio.catalog import Card, Preset
+from studio.config import config
+from studio.data.config import Labelled
+from studio.vision.config import Tuning, Whole
+
+
+@config
+class Vit:
+    """Finetune an image classifier from timm."""
+
+    model: str = "studio-tiny-vit"
+    """studio-tiny-vit, a timm name, a folder or a run; new: and a timm name starts from random weights."""
+    data: Labelled = Labelled(train="stickers")
+    """Labelled pictures."""
+    tuning: Tuning = Whole()
+    """Which weights move."""
+    head_lr_scale: Annotated[float, Field(gt=0)] = 1.0
+    """Learning rate of the head relative to the others (10 where the head is new: timm users' practice)."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each label spread over all classes (0.1: timm's ViT recipe)."""
+
+
+METHOD = Card(
+    name="vit",
+    title="Classifier finetuning",
+    summary="finetunes an image classifier: whole, linear probe, LP-FT, adapters, AdaptFormer, SubTuning",
+    paper="LP-FT arXiv 2202.10054, AdaptFormer arXiv 2205.13535, SubTuning arXiv 2302.06354, WiSE-FT arXiv 2109.01903",
+    config=Vit,
+    trainer="trainers.vit.trainer:VitTrainer",
+    offers=("classification",),
+    presets={
+        "augreg": Preset(
+            {"optim.lr": 1e-5, "optim.weight_decay": 1e-4, "optim.schedule": "cosine", "loop.batch_size": 64},
+            models=("vit_*",),
+            note="the nullspace paper's last script for ViT-S: AdamW, lr 1e-5, weight decay 1e-4, cosine",
+        ),
+        "tiny": Preset(
+            {"optim.lr": 3e-4, "optim.weight_decay": 0.05, "loop.batch_size": 64, "loop.steps": 500},
+            models=("studio-tiny-vit", "tiny:*", "small:*"),
+            note="ours, for the embedded model",
+        ),
+    },
+)

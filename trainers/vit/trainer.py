@@ -1,0 +1,95 @@
+"""Finetuning of image classifiers, the baseline of every robustness method.
+
+    LP-FT       Kumar, Raghunathan, Jones, Ma, Liang, 2022, arXiv 2202.10054
+    AdaptFormer Chen et al., 2022, arXiv 2205.13535 (studio/models/adaptformer.py)
+    SubTuning   Kaplun et al., 2023, arXiv 2302.06354 (subtuning.py)
+
+Departures: LP-FT's two stages run in one loop with one schedule, and AdaptFormer keeps the model's own head (no
+BatchNorm before it, which matters for MAE features).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from typing_extensions import override
+
+from studio.backend.core import Backend
+from studio.backend.rng import Rng
+from studio.data.labelled import LabelledPhotos
+from studio.trainer import Batch, Group, Loss, Output, Request, Trainer
+from studio.vision.config import LpFt, SubTuning
+from studio.vision.task import classification_loss, load_task
+from trainers.vit.config import Vit
+from trainers.vit.subtuning import choose_blocks
+
+
+class VitTrainer(Trainer):
+    """Cross-entropy on labelled pictures."""
+
+    @override
+    def __init__(self, config: Vit) -> None:
+        self.config, self.step = config, 0
+
+    @override
+    def setup(self, backend: Backend) -> list[Group]:
+        config, tuning = self.config, self.config.tuning
+        if isinstance(tuning, SubTuning) and not tuning.blocks:
+            tuning = dataclasses.replace(tuning, blocks=choose_blocks(config, tuning, backend))
+        self.task = load_task(config.model, config.data, tuning, backend)
+        return self.task.tuned.groups(config.head_lr_scale)
+
+    @override
+    def source(self) -> LabelledPhotos:
+        return self.task.train
+
+    @override
+    def held_out(self) -> LabelledPhotos:
+        return self.task.test
+
+    @override
+    def loss(self, batch: Batch, rng: Rng) -> Loss:
+        del rng
+        logits = self._logits(batch["images"])
+        right = (logits.detach().argmax(1) == batch["labels"]).float().mean()
+        return Loss(classification_loss(logits, batch, self.config.label_smoothing), {"accuracy": right})
+
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits; while LP-FT probes, no gradient reaches the body, so that the optimizer leaves it alone."""
+        model, tuning = self.task.model, self.config.tuning
+        if not isinstance(tuning, LpFt) or self.step >= tuning.probe_steps:
+            return model(images)
+        with torch.no_grad():
+            features = model.features(images)
+        return model.classify(features)
+
+    @override
+    def after_step(self, step: int) -> None:
+        self.step = step
+
+    @override
+    def sample(self, request: Request, rng: Rng) -> Output:
+        del rng
+        return self.task.answer(request)
+
+    @override
+    def prompts(self) -> Sequence[str]:
+        return ("held-out pictures",)
+
+    @override
+    def score(self, output: Output, request: Request) -> dict[str, float]:
+        return self.task.score(output, request)
+
+    @override
+    def state(self) -> dict[str, Any]:
+        return {"step": self.step}
+
+    @override
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+
+    @override
+    def export(self, folder: Path) -> list[Path]:
+        return self.task.export(folder)
