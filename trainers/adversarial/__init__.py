@@ -1,0 +1,1 @@
+"""Adversarial training: PGD-AT and TRADES."""

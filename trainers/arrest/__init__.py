@@ -1,0 +1,1 @@
+"""ARREST: adversarial finetuning that keeps the clean representations."""

@@ -1,0 +1,1 @@
+"""Nullspace finetuning: train on token noise that the encoder ignores."""
