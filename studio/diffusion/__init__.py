@@ -1,0 +1,1 @@
+"""Noise processes, prediction kinds, objectives, guidance and sampling steps: pure functions in the papers' symbols."""

@@ -1,0 +1,65 @@
+"""Settings of the objective: how a timestep is drawn and how an error is measured. No torch here."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from studio.config import config
+
+Prediction = Literal["eps", "v", "flow", "x0"]
+"""What a network predicts: noise, velocity (Salimans & Ho), eps - x0 (rectified flow), or the clean latent."""
+
+
+@config
+class NativeTimes:
+    """As the family was trained: uniform for SD 1.x, 2.x and XL, logit-normal for SD3 and FLUX."""
+
+
+@config
+class UniformTimes:
+    """Every noise level equally often."""
+
+
+@config
+class LogitNormalTimes:
+    """Middle noise levels more often (Esser et al. 2024, eq. 19)."""
+
+    mean: float = 0.0
+    """Location; above 0 prefers noisy levels."""
+    std: Annotated[float, Field(gt=0)] = 1.0
+    """Width."""
+
+
+@config
+class ModeTimes:
+    """Middle noise levels more often, with heavy tails (Esser et al. 2024, eq. 20)."""
+
+    scale: Annotated[float, Field(ge=-1, le=1.75)] = 1.29
+    """Strength; 0 is uniform."""
+
+
+Times = NativeTimes | UniformTimes | LogitNormalTimes | ModeTimes
+
+
+@config
+class Mse:
+    """Squared error."""
+
+
+@config
+class Huber:
+    """Squared error for small differences, linear for large ones: less moved by outliers."""
+
+    delta: Annotated[float, Field(gt=0)] = 0.1
+    """Where it turns from squared to linear."""
+
+
+@config
+class SmoothL1:
+    """Huber divided by its turning point, so that the linear part has slope one."""
+
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """Where it turns from squared to linear."""
+
+
+Error = Mse | Huber | SmoothL1

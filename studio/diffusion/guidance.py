@@ -1,0 +1,25 @@
+"""Guidance: how a conditional and an unconditional prediction make one. Axes: `b` batch, `*d` any others."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def classifier_free(
+    conditional: Float[Tensor, "b *d"], unconditional: Float[Tensor, "b *d"], scale: float
+) -> Float[Tensor, "b *d"]:
+    """Classifier-free guidance (Ho & Salimans 2022) as diffusers writes it: 1 is the conditional prediction."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def rescale(
+    guided: Float[Tensor, "b *d"], conditional: Float[Tensor, "b *d"], phi: float
+) -> Float[Tensor, "b *d"]:
+    """Bring the spread of a guided prediction back to the conditional one's (Lin et al. 2024, eq. 15 and 16).
+
+    `phi` in [0, 1]: 0 changes nothing; the paper uses 0.7 for models with zero terminal SNR.
+    """
+    if phi == 0:
+        return guided
+    axes = tuple(range(1, guided.ndim))
+    factor = conditional.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
+    return phi * guided * factor + (1 - phi) * guided

@@ -1,0 +1,1 @@
+"""Model families behind a few verbs: encode, embed, predict, decode, attending."""

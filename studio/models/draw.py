@@ -1,0 +1,219 @@
+"""Draws pictures: guidance, edits, any diffusers scheduler, one seed a picture.
+
+Axes: `b` pictures of one chunk, `c h w` latent.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from einops import rearrange
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from studio.backend.rng import Rng
+from studio.diffusion.guidance import classifier_free, rescale
+from studio.diffusion.process import NUM_TIMESTEPS
+from studio.errors import StudioError
+from studio.models.base import Condition, Family
+from studio.trainer import Edit, Request
+
+CHUNK = 4
+"""Pictures drawn at once."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where drawing is.
+
+    Attributes:
+        done, total: Sampler steps of all chunks.
+        first: Number of the first picture in this chunk.
+        preview: Draws the chunk as it looks now (costs a decoding).
+    """
+
+    done: int
+    total: int
+    first: int
+    preview: Callable[[], list[Image.Image]]
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Scale of classifier-free guidance, and share of its rescaling (phi in Lin et al. 2024; 0 none)."""
+
+    scale: float
+    phi: float = 0.0
+
+
+Drawing = Generator[Progress, None, list[Image.Image]]
+
+
+def draw(
+    family: Family, request: Request, rng: Rng, *, chunk: int = CHUNK, phi: float = 0.0
+) -> list[Image.Image]:
+    """Pictures in prompt-major order; picture i of a prompt has seed `request.seed + i`.
+
+    Args:
+        family: The model, with whatever adapters are on.
+        request: What to draw; size 0 is the model's own, scheduler "" the family's own.
+        rng: For edits that draw random numbers.
+        chunk: Pictures drawn at once; does not change them.
+        phi: Guidance rescale (Lin et al. 2024); 0 is none.
+    """
+    steps = drawing(family, request, rng, chunk=chunk, phi=phi)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            return finished.value
+
+
+def drawing(family: Family, request: Request, rng: Rng, *, chunk: int = CHUNK, phi: float = 0.0) -> Drawing:
+    """`draw` as a generator: yields after every sampler step, and returns the pictures."""
+    request = _checked(family, request)
+    seeds = [request.seed + i for _ in request.prompts for i in range(request.num_images)]
+    prompts = [prompt for prompt in request.prompts for _ in range(request.num_images)]
+    pictures: list[Image.Image] = []
+    chunks = range(0, len(seeds), chunk)
+    for number, first in enumerate(chunks):
+        taken = slice(first, first + chunk)
+        part = _chunk(family, request, prompts[taken], seeds[taken], rng=rng, phi=phi)
+        for done, total, latents in part:
+            yield Progress(
+                number * total + done,
+                len(chunks) * total,
+                first,
+                lambda shown=latents: decoded(family, shown),
+            )
+        pictures += decoded(family, latents)
+    return pictures
+
+
+def _checked(family: Family, request: Request) -> Request:
+    height, width = request.height or family.default_size, request.width or family.default_size
+    family.check_size(height, width)
+    if not request.prompts:
+        raise StudioError(
+            "There is no prompt; give at least one, such as 'a photo of a dog'.", field="prompts"
+        )
+    if request.negative and family.distilled:
+        raise StudioError(
+            f"{family.name} has its guidance distilled and reads no negative prompt; leave it empty.",
+            field="negative",
+        )
+    return replace(request, height=height, width=width)
+
+
+def start_noise(
+    family: Family, seeds: Sequence[int], height: int, width: int
+) -> tuple[Tensor, list[torch.Generator]]:
+    """Noise (b c h w) on the CPU, a picture from its own seed, and the generators that drew it."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    shape = family.latent_shape(height, width)
+    return torch.stack([torch.randn(shape, generator=one) for one in generators]), generators
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """What all steps of one chunk share."""
+
+    family: Family
+    scheduler: SchedulerMixin
+    cond: Condition
+    uncond: Condition | None
+    guidance: Guidance
+    generators: list[torch.Generator]
+
+    def predict(self, latents: Float[Tensor, "b c h w"], timestep: Tensor) -> Float[Tensor, "b c h w"]:
+        """The guided native prediction."""
+        x_t = self.scheduler.scale_model_input(latents, timestep) if _scales(self.scheduler) else latents
+        t = (timestep.float() / NUM_TIMESTEPS).to(latents.device).expand(len(latents))
+        return guided(self.family, x_t, t, cond=self.cond, uncond=self.uncond, guidance=self.guidance)
+
+    def step(self, latents: Float[Tensor, "b c h w"], timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """The next latents, and the clean ones they point to where the scheduler says so."""
+        takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
+        options = {"generator": self.generators} if takes_generator else {}
+        output = self.scheduler.step(self.predict(latents, timestep), timestep, latents, **options)
+        following = output.prev_sample
+        return following, output.get("pred_original_sample", following)
+
+
+def guided(
+    family: Family,
+    x_t: Float[Tensor, "b c h w"],
+    t: Float[Tensor, " b"],
+    *,
+    cond: Condition,
+    uncond: Condition | None,
+    guidance: Guidance,
+) -> Float[Tensor, "b c h w"]:
+    """The native prediction under guidance: one pass without `uncond`, else both halves in one batch."""
+    if uncond is None:
+        return family.predict(x_t, t, cond)
+    if uncond.tokens.shape == cond.tokens.shape:
+        both = family.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), uncond.cat(cond))
+        without, conditional = both.chunk(2)
+    else:
+        without, conditional = family.predict(x_t, t, uncond), family.predict(x_t, t, cond)
+    return rescale(classifier_free(conditional, without, guidance.scale), conditional, guidance.phi)
+
+
+def _chunk(
+    family: Family, request: Request, prompts: Sequence[str], seeds: Sequence[int], *, rng: Rng, phi: float
+) -> Iterator[tuple[int, int, Tensor]]:
+    noise, generators = start_noise(family, seeds, request.height, request.width)
+    noise = noise.to(family.backend.device)
+    for edit in request.edits:
+        noise = edit.start(noise, rng)
+    with torch.no_grad():
+        cond, uncond = conditions(family, request, prompts)
+    scheduler = family.scheduler(request.scheduler, request.steps, height=request.height, width=request.width)
+    chunk = _Chunk(family, scheduler, cond, uncond, Guidance(request.guidance, phi), generators)
+    latents = noise * scheduler.init_noise_sigma if _scales(scheduler) else noise
+    total = len(scheduler.timesteps)
+    for done, timestep in enumerate(scheduler.timesteps, start=1):
+        with torch.no_grad(), editing(family, request.edits):
+            latents, clean = chunk.step(latents, timestep)
+        yield done, total, latents if done == total else clean
+
+
+def conditions(
+    family: Family, request: Request, prompts: Sequence[str]
+) -> tuple[Condition, Condition | None]:
+    """Condition of the prompts after edits, and the unconditional one where guidance needs a second pass."""
+    second = request.guidance > 1 and not family.distilled
+    both = family.embed([*prompts, *([request.negative] * len(prompts) if second else [])])
+    cond = family.with_guidance(both.rows(slice(0, len(prompts))), request.guidance)
+    for edit in request.edits:
+        cond = edit.condition(cond)
+    return cond, both.rows(slice(len(prompts), None)) if second else None
+
+
+@contextlib.contextmanager
+def editing(family: Family, edits: Sequence[Edit]) -> Iterator[None]:
+    """Let the edits change attention; the first in the list is asked first."""
+    with contextlib.ExitStack() as stack:
+        for edit in edits:
+            stack.enter_context(family.attending_where(edit.attention))
+        yield
+
+
+def decoded(family: Family, latents: Float[Tensor, "b c h w"]) -> list[Image.Image]:
+    """Latents as 8-bit pictures."""
+    with torch.no_grad():
+        images = family.decode(latents)
+    levels = rearrange((images / 2 + 0.5) * 255, "b c h w -> b h w c").round().to(torch.uint8)
+    return [Image.fromarray(np.ascontiguousarray(picture)) for picture in levels.cpu().numpy()]
+
+
+def _scales(scheduler: SchedulerMixin) -> bool:
+    """Whether a scheduler works in its own scale of noise; flow matching has none."""
+    return not isinstance(scheduler, FlowMatchEulerDiscreteScheduler | FlowMatchHeunDiscreteScheduler)

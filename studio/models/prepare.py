@@ -1,0 +1,44 @@
+"""Applies the backend's choices to a family: placement, attention kernel, checkpointing, compilation."""
+
+from typing import TypeVar
+
+from diffusers import UNet2DConditionModel
+from torch import nn
+
+from studio.backend.core import Backend
+from studio.models.attention import checkpointed
+from studio.models.base import Family
+
+F = TypeVar("F", bound=Family)
+
+
+def prepare(family: F, backend: Backend) -> F:
+    """Place all modules, frozen, and switch on what the hardware settings ask for."""
+    for key, module in family.modules().items():
+        if not _quantized(module):
+            backend.place(module)
+        module.requires_grad_(False).eval()
+        if backend.hardware.offload and key != family.denoiser_name:
+            module.to("cpu")
+    denoiser = family.denoiser
+    if backend.attention == "xformers":
+        _xformers(denoiser)
+    if backend.hardware.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing(checkpointed)
+        for encoder in family.text_encoders.values():
+            encoder.gradient_checkpointing_enable({"use_reentrant": False})
+    if backend.hardware.compile:
+        denoiser.compile_repeated_blocks()
+    return family
+
+
+def _xformers(denoiser: nn.Module) -> None:
+    if isinstance(denoiser, UNet2DConditionModel):
+        denoiser.enable_xformers_memory_efficient_attention()
+    else:
+        denoiser.set_attention_backend("xformers")
+
+
+def _quantized(module: nn.Module) -> bool:
+    config = module.config
+    return "quantization_config" in (config if isinstance(config, dict) else config.to_dict())

@@ -1,0 +1,94 @@
+"""diffusers schedulers by their common names, made from a model's own scheduler settings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+from studio.diffusion.config import Prediction
+from studio.errors import unknown
+
+Entry = tuple[type[SchedulerMixin], dict[str, Any]]
+_DISCRETE: dict[str, Entry] = {
+    "ddim": (DDIMScheduler, {}),
+    "ddpm": (DDPMScheduler, {}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "euler_a": (EulerAncestralDiscreteScheduler, {}),
+    "heun": (HeunDiscreteScheduler, {}),
+    "lms": (LMSDiscreteScheduler, {}),
+    "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
+    "lcm": (LCMScheduler, {}),
+    "dpm++": (DPMSolverMultistepScheduler, {}),
+    "dpm++_karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+    "dpm++_sde": (DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
+    "unipc": (UniPCMultistepScheduler, {}),
+}
+_AS_FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+_FLOW: dict[str, Entry] = {
+    "flow-euler": (FlowMatchEulerDiscreteScheduler, {}),
+    "flow-heun": (FlowMatchHeunDiscreteScheduler, {}),
+    "flow-dpm++": (DPMSolverMultistepScheduler, _AS_FLOW),
+    "flow-unipc": (UniPCMultistepScheduler, _AS_FLOW),
+}
+
+
+def make_scheduler(
+    base: Mapping[str, Any], name: str, steps: int, *, prediction: Prediction, tokens: int
+) -> SchedulerMixin:
+    """A scheduler set to a number of steps.
+
+    Args:
+        base: The model's own scheduler settings.
+        name: Short name; empty takes ddim, or flow-euler for flow matching.
+        steps: Sampler steps.
+        prediction: What the network predicts.
+        tokens: Image tokens, for schedules that shift with the size (FLUX, eq. in diffusers' `calculate_shift`).
+
+    Raises:
+        StudioError: The name does not exist, or is not for this kind of model.
+    """
+    flow = prediction == "flow"
+    table = _FLOW if flow else _DISCRETE
+    name = name or ("flow-euler" if flow else "ddim")
+    if name not in table:
+        raise unknown("scheduler", name, table, field="scheduler")
+    kind, changes = table[name]
+    changes = dict(changes)
+    if name in ("flow-dpm++", "flow-unipc"):
+        changes["flow_shift"] = _static_shift(base, tokens)
+    scheduler = kind.from_config({k: v for k, v in base.items() if not k.startswith("_")}, **changes)
+    if kind is FlowMatchEulerDiscreteScheduler and base.get("use_dynamic_shifting"):
+        sigmas = np.linspace(1.0, 1 / steps, steps)
+        scheduler.set_timesteps(sigmas=sigmas, mu=_mu(base, tokens))
+    else:
+        scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def _mu(base: Mapping[str, Any], tokens: int) -> float:
+    low, high = base.get("base_image_seq_len", 256), base.get("max_image_seq_len", 4096)
+    start, stop = base.get("base_shift", 0.5), base.get("max_shift", 1.15)
+    return start + (tokens - low) * (stop - start) / (high - low)
+
+
+def _static_shift(base: Mapping[str, Any], tokens: int) -> float:
+    return (
+        float(np.exp(_mu(base, tokens)))
+        if base.get("use_dynamic_shifting")
+        else float(base.get("shift", 1.0))
+    )
