@@ -1,19 +1,19 @@
-"""Guidance: how a conditional and an unconditional prediction make one. Axes: `b` batch, `*d` any others."""
+"""Guidance: how a conditional and an unconditional prediction make one. Axes: `b` batch, `...` any others."""
 
 from jaxtyping import Float
 from torch import Tensor
 
 
 def classifier_free(
-    conditional: Float[Tensor, "b *d"], unconditional: Float[Tensor, "b *d"], scale: float
-) -> Float[Tensor, "b *d"]:
+    conditional: Float[Tensor, "b ..."], unconditional: Float[Tensor, "b ..."], scale: float
+) -> Float[Tensor, "b ..."]:
     """Classifier-free guidance (Ho & Salimans 2022) as diffusers writes it: 1 is the conditional prediction."""
     return unconditional + scale * (conditional - unconditional)
 
 
 def rescale(
-    guided: Float[Tensor, "b *d"], conditional: Float[Tensor, "b *d"], phi: float
-) -> Float[Tensor, "b *d"]:
+    guided: Float[Tensor, "b ..."], conditional: Float[Tensor, "b ..."], phi: float
+) -> Float[Tensor, "b ..."]:
     """Bring the spread of a guided prediction back to the conditional one's (Lin et al. 2024, eq. 15 and 16).
 
     `phi` in [0, 1]: 0 changes nothing; the paper uses 0.7 for models with zero terminal SNR.

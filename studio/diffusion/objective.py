@@ -1,6 +1,6 @@
 """Denoising objectives, one number an example; the caller weights and averages.
 
-Axes: `b` batch, `c h w` latent, `*d` any others.
+Axes: `b` batch, `c h w` latent, `...` any others.
 """
 
 from typing import assert_never
@@ -15,11 +15,11 @@ from studio.diffusion.config import Error, Huber, Mse, Prediction, SmoothL1
 
 
 def per_example(
-    prediction: Float[Tensor, "b *d"],
-    target: Float[Tensor, "b *d"],
+    prediction: Float[Tensor, "b ..."],
+    target: Float[Tensor, "b ..."],
     *,
     error: Error = Mse(),
-    mask: Float[Tensor, "b 1 *s"] | None = None,
+    mask: Float[Tensor, "b 1 ..."] | None = None,
 ) -> Float[Tensor, " b"]:
     """Mean error of each example, in float32; with a mask (weights in [0, 1]) the mean over what it keeps.
 

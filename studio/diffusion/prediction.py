@@ -2,7 +2,7 @@
 
 With x_t = alpha x0 + sigma eps: v = alpha eps - sigma x0 (Salimans & Ho 2022, app. D) and
 flow = eps - x0 (Liu et al. 2022). Nothing assumes alpha^2 + sigma^2 = 1 or alpha + sigma = 1.
-Axes: `b` batch, `*d` any others.
+Axes: `b` batch, `...` any others.
 """
 
 from typing import assert_never
@@ -13,19 +13,19 @@ from torch import Tensor
 from studio.diffusion.config import Prediction
 
 
-def expand(value: Float[Tensor, " b"], like: Float[Tensor, "b *d"]) -> Float[Tensor, "b *ones"]:
+def expand(value: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
     """One number an example, shaped to multiply `like`."""
     return value[(..., *(None,) * (like.ndim - 1))]
 
 
 def to_x0(
-    prediction: Float[Tensor, "b *d"],
-    x_t: Float[Tensor, "b *d"],
+    prediction: Float[Tensor, "b ..."],
+    x_t: Float[Tensor, "b ..."],
     *,
     alpha: Float[Tensor, " b"],
     sigma: Float[Tensor, " b"],
     kind: Prediction,
-) -> Float[Tensor, "b *d"]:
+) -> Float[Tensor, "b ..."]:
     """The clean latent that a prediction implies (eps: undefined where alpha = 0)."""
     a, s = expand(alpha, x_t), expand(sigma, x_t)
     match kind:
@@ -42,13 +42,13 @@ def to_x0(
 
 
 def to_eps(
-    prediction: Float[Tensor, "b *d"],
-    x_t: Float[Tensor, "b *d"],
+    prediction: Float[Tensor, "b ..."],
+    x_t: Float[Tensor, "b ..."],
     *,
     alpha: Float[Tensor, " b"],
     sigma: Float[Tensor, " b"],
     kind: Prediction,
-) -> Float[Tensor, "b *d"]:
+) -> Float[Tensor, "b ..."]:
     """The noise that a prediction implies (x0: undefined where sigma = 0)."""
     a, s = expand(alpha, x_t), expand(sigma, x_t)
     match kind:
@@ -65,13 +65,13 @@ def to_eps(
 
 
 def combine(
-    x0: Float[Tensor, "b *d"],
-    eps: Float[Tensor, "b *d"],
+    x0: Float[Tensor, "b ..."],
+    eps: Float[Tensor, "b ..."],
     *,
     alpha: Float[Tensor, " b"],
     sigma: Float[Tensor, " b"],
     kind: Prediction,
-) -> Float[Tensor, "b *d"]:
+) -> Float[Tensor, "b ..."]:
     """The quantity of one kind that belongs to a clean latent and its noise: the training target."""
     match kind:
         case "eps":

@@ -2,7 +2,7 @@
 
 `Discrete`: the variance-preserving chain of DDPM (Ho et al. 2020), given as alphas_cumprod; also with zero
 terminal SNR (Lin et al. 2024). `Flow`: rectified flow (Liu et al. 2022; Esser et al. 2024, section 2).
-The timestep a network sees is t * 1000 for every family. Axes: `b` batch, `*d` any others.
+The timestep a network sees is t * 1000 for every family. Axes: `b` batch, `...` any others.
 """
 
 import math
@@ -40,34 +40,34 @@ class Process(Protocol):
         ...
 
     def add_noise(
-        self, x0: Float[Tensor, "b *d"], eps: Float[Tensor, "b *d"], t: Float[Tensor, " b"]
-    ) -> Float[Tensor, "b *d"]:
+        self, x0: Float[Tensor, "b ..."], eps: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b ..."]:
         """The noisy latent x_t."""
         ...
 
     def target(
-        self, x0: Float[Tensor, "b *d"], eps: Float[Tensor, "b *d"], t: Float[Tensor, " b"], kind: Prediction
-    ) -> Float[Tensor, "b *d"]:
+        self, x0: Float[Tensor, "b ..."], eps: Float[Tensor, "b ..."], t: Float[Tensor, " b"], kind: Prediction
+    ) -> Float[Tensor, "b ..."]:
         """What a network of this kind should predict."""
         ...
 
     def x0(
         self,
-        prediction: Float[Tensor, "b *d"],
-        x_t: Float[Tensor, "b *d"],
+        prediction: Float[Tensor, "b ..."],
+        x_t: Float[Tensor, "b ..."],
         t: Float[Tensor, " b"],
         kind: Prediction,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, "b ..."]:
         """The clean latent that a prediction implies."""
         ...
 
     def eps(
         self,
-        prediction: Float[Tensor, "b *d"],
-        x_t: Float[Tensor, "b *d"],
+        prediction: Float[Tensor, "b ..."],
+        x_t: Float[Tensor, "b ..."],
         t: Float[Tensor, " b"],
         kind: Prediction,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, "b ..."]:
         """The noise that a prediction implies."""
         ...
 
@@ -85,31 +85,31 @@ class _Affine:
         return (self.alpha(t) / self.sigma(t)) ** 2
 
     def add_noise(
-        self, x0: Float[Tensor, "b *d"], eps: Float[Tensor, "b *d"], t: Float[Tensor, " b"]
-    ) -> Float[Tensor, "b *d"]:
+        self, x0: Float[Tensor, "b ..."], eps: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b ..."]:
         return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * eps
 
     def target(
-        self, x0: Float[Tensor, "b *d"], eps: Float[Tensor, "b *d"], t: Float[Tensor, " b"], kind: Prediction
-    ) -> Float[Tensor, "b *d"]:
+        self, x0: Float[Tensor, "b ..."], eps: Float[Tensor, "b ..."], t: Float[Tensor, " b"], kind: Prediction
+    ) -> Float[Tensor, "b ..."]:
         return combine(x0, eps, alpha=self.alpha(t), sigma=self.sigma(t), kind=kind)
 
     def x0(
         self,
-        prediction: Float[Tensor, "b *d"],
-        x_t: Float[Tensor, "b *d"],
+        prediction: Float[Tensor, "b ..."],
+        x_t: Float[Tensor, "b ..."],
         t: Float[Tensor, " b"],
         kind: Prediction,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, "b ..."]:
         return to_x0(prediction, x_t, alpha=self.alpha(t), sigma=self.sigma(t), kind=kind)
 
     def eps(
         self,
-        prediction: Float[Tensor, "b *d"],
-        x_t: Float[Tensor, "b *d"],
+        prediction: Float[Tensor, "b ..."],
+        x_t: Float[Tensor, "b ..."],
         t: Float[Tensor, " b"],
         kind: Prediction,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, "b ..."]:
         return to_eps(prediction, x_t, alpha=self.alpha(t), sigma=self.sigma(t), kind=kind)
 
 

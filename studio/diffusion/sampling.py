@@ -1,6 +1,6 @@
 """Single sampling steps as Gaussians (mean, std), for methods that need their log-probability or inverse.
 
-Axes: `b` batch, `*d` any others. Indices: `t` the present level, `s` the next one.
+Axes: `b` batch, `...` any others. Indices: `t` the present level, `s` the next one.
 """
 
 import math
@@ -13,13 +13,13 @@ from studio.diffusion.prediction import expand
 
 
 def ddim_step(
-    x0: Float[Tensor, "b *d"],
-    eps: Float[Tensor, "b *d"],
+    x0: Float[Tensor, "b ..."],
+    eps: Float[Tensor, "b ..."],
     *,
     now: tuple[Float[Tensor, " b"], Float[Tensor, " b"]],
     then: tuple[Float[Tensor, " b"], Float[Tensor, " b"]],
     eta: float = 0.0,
-) -> tuple[Float[Tensor, "b *d"], Float[Tensor, " b"]]:
+) -> tuple[Float[Tensor, "b ..."], Float[Tensor, " b"]]:
     """One DDIM step (Song et al. 2021, eq. 12 and 16); with `then` noisier than `now` and eta 0, its inversion.
 
     Args:
@@ -39,13 +39,13 @@ def ddim_step(
 
 
 def flow_sde_step(
-    x_t: Float[Tensor, "b *d"],
-    flow: Float[Tensor, "b *d"],
+    x_t: Float[Tensor, "b ..."],
+    flow: Float[Tensor, "b ..."],
     *,
     t: Float[Tensor, " b"],
     s: Float[Tensor, " b"],
     noise: float = 0.7,
-) -> tuple[Float[Tensor, "b *d"], Float[Tensor, " b"]]:
+) -> tuple[Float[Tensor, "b ..."], Float[Tensor, " b"]]:
     """One step of the stochastic flow sampler (Liu et al. 2025, Flow-GRPO, eq. 9); noise 0 is Euler.
 
     At t = 1 the spread is taken at `s`, since it is infinite at 1.
@@ -60,7 +60,7 @@ def flow_sde_step(
 
 
 def log_probability(
-    x: Float[Tensor, "b *d"], mean: Float[Tensor, "b *d"], std: Float[Tensor, " b"]
+    x: Float[Tensor, "b ..."], mean: Float[Tensor, "b ..."], std: Float[Tensor, " b"]
 ) -> Float[Tensor, " b"]:
     """Mean over elements of the Gaussian log-density (the mean, as in DDPO: clip ranges are tied to it)."""
     std_like = expand(std, mean)

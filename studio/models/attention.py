@@ -55,7 +55,7 @@ class Ordinary:
 class Function(Protocol):
     """What takes the place of attention."""
 
-    def __call__(
+    def __call__(  # noqa: PLR0913  # what an attention layer knows
         self,
         query: Float[Tensor, "b h n d"],
         key: Float[Tensor, "b h m d"],
@@ -194,7 +194,7 @@ class _Intercept(TorchFunctionMode):
         )
 
 
-def _call(
+def _call(  # noqa: PLR0913  # torch's
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -218,7 +218,7 @@ def _interceptable(processor: Any) -> Any:
     if isinstance(processor, XFormersAttnProcessor):
         return AttnProcessor2_0()
     inner = copy.copy(processor)
-    inner._attention_backend = AttentionBackendName.NATIVE  # noqa: SLF001  # diffusers' only switch a layer
+    inner._attention_backend = AttentionBackendName.NATIVE  # diffusers' only switch for one layer
     return inner
 
 

@@ -20,8 +20,9 @@ from studio.errors import StudioError, unknown
 from studio.models.base import Family
 from studio.models.config import Text
 from studio.models.dit import Flux, StableDiffusion3
-from studio.models.files import from_file, from_folder, from_hub
+from studio.models.files import from_folder, from_hub
 from studio.models.prepare import prepare
+from studio.models.single_file import from_file
 from studio.models.tiny import T5_TOKENS, TINY
 from studio.models.unet import StableDiffusion, StableDiffusionXL
 

@@ -26,13 +26,13 @@ PIPELINES = (
 _NOT_NEEDED = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
 
 
-def from_folder(folder: Path, backend: Backend, dtype: torch.dtype) -> DiffusionPipeline:
-    """The pipeline in a diffusers folder.
+def from_folder(folder: Path, backend: Backend, dtype: torch.dtype, **given: Any) -> DiffusionPipeline:
+    """The pipeline in a diffusers folder; components in `given` take the place of its own.
 
     Raises:
         StudioError: It is not one, is of a kind we do not know, or a file in it is damaged.
     """
-    kind, listed = _index(folder)
+    kind, listed = read_index(folder)
     if kind not in PIPELINES:
         raise unknown(f"kind of pipeline in {folder}", kind, PIPELINES, field="model")
     weights = sorted(folder.glob("*/*.safetensors"))
@@ -41,27 +41,39 @@ def from_folder(folder: Path, backend: Backend, dtype: torch.dtype) -> Diffusion
     leave_out = {key: None for key in _NOT_NEEDED if key in listed}
     if kind == "StableDiffusionPipeline":
         leave_out |= {"safety_checker": None}
-    with _readable(folder):
+    with readable(folder):
         return DiffusionPipeline.from_pretrained(
             folder,
             torch_dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
             **leave_out,
+            **given,
             **_quantization(backend, listed),
         )
 
 
 def from_hub(name: str, backend: Backend, dtype: torch.dtype, revision: str) -> DiffusionPipeline:
-    """The pipeline of a hub name, from the local cache (HF_HOME) where it is there.
+    """The pipeline of a hub name, from the local cache (HF_HOME) where it is there."""
+    return from_folder(hub_folder(name, revision), backend, dtype)
+
+
+def hub_folder(name: str, revision: str = "", *, weights: bool = True) -> Path:
+    """The local folder of a hub name, downloaded first where it is not cached.
 
     Raises:
         StudioError: It is neither cached nor reachable, or does not exist.
     """
-    patterns = ["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
+    patterns = [
+        "model_index.json",
+        "*/*.json",
+        "*/*.txt",
+        "*/*.model",
+        *(["*/*.safetensors"] if weights else []),
+    ]
     options: dict[str, Any] = {"revision": revision or None, "allow_patterns": patterns}
     try:
-        folder = snapshot_download(name, local_files_only=constants.HF_HUB_OFFLINE, **options)
+        return Path(snapshot_download(name, local_files_only=constants.HF_HUB_OFFLINE, **options))
     except LocalEntryNotFoundError as error:
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
         raise StudioError(
@@ -75,7 +87,6 @@ def from_hub(name: str, backend: Backend, dtype: torch.dtype, revision: str) -> 
             "`hf auth login` if it is gated.",
             field="model",
         ) from error
-    return from_folder(Path(folder), backend, dtype)
 
 
 def check_safetensors(file: Path) -> None:
@@ -90,7 +101,8 @@ def check_safetensors(file: Path) -> None:
         ) from error
 
 
-def _index(folder: Path) -> tuple[str, dict[str, Any]]:
+def read_index(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Name of the pipeline class in a diffusers folder, and its components."""
     file = folder / "model_index.json"
     if not file.is_file():
         raise StudioError(
@@ -126,12 +138,13 @@ def _quantization(backend: Backend, listed: dict[str, Any]) -> dict[str, Any]:
     return {"quantization_config": config}
 
 
-def _modules(listed: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    return ((key, value) for key, value in listed.items() if isinstance(value, list) and len(value) == 2)
+def _modules(listed: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    return ((key, value[1]) for key, value in listed.items() if isinstance(value, list) and len(value) == 2)
 
 
 @contextmanager
-def _readable(source: Path) -> Iterator[None]:
+def readable(source: Path) -> Iterator[None]:
+    """Turn what libraries raise over bad files into one sentence."""
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -143,8 +156,3 @@ def _readable(source: Path) -> Iterator[None]:
 def _first_line(error: Exception) -> str:
     lines = [re.sub(r"\s+", " ", line).strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-def from_file(path: Path, backend: Backend, dtype: torch.dtype) -> DiffusionPipeline:
-    """The pipeline in a single-file checkpoint."""
-    raise NotImplementedError

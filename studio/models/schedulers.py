@@ -1,5 +1,6 @@
 """diffusers schedulers by their common names, made from a model's own scheduler settings."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,6 +72,10 @@ def make_scheduler(
     changes = dict(changes)
     if name in ("flow-dpm++", "flow-unipc"):
         changes["flow_shift"] = _static_shift(base, tokens)
+    if "clip_sample" not in base and "clip_sample" in inspect.signature(kind.__init__).parameters:
+        changes["clip_sample"] = (
+            False  # latents are not bounded by 1, as diffusers' default takes pixels to be
+        )
     scheduler = kind.from_config({k: v for k, v in base.items() if not k.startswith("_")}, **changes)
     if kind is FlowMatchEulerDiscreteScheduler and base.get("use_dynamic_shifting"):
         sigmas = np.linspace(1.0, 1 / steps, steps)
