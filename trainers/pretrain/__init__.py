@@ -1,0 +1,1 @@
+"""Pre-training of the embedded models on sticker scenes."""
