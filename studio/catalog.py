@@ -37,7 +37,7 @@ class Card:
     """`package.module:Class` of the trainer, imported only when a run starts; empty for an edit."""
     edit: str = ""
     offers: tuple[str, ...] = ()
-    presets: Mapping[str, Preset] = field(default_factory=dict)
+    presets: Mapping[str, Preset] = field(default_factory=dict[str, Preset])
     hidden: bool = False
     """Left out of listings: used by other commands (pretraining of the embedded models)."""
 

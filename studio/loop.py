@@ -1,5 +1,8 @@
 """The one training loop: a generator of steps. It alone accumulates, clips, steps and counts."""
 
+# torch's own annotations are partly unknown under the strict rules.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -64,7 +64,7 @@ class Loss:
     """A scalar to minimize, and its named parts for the record (scalars, kept on the device)."""
 
     total: Tensor
-    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    parts: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 @dataclass(frozen=True, kw_only=True)

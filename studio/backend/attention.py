@@ -18,7 +18,7 @@ def probe(kernel: str, device: torch.device, dtype: torch.dtype) -> str:
         if kernel == "xformers":
             if importlib.util.find_spec("xformers") is None:
                 return "xformers is not installed"
-            from xformers.ops import memory_efficient_attention
+            from xformers.ops import memory_efficient_attention  # pyright: ignore[reportMissingImports]  # optional
 
             memory_efficient_attention(q.transpose(1, 2), q.transpose(1, 2), q.transpose(1, 2))
         elif kernel == "flash":

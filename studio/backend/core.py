@@ -33,13 +33,13 @@ class Backend:
 
     def __init__(self, hardware: Hardware = Hardware()) -> None:
         self.hardware = hardware
-        self.device = _device(hardware.device)
+        self.device: torch.device = _device(hardware.device)
         if hardware.threads:
             torch.set_num_threads(hardware.threads)
         self._state = PartialState(cpu=self.device.type == "cpu", timeout=datetime.timedelta(hours=2))
         self.rank, self.world = self._state.process_index, self._state.num_processes
         if self.device.type == "cuda":
-            self.device = self._state.device
+            self.device = torch.device("cuda", self._state.local_process_index)
         self.precision = _precision(hardware.precision, self.device)
         self.dtype = _DTYPES[self.precision]
         self.attention, self.attention_reason = choose_attention(hardware.attention, self.device, self.dtype)
@@ -70,7 +70,7 @@ class Backend:
         if self.hardware.strategy == "fsdp":
             from torch.distributed.fsdp import fully_shard
 
-            return fully_shard(module)
+            return fully_shard(module)  # pyright: ignore[reportReturnType]  # it is the module, its class extended
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(
             module, device_ids=ids, broadcast_buffers=False, find_unused_parameters=True
