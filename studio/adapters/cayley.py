@@ -83,7 +83,8 @@ def largest_angle(q: Float[Tensor, "k b b"], iterations: int = 8) -> Float[Tenso
 def orthogonality_error(blocks: Float[Tensor, "k b b"]) -> Float[Tensor, ""]:
     """Largest entry of |R^T R - I|."""
     eye = torch.eye(blocks.shape[-1], device=blocks.device, dtype=blocks.dtype)
-    return (blocks.mT @ blocks - eye).abs().max()
+    with full_precision(blocks.device):
+        return (blocks.mT @ blocks - eye).abs().max()
 
 
 def polish(blocks: Float[Tensor, "k b b"], steps: int = 3) -> Float[Tensor, "k b b"]:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from studio.adapters.build import activate, inject, load_tensors, tensors
 from studio.adapters.formats import from_native, to_diffusers
+from studio.adapters.orthogonal import rotate
+from studio.adapters.orthogonal_files import adapter_in, folder_config
 from studio.errors import StudioError
 
 PREFIX = "base_model.model."
@@ -104,11 +106,12 @@ def load_lora(
 
 
 def write_peft(folder: Path, module: nn.Module, name: str, base_model: str) -> None:
-    """Write an adapter as a folder that `PeftModel.from_pretrained` reads."""
+    """Write an adapter as a folder that `PeftModel.from_pretrained` reads, if PEFT has the method."""
     folder.mkdir(parents=True)
     config: PeftConfig = module.peft_config[name]
     saved = config.to_dict() | {"inference_mode": True, "base_model_name_or_path": base_model or None}
     listed = {key: sorted(value) if isinstance(value, set) else value for key, value in saved.items()}
+    listed |= folder_config(module, name)
     (folder / "adapter_config.json").write_text(json.dumps(listed, indent=2, default=str))
     values = {PREFIX + key: value.detach().cpu() for key, value in tensors(module, name).items()}
     write(folder / "adapter_model.safetensors", values, {"format": "pt"})
@@ -121,8 +124,11 @@ def read_peft(folder: Path, module: nn.Module, name: str) -> None:
         StudioError: The folder is damaged or made for another model.
     """
     values, _ = read(folder / "adapter_model.safetensors")
-    config = PeftConfig.from_pretrained(str(folder))
-    inject(config, module, name)
+    rotation = adapter_in(json.loads((folder / "adapter_config.json").read_text()))
+    if rotation is not None:
+        rotate(rotation, module, name)
+    else:
+        inject(PeftConfig.from_pretrained(str(folder)), module, name)
     load_tensors(module, {key.removeprefix(PREFIX): value for key, value in values.items()}, name)
     activate(module)
 

@@ -35,10 +35,10 @@ class Rotated(nn.Module, BaseTunerLayer):
 
     adapter_layer_names = ("oft_R", "oft_s")
 
-    def __init__(self, below: nn.Module, name: str, rotation: Rotation) -> None:
+    def __init__(self, below: nn.Module, name: str, rotation: Rotation, adapter: Oft | Boft) -> None:
         """Start at the layer below, bit for bit."""
         super().__init__()
-        self.base_layer, self.name, self.strength = below, name, 1.0
+        self.base_layer, self.name, self.strength, self.adapter = below, name, 1.0, adapter
         self.oft_R = nn.ModuleDict({name: rotation})
         self.oft_s = nn.ParameterDict()
         self._active_adapter = [name]
@@ -170,7 +170,7 @@ def rotate(adapter: Oft | Boft, module: nn.Module, name: str) -> None:
 
 def rotated_layers(module: nn.Module, name: str = "") -> Iterator[tuple[str, Rotated]]:
     """The rotated layers of a model (of one adapter), by the name of the layer they turn."""
-    for path, layer in module.named_modules():
+    for path, layer in list(module.named_modules()):
         if isinstance(layer, Rotated) and name in ("", layer.name):
             yield path.replace(".base_layer", ""), layer
 
@@ -203,7 +203,7 @@ def _rotated(adapter: Oft | Boft, below: nn.Module, name: str, path: str) -> Rot
     features = base.weight[0].numel() if conv else base.in_features
     kind = Blocks if isinstance(adapter, Oft) else Butterfly
     rotation = kind(adapter, features, path).to(base.weight.device)  # pyright: ignore[reportArgumentType]  # they pair up
-    layer = (RotatedConv if conv else RotatedLinear)(below, name, rotation)
+    layer = (RotatedConv if conv else RotatedLinear)(below, name, rotation, adapter)
     if adapter.lengths != "fixed":
         layer.fit_lengths()
     rotation.requires_grad_(adapter.lengths != "only")
