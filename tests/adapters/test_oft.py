@@ -336,7 +336,7 @@ def test_coft_stays_within_its_radius_and_learns(tmp_path):
     write_peft(tmp_path / "coft", module, "studio", "")
     fresh = nn.ModuleDict({"layer": nn.Linear(32, 24)})
     read_peft(tmp_path / "coft", fresh, "studio")
-    blocks = fresh["layer"].rotation.rotations()
+    blocks = fresh["layer"].rotation.rotations().detach()
     assert float((blocks - torch.eye(8)).norm()) <= 0.5 * (1 + 1e-5)
 
 
