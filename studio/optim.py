@@ -155,6 +155,7 @@ class Learner:
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
+        _lay_out_as_weights(self.optimizer)
         self.schedule.load_state_dict(state["schedule"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
@@ -162,3 +163,11 @@ class Learner:
             self.ema.updates = state["ema"]["updates"]
             for shadow, saved in zip(self.ema.shadow, state["ema"]["shadow"], strict=True):
                 shadow.copy_(saved)
+
+
+def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Give loaded moments the memory layout of their weights: fused kernels walk both in memory order."""
+    for weight, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+                moments[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
