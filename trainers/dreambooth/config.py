@@ -1,0 +1,140 @@
+"""Settings and card of DreamBooth."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from studio.adapters.config import Adapter, Export, Lora
+from studio.catalog import Card, Preset
+from studio.config import Count, Positive, config
+from studio.data.config import Images
+from studio.diffusion.config import Denoising
+
+
+@config
+class GeneratedPrior:
+    """Class pictures drawn once by the untouched model, before training (the paper's prior)."""
+
+    num_images: Positive = 100
+    """Pictures (diffusers' default: 100; the paper: about 1000)."""
+    steps: Positive = 50
+    """Sampler steps (diffusers' scripts: 50)."""
+    guidance: Annotated[float, Field(ge=0)] = 7.5
+    """Classifier-free guidance scale (diffusers' scripts: 7.5)."""
+    scheduler: str = ""
+    """Sampler; empty takes the family's own (the paper: an ancestral one)."""
+    folder: str = "~/.cache/finetuning-studio/priors"
+    """Where sets are kept, by base model and settings, for the next run."""
+
+
+@config
+class FolderPrior:
+    """Class pictures of your own."""
+
+    folder: str
+    """Folder of pictures of the class, without the subject."""
+
+
+@config
+class OnlinePrior:
+    """No pictures: what the base model predicts for the class is the target (ours; not the paper's loss)."""
+
+
+@config
+class NoPrior:
+    """Plain finetuning on the subject's pictures."""
+
+
+Prior = GeneratedPrior | FolderPrior | OnlinePrior | NoPrior
+
+
+@config
+class DreamBooth:
+    """Bind a rare word to one subject from three to five pictures."""
+
+    data: str
+    """Folder of pictures of the subject; captions found beside them are used."""
+    model: str = "studio-tiny"
+    """Base model: studio-tiny, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
+    class_word: Annotated[str, Field(min_length=1)] = "object"
+    """What the subject is, such as dog: the right word matters (paper, table 4)."""
+    token: str = ""
+    """Word for the subject; empty picks a rare one of the tokenizer (paper, section 3.2)."""
+    prompt: str = "a photo of a {token} {class}"
+    """Caption of pictures that have none."""
+    class_prompt: str = "a photo of a {class}"
+    """Prompt of the class pictures."""
+    adapter: Adapter = Lora()
+    """How the weights may move: an adapter, or full for all of them (paper)."""
+    text_encoder: bool = False
+    """Train the CLIP text encoders too; T5 never trains."""
+    text_encoder_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate of the text encoders; 0 takes the denoiser's."""
+    prior: Prior = GeneratedPrior()
+    """What keeps the meaning of the class word: generated, folder, online or no-prior."""
+    prior_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the prior-preservation term (lambda in the paper: 1)."""
+    denoising: Denoising = Denoising()
+    """The loss of each half."""
+    images: Images = Images()
+    """How pictures are read."""
+    held_out: str = ""
+    """Folder of pictures of the subject that training does not see, for the validation loss and the scores."""
+    export: Export = Export()
+    """What to write at the end."""
+    seed_of_token: Count = 0
+    """Seed of the choice of a rare word."""
+
+
+METHOD = Card(
+    name="dreambooth",
+    title="DreamBooth",
+    summary="teach a model one subject from three to five pictures",
+    paper="Ruiz et al., CVPR 2023, arXiv 2208.12242",
+    config=DreamBooth,
+    trainer="trainers.dreambooth.trainer:DreamBoothTrainer",
+    offers=("text-to-image", "subject"),
+    presets={
+        "tiny": Preset(
+            {
+                "method.prompt": "a sticker of a {token} {class}",
+                "method.class_prompt": "a sticker of a {class}",
+                "method.adapter": {"kind": "lora", "rank": 16, "layers": "blocks", "conv": True},
+                "method.text_encoder": True,
+                "method.prior": {"kind": "no-prior"},
+                "method.images.cache": "latents",
+                "loop.steps": 200,
+                "loop.batch_size": 8,
+                "loop.log_every": 10,
+                "optim.lr": 1.5e-3,
+                "preview.every": 100,
+            },
+            models=("studio-tiny", "tiny:*"),
+            note="the embedded model; from a small sweep, see docs/evidence",
+        ),
+        "tiny-full": Preset(
+            {
+                "method.prompt": "a sticker of a {token} {class}",
+                "method.class_prompt": "a sticker of a {class}",
+                "method.adapter": {"kind": "full"},
+                "method.text_encoder": True,
+                "method.prior": {"kind": "no-prior"},
+                "method.images.cache": "latents",
+                "loop.steps": 200,
+                "loop.batch_size": 8,
+                "optim.lr": 2e-4,
+                "preview.every": 100,
+            },
+            note="the embedded model, every weight",
+        ),
+        "full": Preset(
+            {"method.adapter": {"kind": "full"}, "optim.lr": 5e-6, "loop.steps": 800, "loop.batch_size": 1},
+            note="diffusers' README for full finetuning with prior preservation",
+        ),
+        "dit": Preset(
+            {"optim.lr": 1e-4, "loop.steps": 500, "loop.batch_size": 1, "preview.guidance": 3.5},
+            models=("sd3*", "sd35*", "flux*", "*stable-diffusion-3*", "*FLUX*"),
+            note="diffusers' README for SD3 and FLUX LoRA",
+        ),
+    },
+)

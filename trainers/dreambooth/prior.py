@@ -1,0 +1,77 @@
+"""The class-prior set (section 3.3): pictures of the class by the untouched model, drawn once and kept."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from studio.adapters.build import names
+from studio.backend.rng import Rng
+from studio.batch import Batch, Shard, Source
+from studio.models.base import Family
+from studio.models.draw import draw
+from studio.trainer import Request
+from trainers.dreambooth.config import GeneratedPrior
+
+log = logging.getLogger(__name__)
+
+
+def prior_key(family: Family, prompt: str, settings: GeneratedPrior, seed: int) -> str:
+    """Name of a set: it changes with the base model, the prompt and every setting of the drawing."""
+    facts = [family.fingerprint(), prompt, settings.num_images, settings.steps, settings.guidance,
+             settings.scheduler, family.default_size, seed]  # fmt: skip
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: int) -> Path:
+    """The folder of a set of class pictures, drawn now if it is not there.
+
+    Raises:
+        RuntimeError: an adapter is on the model; its pictures would poison the prior.
+    """
+    active = sorted({name for module in family.modules().values() for name in names(module)})
+    if active:
+        raise RuntimeError(f"class pictures must come from the untouched model, but adapters are on it: {active}")
+    folder = Path(settings.folder).expanduser() / prior_key(family, prompt, settings, seed)
+    if folder.is_dir():
+        log.info("class pictures: %d kept in %s", settings.num_images, folder)
+        return folder
+    log.info("drawing %d class pictures with prompt %r", settings.num_images, prompt)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    request = Request(prompts=[prompt], num_images=settings.num_images, seed=seed, steps=settings.steps,
+                      guidance=settings.guidance, scheduler=settings.scheduler)  # fmt: skip
+    try:
+        temporary.mkdir(parents=True)
+        for index, image in enumerate(draw(family, request, Rng.single(seed, 0, settings.num_images), chunk=16)):
+            image.save(temporary / f"{index:05d}.png")
+        if not folder.exists():
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+class WithPrior:
+    """A source whose batches hold as many class pictures as subject pictures, under `prior_...` keys.
+
+    The shorter of the two sets begins again while the longer one lasts, as in diffusers' script.
+    """
+
+    def __init__(self, subject: Source, prior: Source) -> None:
+        self._subject, self._prior = subject, prior
+
+    def __len__(self) -> int:
+        return max(len(self._subject), len(self._prior))
+
+    def stream(self, seed: int, first: int, shard: Shard) -> Iterator[Batch]:
+        """Batches of both halves; the class half is shuffled by a seed of its own."""
+        halves = (self._subject.stream(seed, first, shard), self._prior.stream(seed + 1, first, shard))
+        try:
+            for subject, prior in zip(*halves, strict=False):
+                yield {**subject, **{f"prior_{key}": value for key, value in prior.items()}}
+        finally:
+            for half in halves:
+                half.close()  # pyright: ignore[reportAttributeAccessIssue]  # streams are generators

@@ -1,0 +1,172 @@
+"""DreamBooth: Fine Tuning Text-to-Image Diffusion Models for Subject-Driven Generation.
+
+Ruiz, Li, Jampani, Pritch, Rubinstein, Aberman, CVPR 2023, arXiv 2208.12242.
+
+    L = E[ w_t ||x^(alpha_t x + sigma_t eps, c) - x||^2 ]
+        + lambda E[ w_t' ||x^(alpha_t' x_pr + sigma_t' eps', c_pr) - x_pr||^2 ]        (eq. 2)
+
+with c from "a [V] [class]" and c_pr from "a [class]". Noise and time are independent in the two halves, and each
+half is reduced to its own mean before they are added.
+
+Departures: the target is what the family predicts (eps, v or flow), with its weighting, not x. LoRA and other
+adapters are not in the paper. `OnlinePrior` replaces the class pictures by the base model's own prediction.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from studio import export as exporting
+from studio.adapters.build import attach, learning_rates
+from studio.adapters.metadata import Facts
+from studio.adapters.strength import detached
+from studio.backend.core import Backend
+from studio.backend.rng import Rng
+from studio.data.build import images
+from studio.data.cache import Encoder, check_cache
+from studio.data.captions import Words, fill
+from studio.data.latents import Latents
+from studio.data.source import Photos
+from studio.errors import StudioError
+from studio.models.build import load
+from studio.models.denoising import Noised, Prompts, add_noise, errors, latents_of
+from studio.models.draw import draw
+from studio.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
+from trainers.dreambooth.config import DreamBooth, FolderPrior, GeneratedPrior, OnlinePrior
+from trainers.dreambooth.identifier import pick_identifier
+from trainers.dreambooth.prior import WithPrior, generate_prior
+
+log = logging.getLogger(__name__)
+
+
+class DreamBoothTrainer(Trainer):
+    """Subject loss plus prior preservation, on any family and with any adapter."""
+
+    def __init__(self, config: DreamBooth) -> None:
+        """Check what needs no model."""
+        self.config = config
+        if not Path(config.data).expanduser().is_dir():
+            raise StudioError(
+                f"Folder {config.data!r} does not exist; --data takes a folder of pictures.", field="data"
+            )
+        check_cache(config.images, trains_text=config.text_encoder)
+
+    @override
+    def setup(self, backend: Backend) -> list[Group]:
+        config = self.config
+        self.family = load(config.model, backend)
+        self.token = config.token or pick_identifier(self.family.tokenizers, seed=config.seed_of_token)
+        self.class_prompt = fill(config.class_prompt, "", config.class_word)
+        self._prior_folder = self._class_pictures()
+        self.trained = {self.family.denoiser_name: self.family.denoiser}
+        if config.text_encoder:
+            self.trained |= {k: m for k, m in self.family.text_encoders.items() if "CLIP" in type(m).__name__}
+        attached = attach(config.adapter, self.trained)
+        self.prompts_of = Prompts(self.family, trains=config.text_encoder)
+        groups: list[Group] = []
+        for key, module in self.trained.items():
+            module.train()
+            own = config.text_encoder_lr if key != self.family.denoiser_name else 0.0
+            for scale, found in learning_rates(config.adapter, attached[key]).items():
+                name = key if scale == 1.0 else f"{key}-fast"
+                groups.append(Group(name=name, module=module, names=found, lr=own or None, lr_scale=scale))
+        return groups
+
+    def _class_pictures(self) -> str:
+        prior = self.config.prior
+        if not self.config.prior_weight:
+            return ""
+        if isinstance(prior, GeneratedPrior):
+            return str(generate_prior(self.family, self.class_prompt, prior, seed=0))
+        return prior.folder if isinstance(prior, FolderPrior) else ""
+
+    @override
+    def source(self) -> Source:
+        subject = self._pictures(self.config.data, self.config.prompt)
+        self._check_token(subject)
+        if not self._prior_folder:
+            return subject
+        return WithPrior(subject, self._pictures(self._prior_folder, self.class_prompt))
+
+    def _pictures(self, folder: str, template: str) -> Photos | Latents:
+        family = self.family
+        words = Words(template=template, token=self.token, class_name=self.config.class_word)
+        encoder = Encoder(encode=family.encode, fingerprint=family.fingerprint("vae"))
+        found = images(self.config.images, folder, words=words, size=family.default_size,
+                       multiple=family.size_multiple, encoder=encoder)  # fmt: skip
+        for fact in found.facts:
+            log.info("%s: %s", folder, fact)
+        return found
+
+    def _check_token(self, subject: Photos | Latents) -> None:
+        """Captions that never say the token would teach it nothing."""
+        captions = [e.caption for e in (subject.photos if isinstance(subject, Latents) else subject).examples]
+        if not any(self.token in c for c in captions):
+            raise StudioError(
+                f"No caption has the token {self.token!r} (such as {captions[0]!r}); write {{token}} {{class}} into the "
+                "captions, or name with --token the word that they use.",
+                field="token",
+            )
+
+    @override
+    def held_out(self) -> Source | None:
+        return self._pictures(self.config.held_out, self.config.prompt) if self.config.held_out else None
+
+    @override
+    def loss(self, batch: Batch, rng: Rng) -> Loss:
+        """Eq. 2: the mean over the subject half plus lambda times the mean over the class half."""
+        settings, masks = self.config.denoising, batch.get("loss_mask")
+        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, settings)
+        if not self._has_prior(batch):
+            prediction = self.family.predict(noised.x_t, noised.t, self.prompts_of(batch["captions"]))
+            subject = errors(self.family, prediction, noised, settings, masks).mean()
+            return Loss(subject, {"loss_instance": subject})
+        class_half = self._class_half(batch, noised, rng)
+        captions = [*batch["captions"], *[self.class_prompt] * len(class_half)]
+        both = noised.cat(class_half)
+        prediction = self.family.predict(both.x_t, both.t, self.prompts_of(captions))
+        first, second = prediction[: len(noised)], prediction[len(noised) :]
+        subject = errors(self.family, first, noised, settings, masks).mean()
+        prior = errors(self.family, second, class_half, settings).mean()
+        return Loss(subject + self.config.prior_weight * prior, {"loss_instance": subject, "loss_prior": prior})
+
+    def _has_prior(self, batch: Batch) -> bool:
+        online = isinstance(self.config.prior, OnlinePrior) and self.config.prior_weight > 0
+        return online or "prior_captions" in batch
+
+    def _class_half(self, batch: Batch, noised: Noised, rng: Rng) -> Noised:
+        if "prior_captions" in batch:
+            return add_noise(self.family, latents_of(self.family, batch, rng, "prior_"), rng, self.config.denoising)
+        with torch.no_grad(), detached(self.trained):
+            cond = self.family.embed([self.class_prompt] * len(noised))
+            target: Tensor = self.family.predict(noised.x_t, noised.t, cond)
+        return dataclasses.replace(noised, target=target)
+
+    @override
+    def sample(self, request: Request, rng: Rng) -> Output:
+        filled = [fill(p, self.token, self.config.class_word) for p in request.prompts]
+        modes = {module: module.training for module in self.trained.values()}
+        for module in modes:
+            module.eval()
+        try:
+            return Output(images=draw(self.family, dataclasses.replace(request, prompts=filled), rng))
+        finally:
+            for module, mode in modes.items():
+                module.train(mode)
+
+    @override
+    def prompts(self) -> Sequence[str]:
+        return [fill(self.config.prompt, self.token, self.config.class_word), self.class_prompt]
+
+    @override
+    def export(self, folder: Path) -> list[Path]:
+        trigger = self.config.export.trigger or f"{self.token} {self.config.class_word}"
+        settings = dataclasses.replace(self.config.export, trigger=trigger)
+        facts = Facts(base_model=self.config.model)
+        written = exporting.export(self.family, self.trained, folder, settings=settings, facts=facts)
+        return [one.path for one in written]
