@@ -7,7 +7,7 @@ The timestep a network sees is t * 1000 for every family. Axes: `b` batch, `...`
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import Protocol, assert_never, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +20,7 @@ from studio.diffusion.prediction import combine, expand, to_eps, to_x0
 NUM_TIMESTEPS = 1000
 
 
+@runtime_checkable
 class Process(Protocol):
     """What a family says about its noise."""
 

@@ -12,7 +12,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from diffusers.models.attention import AttentionModuleMixin
@@ -52,6 +52,7 @@ class Ordinary:
         )
 
 
+@runtime_checkable
 class Function(Protocol):
     """What takes the place of attention."""
 

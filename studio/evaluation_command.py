@@ -1,0 +1,65 @@
+"""`studio eval subject|dreambench ...` and `studio reproduce METHOD ...`. Torch is imported once the flags are right."""
+
+from studio import flags
+from studio.console import Console
+from studio.errors import StudioError, unknown
+from studio.metrics import table
+from studio.metrics.config import DreamBenchEval, SubjectEval
+
+
+def evaluate(argv: list[str], console: Console) -> None:
+    """Measure an artifact."""
+    match argv:
+        case ["subject", *rest]:
+            _subject(rest, console)
+        case ["dreambench", *rest]:
+            _dreambench(rest, console)
+        case ["-h" | "--help"]:
+            console.print("usage: studio eval subject|dreambench [...]\n\n" + _WHAT)
+        case [verb, *_]:
+            raise unknown("evaluation", verb, ["subject", "dreambench"])
+        case _:
+            raise StudioError("studio eval needs the name of an evaluation; choose subject or dreambench.")
+
+
+_WHAT = (
+    "subject     how well an artifact draws its subject, against the model it started from\n"
+    "dreambench  30 subjects x 25 prompts x 4 pictures: DINO, CLIP-I, CLIP-T, PRES, DIV"
+)
+
+
+def _subject(argv: list[str], console: Console) -> None:
+    request: SubjectEval = flags.parse(SubjectEval, argv, prog="studio eval subject")
+    from studio.evaluate import evaluate as run
+    from studio.report import summary
+
+    found = run(request)
+    console.table(table.HEADER, table.lines(found.rows))
+    console.print(summary(found.rows))
+    console.print(f"report: {found.report}")
+    console.record({"event": "evaluation", "report": str(found.report), "scores": str(found.scores)})
+
+
+def _dreambench(argv: list[str], console: Console) -> None:
+    request: DreamBenchEval = flags.parse(DreamBenchEval, argv, prog="studio eval dreambench")
+    from studio.evaluate_dreambench import evaluate as run
+
+    found = run(request)
+    console.table(table.HEADER, table.lines(found.rows))
+    console.print(f"{len(found.subjects)} subjects; report: {found.folder / 'report.html'}")
+
+
+def reproduce(argv: list[str], console: Console) -> None:
+    """Make a method's table of evidence again."""
+    from studio.reproduce import Reproduce
+    from studio.reproduce import reproduce as run
+
+    named = ["--method", argv[0], *argv[1:]] if argv and not argv[0].startswith("-") else argv
+    request: Reproduce = flags.parse(Reproduce, named, prog="studio reproduce")
+    for event in run(request):
+        console.record(event)
+        if event["event"] == "cell":
+            told = "done" if event["fresh"] else "kept"
+            console.print(f"[{event['number']}/{event['of']}] {event['cell']}: {told}")
+        else:
+            console.print(f"{event['cells']} cells; {', '.join(event['files'])}")
