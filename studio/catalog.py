@@ -3,14 +3,15 @@
 import fnmatch
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from studio.errors import unknown
 
 if TYPE_CHECKING:
-    from studio.trainer import Trainer
+    from studio.models.base import Family
+    from studio.trainer import Edit, Trainer
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Card:
     def load_trainer(self) -> "type[Trainer]":
         """The trainer class. Imports torch."""
         module, _, name = self.trainer.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def load_edit(self) -> "Callable[[Any, Family], Edit]":
+        """The edit class, made as `Class(settings, family)`. Imports torch."""
+        module, _, name = self.edit.partition(":")
         return getattr(importlib.import_module(module), name)
 
     def preset_for(self, model: str) -> str:

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.config import Count, config
+from studio.config import Count, Hardware, Positive, config
+from studio.errors import StudioError
 
 SCHEDULERS = ("ddim", "ddpm", "euler", "euler_a", "heun", "lms", "pndm", "lcm", "dpm++", "dpm++_karras", "dpm++_sde",
               "unipc")  # fmt: skip
@@ -23,3 +24,61 @@ class Text:
     """Encode prompts of more than 75 tokens in parts; otherwise they are cut, with a warning."""
     t5_tokens: Annotated[int, Field(ge=0, le=512)] = 0
     """Tokens T5 reads (SD3, FLUX); 0 takes the family's own: 256 for SD3, 512 for FLUX."""
+
+
+@config
+class SampleRequest:
+    """Draw pictures with a model and what was trained for it."""
+
+    prompt: tuple[str, ...]
+    """What to draw; several give a row of pictures each."""
+    model: str = ""
+    """Model: studio-tiny, a folder, a .safetensors file or a hub name. Empty: the one the first run was trained on."""
+    artifact: tuple[str, ...] = ()
+    """Runs, LoRA files, PEFT folders or text embeddings to load on top, in order."""
+    strength: tuple[float, ...] = ()
+    """Strength of each artifact; one value is for all, none is 1 (0: the base model, 1: as trained)."""
+    negative: str = ""
+    """What not to draw."""
+    num_images: Positive = 1
+    """Pictures a prompt."""
+    seed: Count = 0
+    """Seed of the first picture of a prompt; the next ones count up."""
+    steps: Positive = 20
+    """Sampler steps."""
+    guidance: Annotated[float, Field(ge=0)] = 4.0
+    """Classifier-free guidance; 1 and below make one pass without it."""
+    rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Guidance rescale; 0.7 suits models with zero terminal SNR."""
+    scheduler: str = ""
+    """Sampler, such as ddim, euler, dpm++, flow-euler; empty takes the model's own."""
+    width: Count = 0
+    """Width in pixels; 0 takes the model's own."""
+    height: Count = 0
+    """Height in pixels; 0 takes the model's own."""
+    edits: tuple[str, ...] = ()
+    """Changes to sampling, in order: a method's name, or its settings as JSON with the name under `kind`."""
+    text: Text = Text()
+    output: str = "samples"
+    """Folder for the pictures."""
+    grid: bool = True
+    """Also write all pictures as one, a row a prompt."""
+    hardware: Hardware = Hardware()
+
+    def __post_init__(self) -> None:
+        """Check what no single field can."""
+        if not any(self.prompt):
+            raise StudioError(
+                "There is no prompt; give one, such as --prompt 'a photo of a dog'.", field="prompt"
+            )
+        if len(self.strength) > 1 and len(self.strength) != len(self.artifact):
+            raise StudioError(
+                f"There are {len(self.strength)} strengths for {len(self.artifact)} artifacts; give one for all, "
+                "or one each.",
+                field="strength",
+            )
+
+    def strengths(self) -> tuple[float, ...]:
+        """One strength an artifact."""
+        given = self.strength or (1.0,)
+        return given if len(given) > 1 else given * len(self.artifact)

@@ -56,14 +56,14 @@ Drawing = Generator[Progress, None, list[Image.Image]]
 
 
 def draw(
-    family: Family, request: Request, rng: Rng, *, chunk: int = CHUNK, phi: float = 0.0
+    family: Family, request: Request, rng: Rng | None = None, *, chunk: int = CHUNK, phi: float = 0.0
 ) -> list[Image.Image]:
     """Pictures in prompt-major order; picture i of a prompt has seed `request.seed + i`.
 
     Args:
         family: The model, with whatever adapters are on.
         request: What to draw; size 0 is the model's own, scheduler "" the family's own.
-        rng: For edits that draw random numbers.
+        rng: Random numbers of edits, a row a picture of a chunk; None gives every picture its own, from its seed.
         chunk: Pictures drawn at once; does not change them.
         phi: Guidance rescale (Lin et al. 2024); 0 is none.
     """
@@ -75,7 +75,9 @@ def draw(
             return finished.value
 
 
-def drawing(family: Family, request: Request, rng: Rng, *, chunk: int = CHUNK, phi: float = 0.0) -> Drawing:
+def drawing(
+    family: Family, request: Request, rng: Rng | None = None, *, chunk: int = CHUNK, phi: float = 0.0
+) -> Drawing:
     """`draw` as a generator: yields after every sampler step, and returns the pictures."""
     request = _checked(family, request)
     seeds = [request.seed + i for _ in request.prompts for i in range(request.num_images)]
@@ -167,12 +169,16 @@ def guided(
 
 
 def _chunk(
-    family: Family, request: Request, prompts: Sequence[str], seeds: Sequence[int], *, rng: Rng, phi: float
+    family: Family,
+    request: Request,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    rng: Rng | None,
+    phi: float,
 ) -> Iterator[tuple[int, int, Tensor]]:
     noise, generators = start_noise(family, seeds, request.height, request.width)
-    noise = noise.to(family.backend.device)
-    for edit in request.edits:
-        noise = edit.start(noise, rng)
+    noise = _edited(noise.to(family.backend.device), request.edits, seeds, rng)
     with torch.no_grad():
         cond, uncond = conditions(family, request, prompts)
     scheduler = family.scheduler(request.scheduler, request.steps, height=request.height, width=request.width)
@@ -183,6 +189,16 @@ def _chunk(
         with torch.no_grad(), editing(family, request.edits):
             latents, clean = chunk.step(latents, timestep)
         yield done, total, latents if done == total else clean
+
+
+def _edited(noise: Tensor, edits: Sequence[Edit], seeds: Sequence[int], rng: Rng | None) -> Tensor:
+    for edit in edits:
+        if rng is None:
+            own = [Rng.single(seed, 1, 1, noise.device) for seed in seeds]
+            noise = torch.cat([edit.start(noise[i : i + 1], one) for i, one in enumerate(own)])
+        else:
+            noise = edit.start(noise, rng)
+    return noise
 
 
 def conditions(

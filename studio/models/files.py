@@ -127,7 +127,7 @@ def _quantization(backend: Backend, listed: dict[str, Any]) -> dict[str, Any]:
     large = [
         key
         for key, (_, kind) in _modules(listed)
-        if kind in ("T5EncoderModel",) or key in ("unet", "transformer")
+        if kind == "T5EncoderModel" or key in ("unet", "transformer")
     ]
     four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": backend.dtype}
     config = PipelineQuantizationConfig(

@@ -72,7 +72,7 @@ def from_file(path: Path, backend: Backend, dtype: torch.dtype) -> DiffusionPipe
 def _shapes(path: Path) -> dict[str, Tensor]:
     """Every tensor of a file as an empty one of its shape."""
     with safe_open(path, "pt") as opened:
-        return {key: torch.empty(opened.get_slice(key).get_shape(), device="meta") for key in opened.keys()}
+        return {key: torch.empty(opened.get_slice(key).get_shape(), device="meta") for key in opened.keys()}  # noqa: SIM118  # not a dictionary
 
 
 @contextlib.contextmanager
