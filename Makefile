@@ -25,7 +25,7 @@ demo: .venv/.installed
 	$(RUN) studio.cli demo
 
 test: .venv/.installed-dev
-	$(RUN) pytest -m 'not timing'
+	$(RUN) pytest -m 'not timing' --numprocesses auto --dist worksteal
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check .

@@ -1,0 +1,47 @@
+"""The README keeps its word: its Python runs, its commands and make targets exist."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from studio import assets
+from studio.cli import COMMANDS
+from tests import tree
+
+README = tree.README.read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copytree(assets.path("samples/unicorn"), tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    short = code.replace("steps=200", "steps=1").replace(
+        'subject="dog"', 'subject="dog", model="tiny:sd1", prior_images=2'
+    )
+    assert short.count("steps=1") == short.count("tiny:sd1") == 1
+    exec(compile(short, "README.md", "exec"), {})
+    assert list((tmp_path / "runs").glob("*/export/*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(re.findall(r"^studio (\w+)", "\n".join(blocks("bash")), re.MULTILINE)))
+)
+def test_the_command_exists(name: str):
+    assert name in COMMANDS
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"make (\w+)", README))))
+def test_the_make_target_exists(target: str):
+    assert re.search(rf"^{target}:", (tree.ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+def test_linked_files_exist():
+    links = re.findall(r"\]\(([^):#]+)\)", README)
+    assert links
+    assert [link for link in links if not (tree.ROOT / link).exists()] == []
