@@ -39,6 +39,8 @@ class Card:
     edit: str = ""
     offers: tuple[str, ...] = ()
     presets: Mapping[str, Preset] = field(default_factory=dict[str, Preset])
+    check: Callable[[Any], None] = lambda settings: None
+    """Refuses settings that cannot work, before torch is imported."""
     hidden: bool = False
     """Left out of listings: used by other commands (pretraining of the embedded models)."""
 

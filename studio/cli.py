@@ -3,28 +3,28 @@
 Exit codes: 0 done or stopped on request, 1 the work failed, 2 the person's mistake.
 """
 
+import importlib
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
 
-from studio import commands
 from studio.console import Console
 from studio.errors import RunFailed, StudioError, unknown
-from studio.training_command import train
 
-COMMANDS: dict[str, tuple[Callable[[list[str], Console], None], str]] = {
-    "train": (train, "train a method: studio train METHOD --data DIR [...]"),
-    "sample": (commands.sample, "draw pictures with a model and trained artifacts"),
-    "eval": (commands.evaluate, "measure an artifact: studio eval subject|dreambench ..."),
-    "export": (commands.export, "write a run's weights in another format"),
-    "data": (commands.data, "look at a folder of training data: studio data check DIR"),
-    "plan": (commands.plan, "what a run would need, from one real step"),
-    "runs": (commands.runs, "list, show and verify runs"),
-    "models": (commands.models, "list models; train the embedded ones anew"),
-    "reproduce": (commands.reproduce, "make a method's table of evidence again"),
-    "doctor": (commands.doctor, "what is installed and what works here"),
-    "ui": (commands.ui, "open the app in the browser"),
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("studio.demo:demo", "the main job on sample pictures: train, measure, report"),
+    "train": ("studio.training_command:train", "train a method: studio train METHOD --data DIR [...]"),
+    "sample": ("studio.commands:sample", "draw pictures with a model and trained artifacts"),
+    "eval": ("studio.evaluation_command:evaluate", "measure an artifact: studio eval subject|dreambench|robustness|nullspace ..."),
+    "export": ("studio.commands:export", "write a run's weights in another format"),
+    "data": ("studio.commands:data", "look at a folder of training data: studio data check DIR"),
+    "plan": ("studio.commands:plan", "what a run would need, from one real step"),
+    "runs": ("studio.commands:runs", "list, show, report and verify runs"),
+    "models": ("studio.commands:models", "list the embedded models, or train them anew"),
+    "reproduce": ("studio.evaluation_command:reproduce", "make a method's table of evidence again"),
+    "doctor": ("studio.commands:doctor", "what is installed and what works here"),
+    "ui": ("studio.commands:ui", "open the app in the browser"),
 }
 
 
@@ -61,7 +61,8 @@ def run(argv: list[str]) -> int:
             return 0
         if arguments[0] not in COMMANDS:
             raise unknown("command", arguments[0], COMMANDS)
-        COMMANDS[arguments[0]][0](arguments[1:], console)
+        module, _, function = COMMANDS[arguments[0]][0].partition(":")
+        getattr(importlib.import_module(module), function)(arguments[1:], console)
     except RunFailed as error:
         console.error(str(error))
         return 1
@@ -79,3 +80,7 @@ def run(argv: list[str]) -> int:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     del number, frame
     raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

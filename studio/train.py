@@ -32,6 +32,7 @@ _MACHINE = ("hardware.", "preview.", "trackers")
 
 def check(run: Run) -> None:
     """Refuse what cannot work before anything is loaded."""
+    catalog.card_of(run.method).check(run.method)
     share = run.hardware.num_processes * run.loop.accumulate
     if run.loop.batch_size % share:
         raise StudioError(
@@ -181,6 +182,19 @@ def resume(path: str | Path, changes: dict[str, Any] | None = None, *, allow_cha
         checkpoint.sweep(folder.checkpoints)
         runs.write_text(folder.config, json.dumps(runs.dump(run), indent=2) + "\n")
     yield from _drive(run, folder, trainer, backend, stop, resume=True)
+
+
+def export_again(folder: RunFolder, run: Run) -> list[str]:
+    """Write a run's weights, as its newest sound checkpoint has them, into its export folder.
+
+    Raises:
+        StudioError: The run has no checkpoint, or the settings do not fit it.
+    """
+    trainer = catalog.card_of(run.method).load_trainer()(run.method)
+    session = Session(run, folder, trainer, Backend(run.hardware))
+    if not session.resume():
+        raise StudioError(f"Run {str(folder.path)!r} has no checkpoint to export; train it first.", field="run")
+    return session.export()
 
 
 def _refuse_changes(old: dict[str, Any], new: dict[str, Any], allowed: bool) -> None:

@@ -47,13 +47,16 @@ def train(argv: list[str], console: Console) -> None:
         return
     method, rest = _method(rest)
     run, preset = flags.parse_run(method, rest)
+    catalog.card(method).check(run.method)
     if preset:
         console.print(f"preset: {preset} ({catalog.card(method).presets[preset].note})")
     if run.hardware.num_processes > 1 and "RANK" not in os.environ:
         _launch(run, console)
         return
+    from studio.backend.quiet import quiet
     from studio.train import train as start
 
+    quiet()
     _follow(start(run, stop=StopRequest(console)), run.loop.steps, console)
 
 
@@ -84,8 +87,10 @@ def _changes(argv: list[str]) -> dict[str, Any]:
 def _resume(path: str, changes: dict[str, Any], allow: bool, console: Console) -> None:
     _, run = runs.open_run(path)
     total = changes.get("loop", {}).get("steps", run.loop.steps)
+    from studio.backend.quiet import quiet
     from studio.train import resume
 
+    quiet()
     _follow(resume(path, changes, allow_changes=allow, stop=StopRequest(console)), total, console)
 
 
@@ -105,7 +110,7 @@ def _launch(run: Run, console: Console) -> None:
         command = [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
             *("--nproc-per-node", str(run.hardware.num_processes)),
-            *("-m", "studio.cli_entry", "train", "--config", str(path), *(["--json"] if console.json else [])),
+            *("-m", "studio.cli", "train", "--config", str(path), *(["--json"] if console.json else [])),
         ]
         code = subprocess.run(command, check=False).returncode
     if code:

@@ -197,7 +197,7 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
     path = tmp_path / "two.json"
     path.write_text(json.dumps(runs.dump(two)))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    subprocess.run([*launch, "studio.cli_entry", "train", "--config", str(path)], check=True, capture_output=True)
+    subprocess.run([*launch, "studio.cli", "train", "--config", str(path)], check=True, capture_output=True)
     folder = RunFolder(tmp_path / "two")
     for a, b in zip(one.read_events("step"), folder.read_events("step"), strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)

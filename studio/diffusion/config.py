@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.config import config
+from studio.config import Fraction, config
 
 Prediction = Literal["eps", "v", "flow", "x0"]
 """What a network predicts: noise, velocity (Salimans & Ho), eps - x0 (rectified flow), or the clean latent."""
@@ -63,3 +63,17 @@ class SmoothL1:
 
 
 Error = Mse | Huber | SmoothL1
+
+
+@config
+class Denoising:
+    """The denoising objective of a diffusion model."""
+
+    times: Times = NativeTimes()
+    """How noise levels are drawn."""
+    error: Error = Mse()
+    """How a difference is measured."""
+    min_snr: Annotated[float, Field(ge=0)] = 0.0
+    """Gamma of min-SNR weighting (Hang et al. 2023: 5); 0 switches it off."""
+    noise_offset: Fraction = 0.0
+    """Strength of a random constant added to the noise of each channel (Guttenberg 2023: 0.1); 0 adds none."""

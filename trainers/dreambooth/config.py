@@ -1,5 +1,6 @@
 """Settings and card of DreamBooth."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from studio.catalog import Card, Preset
 from studio.config import Count, Positive, config
 from studio.data.config import Images
 from studio.diffusion.config import Denoising
+from studio.errors import StudioError
 
 
 @config
@@ -86,6 +88,21 @@ class DreamBooth:
     """Seed of the choice of a rare word."""
 
 
+def check(settings: DreamBooth) -> None:
+    """Refuse folders that are not there.
+
+    Raises:
+        StudioError: Names the setting.
+    """
+    class_folder = settings.prior.folder if isinstance(settings.prior, FolderPrior) else ""
+    folders = {"data": settings.data, "held_out": settings.held_out, "prior.folder": class_folder}
+    for field, folder in folders.items():
+        if folder and not Path(folder).expanduser().is_dir():
+            raise StudioError(
+                f"Folder {folder!r} does not exist; --{field.replace('_', '-')} takes a folder of pictures.", field=field
+            )
+
+
 METHOD = Card(
     name="dreambooth",
     title="DreamBooth",
@@ -93,6 +110,7 @@ METHOD = Card(
     paper="Ruiz et al., CVPR 2023, arXiv 2208.12242",
     config=DreamBooth,
     trainer="trainers.dreambooth.trainer:DreamBoothTrainer",
+    check=check,
     offers=("text-to-image", "subject"),
     presets={
         "tiny": Preset(

@@ -30,9 +30,14 @@ from studio.backend.rng import Rng
 from studio.data.build import images
 from studio.data.cache import Encoder, check_cache
 from studio.data.captions import Words, fill
+from studio.data.images import read
 from studio.data.latents import Latents
+from studio.data.layouts import find
 from studio.data.source import Photos
+from studio.data.sticker_concepts import COLORS
 from studio.errors import StudioError
+from studio.metrics.build import Evidence, Jury
+from studio.metrics.subject import subject_scores
 from studio.models.build import load
 from studio.models.denoising import Noised, Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
@@ -50,10 +55,7 @@ class DreamBoothTrainer(Trainer):
     def __init__(self, config: DreamBooth) -> None:
         """Check what needs no model."""
         self.config = config
-        if not Path(config.data).expanduser().is_dir():
-            raise StudioError(
-                f"Folder {config.data!r} does not exist; --data takes a folder of pictures.", field="data"
-            )
+        self._jury: Jury | None = None
         check_cache(config.images, trains_text=config.text_encoder)
 
     @override
@@ -158,6 +160,23 @@ class DreamBoothTrainer(Trainer):
         finally:
             for module, mode in modes.items():
                 module.train(mode)
+
+    @override
+    def score(self, output: Output, request: Request) -> dict[str, float]:
+        """Likeness to the held-out pictures and fit to the prompts, of the prompts that name the subject."""
+        if not self.config.held_out:
+            return {}
+        per_prompt = request.num_images
+        named = [i for i, prompt in enumerate(request.prompts) if self.token in prompt]
+        pictures = [output.images[i * per_prompt + k] for i in named for k in range(per_prompt)]
+        if not pictures:
+            return {}
+        references = [read(r.path).rgb for r in find(Path(self.config.held_out).expanduser()).records]
+        evidence = Evidence(references=references, colors=COLORS, silent=[self.token])
+        self._jury = self._jury or Jury(self.backend.device)
+        return subject_scores(
+            pictures, references, [request.prompts[i] for i in named], jury=self._jury, evidence=evidence
+        )
 
     @override
     def prompts(self) -> Sequence[str]:
