@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from studio import runs
 from studio.data import layouts
 from studio.data.captions import fill
@@ -47,12 +49,25 @@ class Named:
 def named_by(artifact: Path) -> Named:
     """Model, token and class of the run that an artifact is; nothing for a file of weights.
 
-    A method of personalization calls these settings `model`, `token` and `class_word`.
+    A method of personalization calls these settings `model`, `token` and `class_word`. Where it chose the token
+    itself, the exported file says it.
     """
-    if not (artifact / "model_index.json").is_file() and (artifact / "config.json").is_file():
-        method: dict[str, Any] = runs.dump(runs.open_run(artifact)[1])["method"]
-        return Named(**{name: str(method.get(name, "")) for name in ("model", "token", "class_word")})
-    return Named()
+    if (artifact / "model_index.json").is_file() or not (artifact / "config.json").is_file():
+        return Named(token=_trigger(artifact, ""))
+    method: dict[str, Any] = runs.dump(runs.open_run(artifact)[1])["method"]
+    told = {name: str(method.get(name, "")) for name in ("model", "token", "class_word")}
+    return Named(**told | {"token": told["token"] or _trigger(artifact, told["class_word"])})
+
+
+def _trigger(artifact: Path, class_word: str) -> str:
+    """The words that call what was learned, as an exported file tells, without the class."""
+    files = [artifact] if artifact.is_file() else sorted((artifact / "export").glob("*.safetensors"))
+    for file in files:
+        if file.suffix == ".safetensors":
+            with safe_open(file, "numpy") as opened:
+                told = (opened.metadata() or {}).get("modelspec.trigger_phrase", "")
+            return told.removesuffix(class_word).strip()
+    return ""
 
 
 def read(data: str, prompts: str, *, token: str, class_word: str) -> Exam:
@@ -70,6 +85,10 @@ def read(data: str, prompts: str, *, token: str, class_word: str) -> Exam:
     records = layouts.find(folder).records
     own = [record for record in records if record.path.parent == folder] or list(records)
     pairs = _read_file(Path(prompts), folder) if prompts else [(r.caption, r.path) for r in own if r.caption]
+    if not token and any("{token}" in prompt for prompt, _ in pairs):
+        raise StudioError(
+            "The prompts have the slot {token}, but no token is known; give --token.", field="token"
+        )
     filled = [(fill(prompt, token, class_word), target) for prompt, target in pairs]
     if not filled:
         raise StudioError(

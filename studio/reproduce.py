@@ -42,7 +42,7 @@ class Reproduce:
     only: tuple[str, ...] = ()
     """Patterns of cells to run, such as 'lora/*'; none runs all."""
     num_units: Count = 0
-    """Subjects (or other units) to take, from the first; 0 takes all that the recipe names."""
+    """Subjects (or other units) to take, evenly over all of them; 0 takes all."""
     num_seeds: Annotated[int, Field(ge=1)] = 2
     """Training seeds a unit."""
     minutes: Annotated[float, Field(ge=0)] = 0

@@ -75,7 +75,7 @@ def cells(
         variants: Ways to run it, by name.
         examination: Values of `SubjectEval`, such as the pictures a prompt.
     """
-    subjects = trials(request.bench)[: request.num_units or None]
+    subjects = spread(trials(request.bench), request.num_units)
     found = []
     for seed in range(request.num_seeds):
         for trial in subjects:
@@ -94,6 +94,12 @@ def cells(
     return found
 
 
+def spread(subjects: Sequence[Trial], number: int) -> list[Trial]:
+    """Some of the subjects, evenly over the list, which is sorted by kind; all for 0."""
+    wanted = min(number or len(subjects), len(subjects))
+    return [subjects[i * len(subjects) // wanted] for i in range(wanted)]
+
+
 def _run(method: str, variant: Variant, trial: Trial, seed: int, request: Reproduce) -> dict[str, Any]:
     """The whole settings of a cell's run, checked, as plain values."""
     card = catalog.card(method)
@@ -101,7 +107,8 @@ def _run(method: str, variant: Variant, trial: Trial, seed: int, request: Reprod
     values = serial.nest(dict(card.presets[preset].values)) if preset else {}
     values = serial.merge(values, serial.nest(dict(variant.values)))
     own = {"kind": method, "data": str(trial.data), "class_word": trial.class_word, "token": TOKEN}
-    values = serial.merge(values, {"method": own, "seed": seed, "hardware": serial.to_dict(request.hardware)})
+    values |= {"method": {**values.get("method", {}), **own}, "seed": seed}
+    values = serial.merge(values, {"hardware": serial.to_dict(request.hardware)})
     return runs.dump(runs.build(values))
 
 
