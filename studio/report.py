@@ -16,17 +16,14 @@ def summary(rows: Sequence[Row]) -> str:
     found = {row.name: row for row in rows}
     sentences = []
     if (row := found.get("likeness")) and row.base and row.change:
-        numbers = (
-            f"from {row.base.mean:.2f} to {row.tuned.mean:.2f} (true pictures: {row.ceiling:.2f})"
-            if row.ceiling
-            else (f"from {row.base.mean:.2f} to {row.tuned.mean:.2f}")
+        way = ""
+        if row.ceiling and row.ceiling > row.base.mean:
+            share = row.change.mean / (row.ceiling - row.base.mean)
+            way = f", {share:.0%} of the way to true pictures ({row.ceiling:.2f})"
+        told = {"better": "rose", "worse": "fell", "even": "did not change clearly:"}[row.verdict]
+        sentences.append(
+            f"Likeness to the subject {told} from {row.base.mean:.2f} to {row.tuned.mean:.2f}{way}."
         )
-        told = {
-            "better": f"The trained model draws the subject: likeness rose {numbers}.",
-            "worse": f"The trained model lost the subject: likeness fell {numbers}.",
-            "even": f"No clear gain: likeness went {numbers}, which is within the noise.",
-        }
-        sentences.append(told[row.verdict])
     if row := found.get("background"):
         sentences.append(
             f"{row.tuned.mean:.0%} of the pictures have the background color that the prompt names."

@@ -165,7 +165,7 @@ def _score_row(row: Row) -> str:
     )
     return (
         f'<tr class="{row.verdict}"><th scope="row">{escape(meaning.label)}'
-        f'<p>{escape(meaning.explanation + truth)} <span class="way">{arrow} is better.</span></p></th>'
+        f'<p>{escape(meaning.explanation + truth).replace("CLIP-", "CLIP&#8209;")} <span class="way">{arrow} is better.</span></p></th>'
         f'<td class="scale">{scale(row)}</td>{_number_cell("Base", "", row.base, meaning.digits)}'
         f"{_number_cell(TRAINED, ' trained', row.tuned, meaning.digits)}"
         + (

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
 from PIL.Image import Image
 
 from studio.data import images as reading
@@ -12,9 +11,13 @@ from studio.exam import Exam
 from studio.metrics import table
 from studio.metrics.build import Evidence, Jury
 from studio.metrics.config import PromptFit, SubjectEval
+from studio.metrics.features import Judge
 from studio.metrics.statistics import estimate, paired
 from studio.metrics.subject import SubjectScorer, Values
 from studio.metrics.table import Row
+
+SAME = 1e-4
+"""Two pictures whose cosine is this close to 1 are one picture."""
 
 
 @dataclass(frozen=True)
@@ -77,20 +80,25 @@ class Scoring:
         return list((1 - cosine).clamp(min=0).tolist())
 
     def _ceilings(self) -> dict[str, float]:
-        """What true pictures score. A true picture that is itself a reference is compared with the others."""
+        """What true pictures score."""
         found: dict[str, float] = {}
-        judge = self._jury.judge(self._request.judges.likeness)
-        references = judge.pictures(self.references)
+        for name, backbone in (
+            ("likeness", self._request.judges.likeness),
+            ("clip_likeness", self._request.judges.text),
+        ):
+            found |= self._likeness_of_truth(name, self._jury.judge(backbone))
         if self.targets:
-            cosine = judge.pictures(list(self.targets.values())) @ references.T
-            others = cosine < 1 - 1e-4
-            found["likeness"] = float(cosine[others].mean()) if others.any() else 1.0
             truth = self._scorer.each(list(self.targets.values()), list(self.targets))
             found |= {n: _mean(truth[n]) for n in ("prompt_fit", "background") if n in truth}
-        elif len(references) > 1:
-            pairs = references @ references.T
-            found["likeness"] = float(pairs[~torch.eye(len(pairs), dtype=torch.bool)].mean())
         return found
+
+    def _likeness_of_truth(self, name: str, judge: Judge) -> dict[str, float]:
+        """Likeness of true pictures (or else of the references) to the references that are other pictures."""
+        cosine = (
+            judge.pictures(list(self.targets.values()) or self.references) @ judge.pictures(self.references).T
+        )
+        others = cosine < 1 - SAME
+        return {name: float(cosine[others].mean())} if others.any() else {}
 
 
 def _mean(values: Iterable[float | None]) -> float:

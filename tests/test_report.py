@@ -120,9 +120,8 @@ def test_a_score_shows_both_numbers_and_a_verdict_in_words(tmp_path):
     assert "0.420" in text
     assert "+0.210" in text
     assert ">better<" in text
-    assert (
-        report.summary([row])
-        == "The trained model draws the subject: likeness rose from 0.21 to 0.42 (true pictures: 0.70)."
+    assert report.summary([row]) == (
+        "Likeness to the subject rose from 0.21 to 0.42, 43% of the way to true pictures (0.70)."
     )
 
 
