@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from studio.backend.peak import Peak
 from studio.config import Hardware, Loop, Preview, Run
+from studio.data.config import Images
 from studio.errors import StudioError
 from studio.plan import Plan, changes, duration, plan
 from tests.toy.config import Toy
+from trainers.dreambooth.config import DreamBooth, NoPrior
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,17 @@ def test_changes_begin_with_the_one_that_keeps_the_result(run: Run):
 def test_a_batch_that_cannot_be_split_is_refused_before_measuring(run: Run):
     with pytest.raises(StudioError, match="choose a multiple of 3"):
         plan(dataclasses.replace(run, loop=Loop(batch_size=4, accumulate=3)))
+
+
+def test_a_real_method_is_measured_at_its_largest_picture(run: Run, tmp_path: Path):
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    Image.new("RGB", (64, 64), "red").save(small)
+    Image.new("RGB", (64, 128), "blue").save(large)
+    images = Images(buckets=True, resolution=64, bucket_step=32)
+    method = DreamBooth(model="tiny:sd1", data=str(tmp_path), prior=NoPrior(), images=images)
+    found = plan(dataclasses.replace(run, method=method, loop=Loop(steps=1, batch_size=1), preview=Preview()))
+    assert found.fits
+    assert found.measured.export_gib > 0
 
 
 def test_peak_sees_memory_that_is_held():

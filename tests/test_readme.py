@@ -9,6 +9,7 @@ import pytest
 from studio import assets
 from studio.cli import COMMANDS
 from tests import tree
+from trainers.dreambooth.config import NoPrior
 
 README = tree.README.read_text(encoding="utf-8")
 
@@ -22,10 +23,10 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     (code,) = blocks("python")
     short = code.replace("steps=200", "steps=1").replace(
-        'subject="dog"', 'subject="dog", model="tiny:sd1", prior_images=2'
+        'class_word="dog"', 'class_word="dog", model="tiny:sd1", prior=NoPrior()'
     )
     assert short.count("steps=1") == short.count("tiny:sd1") == 1
-    exec(compile(short, "README.md", "exec"), {})
+    exec(compile(short, "README.md", "exec"), {"NoPrior": NoPrior})
     assert list((tmp_path / "runs").glob("*/export/*.safetensors"))
 
 

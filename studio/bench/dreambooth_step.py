@@ -7,7 +7,6 @@ the rounds' ratios, so that what else the machine does falls on both.
 
 import dataclasses
 import json
-import logging
 import statistics
 import sys
 import tempfile
@@ -18,7 +17,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from pydantic import Field
+from transformers.utils import logging as transformers_logging
 
 from studio import assets, catalog, runs
 from studio.backend.core import Backend
@@ -28,7 +29,6 @@ from studio.loop import fit
 from studio.models import build
 from studio.train import Session
 
-log = logging.getLogger(__name__)
 _PROMPT = "a sticker of a sks animal"
 _WARM_UP = 3
 _ENDLESS = 10**6
@@ -95,8 +95,9 @@ def _run(settings: StepBench, cache: str, folder: Path) -> Run:
         "kind": "dreambooth",
         "model": settings.model,
         "data": _data(settings),
-        "subject": "animal",
-        "prior_weight": 0.0,
+        "class_word": "animal",
+        "token": "sks",
+        "prior": {"kind": "no-prior"},
         "adapter": {"kind": "lora", "rank": settings.rank},
         "images": {"resolution": settings.size, "cache": cache, "cache_folder": str(folder / "cache")},
     }
@@ -159,6 +160,9 @@ def _seconds(steps: Iterator[object], count: int) -> float:
 def main() -> None:
     """Compare with caches off and on, and write one line of JSON each to stdout."""
     settings = tyro.cli(StepBench)
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
     for name, cache in CACHES.items():
         found = compare(settings, name, cache).as_dict()
         sys.stdout.write(json.dumps({**found, "unit": "images/s", "model": settings.model}) + "\n")
