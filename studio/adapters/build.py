@@ -120,6 +120,11 @@ def learning_rates(adapter: Adapter, attached: frozenset[str]) -> dict[float, fr
     return {1.0: attached - fast, adapter.lr_ratio: fast}
 
 
+def weight_decay(adapter: Adapter) -> float | None:
+    """The weight decay an adapter needs whatever was asked for: none for rotations, which it would pull to the base."""
+    return 0.0 if isinstance(adapter, (Oft, Boft)) else None
+
+
 def _attach_one(adapter: Adapter, module: nn.Module, name: str) -> frozenset[str]:
     if isinstance(adapter, Full):
         return _free(adapter, module)

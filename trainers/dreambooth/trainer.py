@@ -22,8 +22,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from studio import export as exporting
-from studio.adapters.build import attach, learning_rates
+from studio.adapters.build import attach, learning_rates, weight_decay
 from studio.adapters.metadata import Facts
+from studio.adapters.orthogonal import project
 from studio.adapters.strength import detached
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
@@ -76,7 +77,8 @@ class DreamBoothTrainer(Trainer):
             own = config.text_encoder_lr if key != self.family.denoiser_name else 0.0
             for scale, found in learning_rates(config.adapter, attached[key]).items():
                 name = key if scale == 1.0 else f"{key}-fast"
-                groups.append(Group(name=name, module=module, names=found, lr=own or None, lr_scale=scale))
+                groups.append(Group(name=name, module=module, names=found, lr=own or None, lr_scale=scale,
+                                    weight_decay=weight_decay(config.adapter)))  # fmt: skip
         return groups
 
     def _class_pictures(self) -> str:
@@ -148,6 +150,10 @@ class DreamBoothTrainer(Trainer):
             cond = self.family.embed([self.class_prompt] * len(noised))
             target: Tensor = self.family.predict(noised.x_t, noised.t, cond)
         return dataclasses.replace(noised, target=target)
+
+    @override
+    def after_step(self, step: int) -> None:
+        project(self.trained)  # COFT's radius; nothing for other adapters
 
     @override
     def sample(self, request: Request, rng: Rng) -> Output:

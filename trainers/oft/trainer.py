@@ -27,7 +27,7 @@ from typing_extensions import override
 
 from studio import export as exporting
 from studio import serial
-from studio.adapters.build import NAME, attach, learning_rates
+from studio.adapters.build import NAME, attach, learning_rates, weight_decay
 from studio.adapters.config import Boft, Oft
 from studio.adapters.energy import kept, summary
 from studio.adapters.metadata import Facts
@@ -77,7 +77,7 @@ class OftControlTrainer(Trainer):
         self.family.denoiser.train()
         self.hint = backend.place(hint_encoder(self.family), trains=True)
         self.prompts_of = Prompts(self.family, trains=False)
-        decay = 0.0 if isinstance(config.adapter, (Oft, Boft)) else None  # decay would pull R towards I
+        decay = weight_decay(config.adapter)
         groups = [
             Group(
                 name=f"denoiser-{index}",
