@@ -1,0 +1,1 @@
+"""Textual inversion: learn a new word; every weight of the model stays as it is."""

@@ -1,0 +1,69 @@
+"""Settings and card of textual inversion."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from studio.catalog import Card, Preset
+from studio.config import config
+from studio.data.config import Images
+from studio.diffusion.config import Denoising
+from studio.errors import StudioError
+
+
+@config
+class TextualInversion:
+    """Learn one new word from three to five pictures."""
+
+    data: str
+    """Folder of pictures of the subject or style; captions beside them are not used."""
+    model: str = "studio-tiny"
+    """Base model, of a family whose text is read by CLIP encoders."""
+    token: Annotated[str, Field(min_length=1)] = "<subject>"
+    """The new word; it must not exist in the vocabulary."""
+    class_word: Annotated[str, Field(min_length=1)] = "object"
+    """Coarse word that the new one starts from; one token a vector (paper, section 4.1)."""
+    vectors: Annotated[int, Field(ge=1, le=16)] = 1
+    """Vectors of the word (paper: 1; more gave no overall gain there)."""
+    learns: Literal["object", "style"] = "object"
+    """What the word stands for, which decides the training prompts."""
+    norm: Literal["free", "clip", "fixed"] = "clip"
+    """free: as in the paper; clip: never longer than the median word; fixed: always as long (arXiv 2512.13672)."""
+    denoising: Denoising = Denoising()
+    """The loss."""
+    images: Images = Images()
+    """How pictures are read."""
+
+
+def check(settings: TextualInversion) -> None:
+    """Refuse a folder that is not there."""
+    if not Path(settings.data).expanduser().is_dir():
+        raise StudioError(
+            f"Folder {settings.data!r} does not exist; --data takes a folder of pictures.", field="data"
+        )
+
+
+METHOD = Card(
+    name="textual_inversion",
+    title="Textual inversion",
+    summary="learn a new word for a subject or a style; no weight changes",
+    paper="Gal et al., ICLR 2023, arXiv 2208.01618",
+    config=TextualInversion,
+    trainer="trainers.textual_inversion.trainer:TextualInversionTrainer",
+    check=check,
+    offers=("text-to-image", "subject", "style"),
+    presets={
+        "tiny": Preset(
+            {"loop.steps": 300, "loop.batch_size": 8, "optim.lr": 2e-2, "optim.weight_decay": 0.0,
+             "method.images.cache": "latents", "preview.every": 100},
+            models=("studio-tiny", "tiny:*"),
+            note="the embedded model (ours)",
+        ),
+        "paper": Preset(
+            {"loop.steps": 5000, "loop.batch_size": 4, "optim.lr": 5e-3, "optim.weight_decay": 0.0},
+            models=("*",),
+            note="paper: 5,000 steps, base rate 0.005",
+        ),
+    },
+)  # fmt: skip

@@ -1,0 +1,160 @@
+"""An Image is Worth One Word: Personalizing Text-to-Image Generation using Textual Inversion.
+
+Gal et al., ICLR 2023, arXiv 2208.01618.
+
+    v* = argmin_v E_{z, y, eps, t} || eps - eps_theta(z_t, t, c(y; v)) ||^2        (eq. 2)
+
+Everything is frozen but the vectors of one new word; y are the templates of the paper's appendix.
+
+Departures: the target is the family's own prediction kind. The vectors may be kept as long as ordinary words
+(`norm`), since they otherwise grow and drown the rest of the prompt.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+from typing_extensions import override
+
+from studio.backend.core import Backend
+from studio.backend.rng import Rng, mix
+from studio.batch import Batch, Shard
+from studio.data.build import images
+from studio.data.cache import Encoder, check_cache
+from studio.data.captions import Words
+from studio.errors import StudioError
+from studio.models.build import load
+from studio.models.denoising import Prompts, add_noise, errors, latents_of
+from studio.models.draw import draw
+from studio.trainer import Group, Loss, Output, Request, Source, Trainer
+from trainers.textual_inversion.config import TextualInversion
+from trainers.textual_inversion.rows import Rows
+
+log = logging.getLogger(__name__)
+
+TEMPLATES = {
+    "object": (
+        "a photo of a {}", "a rendering of a {}", "a cropped photo of the {}", "the photo of a {}", "a photo of my {}",
+        "a close-up photo of a {}", "a bright photo of the {}", "a photo of one {}", "a rendition of the {}",
+        "a good photo of the {}", "an illustration of a {}", "a depiction of a {}",
+    ),
+    "style": (
+        "a painting in the style of {}", "a rendering in the style of {}", "a picture in the style of {}",
+        "a nice painting in the style of {}", "a close-up painting in the style of {}", "an artwork in the style of {}",
+    ),
+}  # fmt: skip
+"""CLIP's ImageNet templates, as the paper and its code use them (a selection)."""
+FILES = {"text_encoder": "", "text_encoder_2": "_2"}
+
+
+class Templated:
+    """Pictures whose captions are templates, drawn anew for each row."""
+
+    def __init__(self, pictures: Source, templates: Sequence[str]) -> None:
+        self._pictures, self._templates = pictures, templates
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def stream(self, seed: int, first: int, shard: Shard) -> Iterator[Batch]:
+        """The batches of the pictures with other captions, a function of the row's number."""
+        for batch in self._pictures.stream(seed, first, shard):
+            chosen = [mix(seed, int(row)) % len(self._templates) for row in batch["rows"]]
+            yield {**batch, "captions": [self._templates[index] for index in chosen]}
+
+
+class TextualInversionTrainer(Trainer):
+    """One new word, on any family that CLIP reads for."""
+
+    def __init__(self, config: TextualInversion) -> None:
+        self.config = config
+        check_cache(config.images, trains_text=True)
+
+    @override
+    def setup(self, backend: Backend) -> list[Group]:
+        self.family = load(self.config.model, backend)
+        self.rows: dict[str, Rows] = {}
+        for key, suffix in FILES.items():
+            if key in self.family.text_encoders and "CLIP" in type(self.family.text_encoders[key]).__name__:
+                tokenizer = self.family.tokenizers[f"tokenizer{suffix}"]
+                self.rows[key] = self._new_rows(self.family.text_encoders[key], tokenizer).to(backend.device)
+        if not self.rows:
+            raise StudioError(f"{self.family.name} has no CLIP text encoder to teach a word.", field="model")
+        self.prompts_of = Prompts(self.family, trains=True)
+        return [Group(name=key, module=rows) for key, rows in self.rows.items()]
+
+    def _new_rows(self, encoder: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Rows:
+        names = [self.config.token, *(f"{self.config.token}_{i}" for i in range(1, self.config.vectors))]
+        if tokenizer.convert_tokens_to_ids(self.config.token) in tokenizer.get_vocab().values() and (
+            self.config.token in tokenizer.get_vocab()
+        ):
+            raise StudioError(
+                f"{self.config.token!r} is a word of the model already; choose a new one, such as '<my-dog>'.",
+                field="token",
+            )
+        first = tokenizer.encode(self.config.class_word, add_special_tokens=False)
+        if len(first) not in (1, self.config.vectors):
+            raise StudioError(
+                f"{self.config.class_word!r} is {len(first)} tokens of the model; choose a word of one token, or set "
+                f"--vectors {len(first)}.",
+                field="class_word",
+            )
+        tokenizer.add_tokens(names)
+        encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        table = encoder.get_input_embeddings()
+        table.requires_grad_(False)
+        start = table.weight[torch.tensor(first).expand(self.config.vectors) if len(first) == 1 else first]
+        ids = torch.tensor(tokenizer.convert_tokens_to_ids(names))
+        return Rows(table, ids, start, norm=self.config.norm)
+
+    @property
+    def word(self) -> str:
+        """The word as it is written in a prompt."""
+        return " ".join([self.config.token, *(f"{self.config.token}_{i}" for i in range(1, self.config.vectors))])
+
+    @override
+    def source(self) -> Source:
+        family = self.family
+        encoder = Encoder(encode=family.encode, fingerprint=family.fingerprint("vae"))
+        pictures = images(self.config.images, self.config.data, words=Words(template="x"), size=family.default_size,
+                          multiple=family.size_multiple, encoder=encoder)  # fmt: skip
+        return Templated(pictures, [t.format(self.word) for t in TEMPLATES[self.config.learns]])
+
+    @override
+    def loss(self, batch: Batch, rng: Rng) -> Loss:
+        """Eq. 2."""
+        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, self.config.denoising)
+        prediction = self.family.predict(noised.x_t, noised.t, self.prompts_of(batch["captions"]))
+        return Loss(errors(self.family, prediction, noised, self.config.denoising, batch.get("loss_mask")).mean())
+
+    @override
+    def after_step(self, step: int) -> None:
+        del step
+        for rows in self.rows.values():
+            rows.renorm()
+
+    @override
+    def sample(self, request: Request, rng: Rng) -> Output:
+        filled = [prompt.replace(self.config.token, self.word) for prompt in request.prompts]
+        return Output(images=draw(self.family, dataclasses.replace(request, prompts=filled), rng))
+
+    @override
+    def prompts(self) -> Sequence[str]:
+        return [TEMPLATES[self.config.learns][0].format(self.config.token)]
+
+    @override
+    def export(self, folder: Path) -> list[Path]:
+        """Write the file that `load_textual_inversion` and A1111 read."""
+        path = Path(folder) / f"{self.config.token.strip('<>')}.safetensors"
+        named = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
+        vectors = {key: rows.vectors.detach().cpu().contiguous() for key, rows in self.rows.items()}
+        if len(vectors) == 1:
+            save_file({self.config.token: next(iter(vectors.values()))}, path)
+        else:
+            save_file({named[key]: value for key, value in vectors.items()}, path)
+        return [path]
