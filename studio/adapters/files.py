@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +98,10 @@ def load_lora(
     if is_native(values) and family in ("sd3", "flux"):
         given = to_diffusers(from_native(values, family, modules))
     try:
-        pipeline.load_lora_weights(given, adapter_name=name)
+        with warnings.catch_warnings():
+            # Stacking is meant; and where warnings are errors, diffusers turns this one into a KeyError.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+            pipeline.load_lora_weights(given, adapter_name=name)
     except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:  # diffusers' ways to say it
         first = str(error).strip().splitlines()[0]
         raise StudioError(f"{path} does not fit the {family} model: {first}") from error

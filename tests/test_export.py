@@ -1,0 +1,392 @@
+"""Exports of every family load through the ecosystem's loaders and give the trained model; artifacts load back."""
+
+import copy
+import functools
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
+from peft import PeftModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from studio import artifacts
+from studio import export as exporting
+from studio.adapters import files
+from studio.adapters.build import attach, names
+from studio.adapters.config import Export, Full, Lokr, Lora
+from studio.adapters.formats import LowRank, to_comfy, to_kohya
+from studio.adapters.merge import bare
+from studio.adapters.metadata import Facts
+from studio.adapters.strength import set_strength
+from studio.adapters.verify import ask
+from studio.backend.core import Backend
+from studio.config import Hardware
+from studio.errors import StudioError
+from studio.export import export
+from studio.models.build import load
+
+LORA = Lora(rank=4, alpha=8, layers="blocks")
+
+
+@pytest.fixture(scope="module")
+def original():
+    """Untrained families by name, each built once."""
+    backend = Backend(Hardware(device="cpu", precision="fp32"))
+    return functools.cache(lambda name: load(f"tiny:{name}", backend))
+
+
+@pytest.fixture
+def untrained(original):
+    """A fresh copy of a family: its denoiser, text encoders and tokenizers may be changed."""
+
+    def build(name: str = "sd1"):
+        family = copy.copy(original(name))
+        family.denoiser = copy.deepcopy(family.denoiser)
+        family.text_encoders, family.tokenizers = copy.deepcopy((family.text_encoders, family.tokenizers))
+        return family
+
+    return build
+
+
+@pytest.fixture
+def family(untrained):
+    return untrained()
+
+
+def trainable(family) -> dict[str, nn.Module]:
+    """Denoiser and CLIP text encoders."""
+    chosen = {key: module for key, module in family.modules().items() if key != "vae"}
+    return {key: module for key, module in chosen.items() if type(module).__name__ != "T5EncoderModel"}
+
+
+@torch.no_grad()
+def train(family, adapter, name="studio", size=0.1) -> dict[str, nn.Module]:
+    """Attach and move what trains, as steps would."""
+    modules = trainable(family)
+    generator = torch.Generator().manual_seed(3)
+    for key, found in attach(adapter, modules, name).items():
+        parameters = dict(modules[key].named_parameters())
+        for each in sorted(found):
+            parameters[each] += size * torch.randn(parameters[each].shape, generator=generator)
+    return modules
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl", "sd3", "flux"])
+def test_lora_of_every_family_loads_in_every_format(name, untrained, tmp_path):
+    family = untrained(name)
+    modules = train(family, LORA)
+    trained = ask(family, {})
+    formats = ("diffusers", "kohya", "peft", *(("comfy",) if name in ("sd3", "flux") else ()))
+    done = export(family, modules, tmp_path / "run" / "export", settings=Export(formats=formats))
+    assert [one.format for one in done] == list(formats)
+    for one in done:
+        assert one.difference <= 1e-4
+        fresh = untrained(name)
+        artifacts.load(one.path, fresh)
+        assert trained.difference(ask(fresh, {})) <= 1e-4, one.format
+    fresh = untrained(name)
+    fresh.pipeline().load_lora_weights(str(tmp_path / "run" / "export"))
+    assert trained.difference(ask(fresh, {})) <= 1e-4, "the folder, by diffusers alone"
+
+
+@pytest.mark.parametrize(
+    ("name", "adapter"),
+    [("sdxl", Lora(rank=4, dora=True)), ("flux", Lora(rank=4, dora=True)), ("sd1", Lokr(rank=2))],
+)
+def test_other_adapters_load_in_every_format_that_fits(name, adapter, untrained, tmp_path):
+    family = untrained(name)
+    done = export(family, train(family, adapter), tmp_path / "run" / "export")
+    assert [one.format for one in done] == (["peft"] if name == "sd1" else ["diffusers", "peft"])
+    for one in done:
+        fresh = untrained(name)
+        artifacts.load(one.path, fresh)
+        assert ask(family, {}).difference(ask(fresh, {})) <= 1e-4, one.format
+
+
+@pytest.mark.parametrize("name", ["sd1", "sdxl"])
+def test_plain_load_lora_weights_reads_kohya_files_with_convolutions(name, untrained, tmp_path):
+    family = untrained(name)
+    modules = train(family, Lora(rank=4, alpha=2, conv=True, layers="blocks"))
+    [one] = export(family, modules, tmp_path / "run" / "export", settings=Export(formats=("kohya",)))
+    fresh = untrained(name)
+    fresh.pipeline().load_lora_weights(str(one.path))
+    assert ask(family, {}).difference(ask(fresh, {})) <= 1e-4
+
+
+def test_sdxl_kohya_file_has_the_names_a1111_looks_for(untrained, tmp_path):
+    family = untrained("sdxl")
+    modules = train(family, Lora(rank=2, conv=True))
+    [one] = export(family, modules, tmp_path / "run" / "export", settings=Export(formats=("kohya",)))
+    keys = set(load_file(one.path))
+    assert "lora_unet_input_blocks_1_0_in_layers_2.lora_down.weight" in keys
+    assert "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.alpha" in keys
+    assert "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_up.weight" in keys
+    assert "lora_te2_text_model_encoder_layers_0_self_attn_q_proj.lora_up.weight" in keys
+    assert not any("down_blocks" in key for key in keys)
+
+
+class FluxLayers(nn.Module):
+    """The linear layers of one single block and one double block of FLUX.1 at full width, without memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shapes = {
+            "attn.to_q": (3072, 3072),
+            "attn.to_k": (3072, 3072),
+            "attn.to_v": (3072, 3072),
+            "proj_mlp": (3072, 12288),
+        }
+        for block in ("transformer_blocks", "single_transformer_blocks"):
+            for layer, (wide, out) in shapes.items():
+                self._put(f"{block}.0.{layer}", nn.Linear(wide, out, device="meta"))
+
+    def _put(self, path: str, layer: nn.Module) -> None:
+        parent: nn.Module = self
+        *owners, leaf = path.split(".")
+        for owner in owners:
+            if owner not in parent._modules:
+                parent.add_module(owner, nn.Module())
+            parent = parent.get_submodule(owner)
+        parent.add_module(leaf, layer)
+
+
+@pytest.mark.parametrize("rename", [to_kohya, to_comfy])
+def test_diffusers_reads_fused_flux_files_at_full_width(rename):
+    """diffusers' reader has FLUX.1's widths written in, so that tiny models cannot show it."""
+    layers = [f"{block}.0.attn.{end}" for block in ("transformer_blocks", "single_transformer_blocks")
+              for end in ("to_q", "to_v")]  # fmt: skip
+    low = {layer: LowRank(torch.randn(2, 3072), torch.randn(3072, 2), alpha=1.0) for layer in layers}
+    written = rename({"transformer": low}, "flux", {"transformer": FluxLayers()})
+    read = _convert_kohya_flux_lora_to_diffusers(dict(written))
+    for layer, one in low.items():
+        update = read[f"transformer.{layer}.lora_B.weight"] @ read[f"transformer.{layer}.lora_A.weight"]
+        torch.testing.assert_close(update, one.up @ one.down / 2)
+    zero = {key for key, value in read.items() if not value.any()}
+    assert {key.rsplit(".lora_", 1)[0] for key in read} - {f"transformer.{layer}" for layer in layers} == {
+        key.rsplit(".lora_", 1)[0] for key in zero
+    }
+
+
+def test_merged_folder_holds_no_pickle(family, tmp_path):
+    [one] = export(family, train(family, LORA), tmp_path / "export", settings=Export(formats=("merged",)))
+    assert one.difference <= 1e-4
+    assert (one.path / "model_index.json").is_file()
+    assert not [file for file in one.path.rglob("*") if file.suffix in (".bin", ".pt", ".ckpt")]
+
+
+def test_full_finetuning_exports_a_pipeline(family, tmp_path):
+    modules = train(family, Full(), size=0.01)
+    done = export(family, modules, tmp_path / "export")
+    assert [one.format for one in done] == ["merged"]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT asks transformers
+def test_a_peft_folder_is_read_by_peft_itself(family, tmp_path):
+    modules = train(family, Lokr(rank=2))
+    trained = ask(family, {})
+    [one] = export(family, modules, tmp_path / "export")
+    fresh = {key: bare(module) for key, module in modules.items()}
+    for key, module in fresh.items():
+        PeftModel.from_pretrained(module, str(one.path / key))
+    assert trained.difference(ask(family, fresh)) == 0
+
+
+def test_file_tells_alpha_trigger_base_and_rank(family, tmp_path):
+    modules = train(family, LORA)
+    settings = Export(name="rex", trigger="sks dog", author="Ann", formats=("kohya", "diffusers"))
+    facts = Facts(base_model="sd-tiny", steps=7, tags={"1_sks": {"dog": 3}})
+    kohya, native = export(family, modules, tmp_path / "export", settings=settings, facts=facts)
+    with safe_open(kohya.path, "pt") as opened:
+        told = opened.metadata()
+        assert float(opened.get_tensor(next(key for key in opened.keys() if key.endswith(".alpha")))) == 8  # noqa: SIM118
+    assert kohya.path.name == "rex.safetensors"
+    assert told["modelspec.sai_model_spec"] == "1.0.1"
+    assert told["modelspec.architecture"] == "stable-diffusion-v1/lora"
+    assert told["modelspec.trigger_phrase"] == "sks dog"
+    assert (told["ss_network_dim"], told["ss_network_alpha"]) == ("4", "8.0")
+    assert (told["ss_sd_model_name"], told["ss_base_model_version"]) == ("sd-tiny", "sd_v1")
+    assert json.loads(told["ss_tag_frequency"]) == {"1_sks": {"dog": 3}}
+    with safe_open(native.path, "pt") as opened:
+        assert json.loads(opened.metadata()["lora_adapter_metadata"])["unet.r"] == 4
+
+
+def test_stripped_files_tell_nothing(family, tmp_path):
+    modules = train(family, LORA)
+    settings = Export(formats=("kohya",), trigger="sks dog", strip_metadata=True)
+    [one] = export(family, modules, tmp_path / "export", settings=settings)
+    with safe_open(one.path, "pt") as opened:
+        assert opened.metadata() == {"format": "pt"}
+
+
+def test_half_precision_files_state_a_wider_tolerance(family, tmp_path):
+    modules = train(family, LORA)
+    [one] = export(
+        family, modules, tmp_path / "export", settings=Export(formats=("kohya",), precision="fp16")
+    )
+    assert one.tolerance == 5e-3
+    assert {value.dtype for value in load_file(one.path).values()} == {torch.float16}
+
+
+def test_an_export_that_reads_back_wrong_is_not_kept(family, tmp_path, monkeypatch):
+    modules = train(family, LORA)
+
+    def damaged(path: Path, values, header) -> None:
+        save_file({key: value * 1.5 if "lora_B" in key else value for key, value in values.items()}, path)
+
+    monkeypatch.setattr(exporting, "write", damaged)
+    with pytest.raises(StudioError, match="differs from the trained model by"):
+        export(family, modules, tmp_path / "export", settings=Export(formats=("diffusers",)))
+    assert not any((tmp_path / "export").iterdir())
+
+
+def test_lost_layers_fail_the_export(family, tmp_path, monkeypatch):
+    modules = train(family, LORA)
+
+    def forgetful(path: Path, values, header) -> None:
+        save_file({key: value for key, value in values.items() if "text_encoder" not in key}, path)
+
+    monkeypatch.setattr(exporting, "write", forgetful)
+    with pytest.raises(StudioError, match="layers did not survive"):
+        export(family, modules, tmp_path / "export", settings=Export(formats=("diffusers",)))
+    assert not any((tmp_path / "export").iterdir())
+
+
+@pytest.mark.parametrize("chosen", ["kohya", "peft", "merged"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_half_written(chosen, family, tmp_path, monkeypatch):
+    modules = train(family, LORA)
+    folder = tmp_path / "run" / "export"
+    [before] = export(family, modules, folder, settings=Export(formats=(chosen,)))
+    kept = sorted(str(path) for path in folder.rglob("*"))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(StudioError, match=r"cannot be written .*No space left"):
+        export(family, modules, folder, settings=Export(formats=(chosen,)))
+    assert sorted(str(path) for path in folder.rglob("*")) == kept
+    assert before.path.exists()
+
+
+def test_dora_in_kohya_keys_is_refused(family, tmp_path):
+    modules = train(family, Lora(dora=True))
+    with pytest.raises(StudioError, match="drops DoRA's magnitudes"):
+        export(family, modules, tmp_path, settings=Export(formats=("kohya",)))
+
+
+def test_other_adapters_have_no_lora_file(family, tmp_path):
+    modules = train(family, Lokr())
+    with pytest.raises(StudioError, match="not a LoRA"):
+        export(family, modules, tmp_path, settings=Export(formats=("diffusers",)))
+
+
+def test_comfy_keys_are_for_transformers(family, tmp_path):
+    modules = train(family, LORA)
+    with pytest.raises(StudioError, match="ComfyUI reads the kohya file of sd1"):
+        export(family, modules, tmp_path, settings=Export(formats=("comfy",)))
+
+
+@pytest.fixture
+def run(family, tmp_path) -> Path:
+    """A run folder with an export."""
+    folder = tmp_path / "rex"
+    export(family, train(family, LORA), folder / "export", settings=Export(trigger="sks dog"))
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_a_run_folder_loads_and_tells_its_trigger(run, family, untrained):
+    fresh = untrained()
+    found = artifacts.load(run, fresh)
+    assert (found.kind, found.name, found.trigger) == ("lora", "rex", "sks dog")
+    assert ask(family, {}).difference(ask(fresh, {})) <= 1e-4
+
+
+def test_artifacts_stack_with_strengths_of_their_own(run, untrained):
+    fresh = untrained()
+    base = ask(fresh, {})
+    artifacts.load(run, fresh, 0.5)
+    second = artifacts.load(run, fresh, 0.5)
+    assert second.name == "rex_2"
+    twice = ask(fresh, {})
+    set_strength(fresh.modules(), "rex_2", 0.0)
+    set_strength(fresh.modules(), "rex", 1.0)
+    assert twice.difference(ask(fresh, {})) <= 1e-5
+    set_strength(fresh.modules(), "rex", 0.0)
+    assert base.difference(ask(fresh, {})) == 0
+
+
+def test_loaded_artifacts_do_not_train(run, untrained):
+    fresh = untrained()
+    artifacts.load(run, fresh)
+    assert not any(
+        value.requires_grad for module in fresh.modules().values() for value in module.parameters()
+    )
+    assert names(fresh.denoiser) == ["rex"]
+
+
+def test_a_merged_folder_moves_the_weights_by_its_strength(family, untrained, tmp_path):
+    base = ask(family, {})
+    [one] = export(family, train(family, LORA), tmp_path / "export", settings=Export(formats=("merged",)))
+    fresh = untrained()
+    artifacts.load(one.path, fresh, 0.0)
+    assert base.difference(ask(fresh, {})) == 0
+    artifacts.load(one.path, fresh, 1.0)
+    assert ask(family, {}).difference(ask(fresh, {})) <= 1e-4
+
+
+def test_an_embedding_file_adds_its_word(untrained, tmp_path):
+    family = untrained()
+    path = tmp_path / "rex.safetensors"
+    save_file({"<rex>": torch.randn(1, 32)}, path)
+    found = artifacts.load(path, family)
+    assert (found.kind, found.name) == ("embedding", "<rex>")
+    ids = family.tokenizers["tokenizer"]("<rex>").input_ids
+    assert len(ids) == 3
+
+
+def test_another_family_is_named_in_the_refusal(run, untrained):
+    with pytest.raises(StudioError, match="made for sd1, but the model is sdxl"):
+        artifacts.load(run, untrained("sdxl"))
+
+
+def test_a_truncated_file_is_refused(run, family):
+    path = run / "export" / "pytorch_lora_weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(StudioError, match="not a whole safetensors file"):
+        artifacts.load(path, family)
+
+
+def test_pickles_need_permission(run, untrained):
+    fresh = untrained()
+    path = run / "export" / "rex.bin"
+    torch.save(load_file(run / "export" / "pytorch_lora_weights.safetensors"), path)
+    with pytest.raises(StudioError, match="is a pickle, which can run code"):
+        artifacts.load(path, fresh)
+    assert artifacts.load(path, fresh, allow_pickle=True).kind == "lora"
+
+
+def test_a_run_without_export_says_how_to_get_one(tmp_path, family):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(StudioError, match="has no export yet; write one with `studio export"):
+        artifacts.load(tmp_path, family)
+
+
+def test_several_files_ask_for_one(run, family):
+    (run / "export" / "pytorch_lora_weights.safetensors").unlink()
+    shutil.copy(run / "export" / "rex.safetensors", run / "export" / "max.safetensors")
+    with pytest.raises(StudioError, match=r"max\.safetensors, rex\.safetensors.*name one"):
+        artifacts.load(run, family)
+
+
+def test_a_whole_checkpoint_is_not_an_artifact(tmp_path, family):
+    save_file(
+        {"model.diffusion_model.x": torch.zeros(1), "y": torch.zeros(1)}, tmp_path / "model.safetensors"
+    )
+    with pytest.raises(StudioError, match="neither a LoRA nor a text embedding"):
+        artifacts.load(tmp_path / "model.safetensors", family)
