@@ -37,6 +37,7 @@ check: .venv/.installed-dev
 bench: .venv/.installed-dev
 	$(RUN) pytest -m timing -s
 	$(RUN) studio.bench.dreambooth_step
+	$(RUN) studio.bench.orthogonal --threads 1 2
 
 flags: .venv/.installed-dev
 	$(RUN) tests.flags

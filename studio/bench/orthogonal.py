@@ -1,7 +1,8 @@
 """Time of a layer's forward and backward pass under LoRA, OFT and BOFT, ours and PEFT's, side by side.
 
 Layers are the attention projections of SD 1.5. Every round runs all contenders once, in another order each time, and
-a number is the median over the rounds: what else the machine does hits all of them alike.
+a number is the median over the rounds: what else the machine does hits all of them alike. `--clock cpu` counts the
+process's own seconds on all its threads instead of the wall's, for a machine that is busy with other things.
 
     python -m studio.bench.orthogonal --threads 1 2 --rounds 15
 """
@@ -10,6 +11,7 @@ import argparse
 import logging
 import random
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -41,6 +43,10 @@ class Row:
     def ratios(self, to: str = BASELINE) -> dict[str, float]:
         """Times relative to one contender's."""
         return {name: seconds / self.seconds[to] for name, seconds in self.seconds.items()}
+
+    def added(self, name: str) -> float:
+        """Seconds on top of the frozen layer."""
+        return self.seconds[name] - self.seconds["frozen"]
 
 
 def contenders(width: int) -> dict[str, Layer]:
@@ -84,12 +90,15 @@ def contenders(width: int) -> dict[str, Layer]:
     }
 
 
-def measure(tokens: int, width: int, threads: int, *, rounds: int, seed: int = 0, device: str = "cpu") -> Row:
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def measure(tokens: int, width: int, threads: int, *, rounds: int, clock: str = "wall") -> Row:
     """Time all contenders on one shape."""
     torch.set_num_threads(threads)
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(1, tokens, width, generator=generator).to(device)
-    steps = {name: _step(build().to(device).train(), x) for name, build in contenders(width).items()}
+    now = CLOCKS[clock]
+    x = torch.randn(1, tokens, width, generator=torch.Generator().manual_seed(0))
+    steps = {name: _step(build().train(), x) for name, build in contenders(width).items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     order = list(steps)
     for name in order:
@@ -97,19 +106,22 @@ def measure(tokens: int, width: int, threads: int, *, rounds: int, seed: int = 0
     for number in range(rounds):
         random.Random(number).shuffle(order)
         for name in order:
-            start = time.perf_counter()
+            start = now()
             steps[name]()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(now() - start)
     return Row(tokens, width, threads, {name: statistics.median(values) for name, values in times.items()})
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Times in milliseconds and ratios to PEFT's LoRA, as Markdown."""
+    """Times in milliseconds, ratios to PEFT's LoRA, and what the adapter adds to the frozen layer, as Markdown."""
     names = list(rows[0].seconds)
     lines = ["| layer | " + " | ".join(f"{r.tokens}x{r.width}, {r.threads}T" for r in rows) + " |"]
     lines.append("|---" * (len(rows) + 1) + "|")
     for name in names:
-        cells = [f"{row.seconds[name] * 1e3:.1f} ms ({row.ratios()[name]:.2f})" for row in rows]
+        cells = [
+            f"{row.seconds[name] * 1e3:.1f} ms ({row.ratios()[name]:.2f}, +{row.added(name) * 1e3:.1f})"
+            for row in rows
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -136,10 +148,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time OFT and BOFT against LoRA, ours and PEFT's.")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     chosen = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     rows = [
-        measure(tokens, width, threads, rounds=chosen.rounds)
+        measure(tokens, width, threads, rounds=chosen.rounds, clock=chosen.clock)
         for threads in chosen.threads
         for tokens, width in SHAPES
     ]
