@@ -11,6 +11,7 @@ from studio.adapters.config import Lora, Oft
 from studio.attacks.config import Pgd
 from studio.data.config import Labelled
 from studio.data.sticker_config import Stickers
+from tests.trainers.pictures import class_folders, trained_folder
 from trainers.adversarial.config import Adversarial
 from trainers.arrest.config import Arrest
 from trainers.dreambooth.config import DreamBooth, OnlinePrior
@@ -42,7 +43,9 @@ def classes(folder: Path) -> Labelled:
 
 CASES: dict[str, Callable[[Path], Any]] = {
     "adversarial": lambda root: Adversarial(model="tiny:vit", data=classes(root), attack=Pgd(steps=2)),
-    "arrest": lambda root: Arrest(model="tiny:vit", data=classes(root), attack=Pgd(steps=2)),
+    "arrest": lambda root: Arrest(
+        model=trained_folder(root), data=class_folders(root / "data", 16), attack=Pgd(steps=2)
+    ),
     "dreambooth": lambda root: DreamBooth(
         data=photos(root), model="tiny:sd1", class_word="dog", token="sks", prior=OnlinePrior(), text_encoder=True,
         adapter=Lora(rank=2, dropout=0.1),

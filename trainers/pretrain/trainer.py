@@ -5,7 +5,7 @@ What is learned is one of four recipes, each in its own file.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from typing_extensions import assert_never, override
 
@@ -15,6 +15,7 @@ from studio.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
 from trainers.pretrain import config
 
 
+@runtime_checkable
 class Recipe(Protocol):
     """What one of the embedded models brings to its training; the words mean what they mean for a trainer."""
 
