@@ -1,6 +1,6 @@
 """`studio eval subject|dreambench ...` and `studio reproduce METHOD ...`. Torch is imported once the flags are right."""
 
-from studio import flags
+from studio import flags, robustness_command
 from studio.console import Console
 from studio.errors import StudioError, unknown
 from studio.metrics import table
@@ -14,17 +14,26 @@ def evaluate(argv: list[str], console: Console) -> None:
             _subject(rest, console)
         case ["dreambench", *rest]:
             _dreambench(rest, console)
+        case ["robustness", *rest]:
+            robustness_command.robustness(rest, console)
+        case ["nullspace", *rest]:
+            robustness_command.nullspace(rest, console)
         case ["-h" | "--help"]:
-            console.print("usage: studio eval subject|dreambench [...]\n\n" + _WHAT)
+            console.print(f"usage: studio eval {'|'.join(_NAMES)} [...]\n\n" + _WHAT)
         case [verb, *_]:
-            raise unknown("evaluation", verb, ["subject", "dreambench"])
+            raise unknown("evaluation", verb, _NAMES)
         case _:
-            raise StudioError("studio eval needs the name of an evaluation; choose subject or dreambench.")
+            raise StudioError(
+                f"studio eval needs the name of an evaluation; choose one of: {', '.join(_NAMES)}."
+            )
 
 
+_NAMES = ("subject", "dreambench", "robustness", "nullspace")
 _WHAT = (
     "subject     how well an artifact draws its subject, against the model it started from\n"
-    "dreambench  30 subjects x 25 prompts x 4 pictures: DINO, CLIP-I, CLIP-T, PRES, DIV"
+    "dreambench  30 subjects x 25 prompts x 4 pictures: DINO, CLIP-I, CLIP-T, PRES, DIV\n"
+    "robustness  a classifier under corruptions, shifts and attacks, and whether the attacks can be trusted\n"
+    "nullspace   what a vision transformer cannot see, as numbers and pictures"
 )
 
 

@@ -1,11 +1,13 @@
-"""Ways of tuning a classifier. `Tuning` is the union; `tuning.py` matches it to code. No torch."""
+"""Ways of tuning a classifier (`Tuning` is their union), and what evaluations of one measure. No torch."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from studio.adapters.config import Adapter, Lora
-from studio.config import Count, Positive, config
+from studio.attacks.config import Attacks
+from studio.config import Count, Fraction, Hardware, Positive, config
+from studio.data.config import Labelled
 
 Scale = Annotated[float, Field(ge=0)]
 
@@ -71,3 +73,59 @@ class SubTuning:
 
 Tuning = Whole | LinearProbe | LpFt | Adapted | AdaptFormer | SubTuning
 """Any way of tuning."""
+
+
+@config
+class Robustness:
+    """Measure what disturbs a classifier: corruptions, shifts, attacks; and check that the attacks can be trusted."""
+
+    model: str = "studio-tiny-vit"
+    """studio-tiny-vit, a timm name, a folder or a run."""
+    data: Labelled = Labelled(train="stickers")
+    """Labelled pictures; the held-out ones are measured."""
+    num_images: Count = 1000
+    """Held-out pictures to take, evenly over all of them; 0 takes all."""
+    attacks: Attacks = Attacks()
+    corruptions: Literal["all", "benchmark", "none"] = "all"
+    """all: the 15 of the benchmark and the 4 for validation; benchmark: the 15."""
+    severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2, 3, 4, 5)
+    """Severities of each corruption."""
+    corruption_files: str = ""
+    """Folder of ImageNet-C as published (corruption/severity/class); empty corrupts on the fly, which differs slightly."""
+    shifts: tuple[str, ...] = ()
+    """Further data with the same classes or a part of them (ImageNet-R, sketches), in any form that data.train takes."""
+    before: str = ""
+    """The model before finetuning: adds the WiSE-FT curve of weights between the two."""
+    alphas: tuple[Fraction, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """Points of that curve."""
+    checks: bool = True
+    """Look for masked gradients (restarts, black box, a radius that hides everything), on up to 64 pictures."""
+    batch_size: Positive = 128
+    """Pictures at a time."""
+    seed: Count = 0
+    """Seed of all attacks."""
+    output: str = ""
+    """Folder of the result; empty takes `robustness` in the run, or in the present folder."""
+    hardware: Hardware = Hardware(precision="fp32")
+    """Where to compute; attacks are always in fp32."""
+
+
+@config
+class Nullspace:
+    """Show what a vision transformer cannot see: its patch embedding's nullspace, and how far training moved it."""
+
+    model: str = "studio-tiny-vit"
+    """studio-tiny-vit, a timm vision transformer, a folder or a run, whose checkpoints are then followed."""
+    before: str = ""
+    """Another model of the same shape, to compare the nullspaces with."""
+    data: Labelled = Labelled(train="stickers")
+    """Labelled pictures to disturb."""
+    num_images: Positive = 6
+    """Pictures to show."""
+    noise: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    """Largest change of a pixel; pictures are squeezed by as much on both sides so that nothing is clipped."""
+    seed: Count = 0
+    """Seed of the noise."""
+    output: str = ""
+    """Folder of the result; empty takes `nullspace` in the run, or in the present folder."""
+    hardware: Hardware = Hardware(precision="fp32")

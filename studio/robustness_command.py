@@ -1,0 +1,42 @@
+"""`studio eval robustness|nullspace ...`. Torch is imported once the flags are right."""
+
+from studio import flags
+from studio.console import Console
+from studio.vision.config import Nullspace, Robustness
+
+
+def robustness(argv: list[str], console: Console) -> None:
+    """Corruptions, shifts and attacks on a classifier."""
+    request: Robustness = flags.parse(Robustness, argv, prog="studio eval robustness")
+    from studio.robustness import evaluate
+
+    found = evaluate(request)
+    console.table(["measure", "value"], [[name, f"{value:.4f}"] for name, value in found.numbers.items()])
+    for name, values in found.corruptions.items():
+        console.print(f"{name:<18} " + " ".join(f"{value:.3f}" for value in values))
+    for name, value in found.shifts.items():
+        console.print(f"{name}: {value:.4f}")
+    for point in found.line:
+        console.print(", ".join(f"{name} {value:.3f}" for name, value in point.items()))
+    for sign in found.signs:
+        console.print(f"sign of masked gradients: {sign}")
+    console.print(f"report: {found.report}")
+    console.record({"event": "evaluation", "report": str(found.report), "scores": str(found.scores)})
+
+
+def nullspace(argv: list[str], console: Console) -> None:
+    """What a vision transformer cannot see."""
+    request: Nullspace = flags.parse(Nullspace, argv, prog="studio eval nullspace")
+    from studio.nullspace import analyze
+
+    found = analyze(request)
+    values = found.values
+    console.print(
+        f"{values['nullity']} of {values['inputs']} directions of a patch are invisible (rank {values['rank']})"
+    )
+    header = ["noise", "pixels", "embedding", "logits"]
+    rows = [[kind, *(f"{v:.2e}" for v in each.values())] for kind, each in values["changes"].items()]
+    console.table(header, rows)
+    for name, overlap in values["overlap"].items():
+        console.print(f"overlap with {name}: {overlap:.3f} (by chance {values['chance']:.3f})")
+    console.print(f"report: {found.report}")

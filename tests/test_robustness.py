@@ -1,0 +1,257 @@
+"""The robustness evaluation: its arithmetic, its honesty, its files; and the nullspace analysis."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassCalibrationError
+
+from studio.attacks.config import Attacks
+from studio.attacks.constants import ALEXNET_CLEAN, ALEXNET_ERRORS, BENCHMARK, EXTRA
+from studio.data.config import Labelled
+from studio.errors import StudioError
+from studio.metrics import robustness as metrics
+from studio.models.vit import Classifier
+from studio.nullspace import analyze
+from studio.robustness import Found, evaluate
+from studio.vision.config import Nullspace, Robustness
+from studio.vision.robustness import Examined, attacked, masking_evidence
+from tests.classifiers import CLASSES, pictures, trained
+from tests.trainers.pictures import BACKEND, class_folders, trained_folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("robustness")
+
+
+@pytest.fixture(scope="module")
+def data(root: Path) -> Labelled:
+    train = class_folders(root / "pictures")
+    return Labelled(train=train.train, test=train.train, augment="none")
+
+
+@pytest.fixture(scope="module")
+def found(root: Path, data: Labelled) -> Found:
+    partly = root / "shift"
+    class_folders(root / "whole", 24)
+    (partly / "x").parent.mkdir()
+    for name in CLASSES[1:]:
+        (root / "whole" / name).rename(partly / name)
+    request = Robustness(
+        model=trained_folder(root),
+        data=data,
+        num_images=16,
+        attacks=Attacks(names=("fgsm", "pgd", "autoattack-mini"), eps=(2.0, 6.0), steps=5, queries=20),
+        severities=(2, 4),
+        checks=False,
+        shifts=(str(partly),),
+        before="tiny:vit",
+        alphas=(0.0, 1.0),
+        output=str(root / "out"),
+        hardware=BACKEND,
+    )
+    return evaluate(request)
+
+
+def test_the_report_has_every_part(found: Found) -> None:
+    assert set(found.corruptions) == {*BENCHMARK, *EXTRA}
+    assert all(len(values) == 2 for values in found.corruptions.values())
+    assert set(found.attacks) == {"fgsm", "pgd", "autoattack-mini"}
+    values = json.loads(found.scores.read_text())
+    assert values["numbers"] == found.numbers
+    assert len(values["facts"]["weights"]) == 16
+    text = found.report.read_text()
+    assert all(
+        part in text for part in ("Corruptions", "Attacks", "What fools it", "WiSE-FT", "data:image/png")
+    )
+
+
+def test_accuracy_falls_from_clean_to_fgsm_to_all_attacks(found: Found) -> None:
+    numbers = found.numbers
+    assert numbers["clean accuracy"] >= numbers["fgsm 6/255"] >= numbers["all attacks 6/255"]
+    assert numbers["all attacks 2/255"] >= numbers["all attacks 6/255"]
+    assert numbers["all attacks 6/255"] <= min(numbers["pgd-5 6/255"], numbers["autoattack-mini 6/255"])
+
+
+def test_mce_is_not_claimed_without_alexnet(found: Found) -> None:
+    assert "mCE percent" not in found.numbers
+    assert "mean corruption error percent" in found.numbers
+
+
+def test_the_shifted_data_may_have_a_part_of_the_classes(found: Found) -> None:
+    assert next(iter(found.shifts.values())) > 0.5
+
+
+def test_the_end_of_the_line_is_the_evaluated_model(found: Found) -> None:
+    assert found.line[-1]["clean"] == found.numbers["clean accuracy"]
+    assert found.line[-1]["pgd-5 6/255"] == found.numbers["pgd-5 6/255"]
+
+
+def test_examples_are_pictures_that_were_told_right(found: Found) -> None:
+    assert found.examples
+    assert all(example.label != example.answer for example in found.examples)
+
+
+def test_mce_of_alexnet_itself_is_100_and_of_a_perfect_model_0() -> None:
+    same = {name: [value / 100] * 5 for name, value in ALEXNET_ERRORS.items()}
+    assert metrics.mce(same, ALEXNET_ERRORS) == pytest.approx(100)
+    assert metrics.relative_mce(same, ALEXNET_CLEAN / 100, ALEXNET_ERRORS, ALEXNET_CLEAN) == pytest.approx(
+        100
+    )
+    assert metrics.mce({name: [0.0] * 5 for name in BENCHMARK}, ALEXNET_ERRORS) == 0
+
+
+def test_mce_and_its_relatives_by_hand() -> None:
+    errors, baseline = {"a": [0.2, 0.4], "b": [0.5, 0.7]}, {"a": 60.0, "b": 80.0}
+    assert metrics.mce(errors, baseline) == pytest.approx(100 * (0.3 / 0.6 + 0.6 / 0.8) / 2)
+    assert metrics.relative_mce(errors, 0.1, baseline, 40.0) == pytest.approx(
+        100 * (0.2 / 0.2 + 0.5 / 0.4) / 2
+    )
+    assert metrics.mean_corruption_error(errors) == pytest.approx(45)
+    assert metrics.retained(errors, 0.1) == pytest.approx(0.55 / 0.9)
+
+
+def test_calibration_error_of_sure_and_right_answers_is_zero() -> None:
+    labels = torch.tensor([0, 1, 2])
+    found = metrics.calibration(100 * torch.eye(3), labels)
+    assert (found.ece, found.adaptive_ece, found.brier) == pytest.approx((0, 0, 0), abs=1e-6)
+
+
+def test_calibration_error_of_constant_confidence_is_its_distance_to_accuracy() -> None:
+    logits = torch.tensor([[0.8, 0.2]]).log().expand(10, 2)
+    labels = torch.tensor([0] * 6 + [1] * 4)
+    found = metrics.calibration(logits, labels)
+    assert found.ece == pytest.approx(0.2, abs=1e-6)
+    assert found.adaptive_ece == pytest.approx(0.2 * 0 + _chunked(10), abs=1e-6)
+    assert found.brier == pytest.approx(0.6 * 2 * 0.04 + 0.4 * 2 * 0.64)
+
+
+def _chunked(count: int) -> float:
+    """Bins of one picture each: |1 - 0.8| for six, |0 - 0.8| for four."""
+    return (6 * 0.2 + 4 * 0.8) / count
+
+
+def test_calibration_error_equals_torchmetrics_on_random_answers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = (
+        3 * torch.randn(500, 7, generator=generator),
+        torch.randint(7, (500,), generator=generator),
+    )
+    theirs = MulticlassCalibrationError(7, n_bins=15, norm="l1")(logits.softmax(1), labels)
+    assert metrics.calibration(logits, labels).ece == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_temperature_scaling_repairs_confidence_and_keeps_accuracy() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3000, 5, generator=generator)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    found = metrics.temperature(3 * logits, labels)
+    assert found == pytest.approx(3, abs=0.2)
+    assert metrics.accuracy(3 * logits / found, labels) == metrics.accuracy(logits, labels)
+    assert metrics.calibration(3 * logits / found, labels).ece < metrics.calibration(3 * logits, labels).ece
+
+
+def test_restricted_answers_are_among_the_allowed_and_more_often_right() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = (
+        torch.randn(200, 9, generator=generator),
+        torch.randint(3, (200,), generator=generator) + 2,
+    )
+    answers = metrics.restricted(logits, [2, 3, 4])
+    assert set(answers.argmax(1).tolist()) <= {2, 3, 4}
+    assert metrics.accuracy(answers, labels) >= metrics.accuracy(logits, labels)
+
+
+class Rounded(nn.Module):
+    """A model that sees pictures in steps: its gradient is zero, though attacks that ask no gradient still work."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model((images * 32).round() / 32)
+
+
+def test_a_model_with_rounded_inputs_is_flagged() -> None:
+    images, labels = pictures(16, 90)
+    settings = Attacks(steps=5, eps=(8.0,), queries=100)
+    few = Examined(images, labels, 64)
+    signs = metrics.masking_signs(masking_evidence(Rounded(trained()), few, settings, 0, 8.0))
+    assert any("radius that hides every picture" in sign for sign in signs)
+    assert any("black-box attack" in sign for sign in signs)
+
+
+def test_an_honest_model_is_not_flagged() -> None:
+    images, labels = pictures(16, 90)
+    settings = Attacks(steps=10, eps=(4.0,), queries=40)
+    assert (
+        metrics.masking_signs(masking_evidence(trained(), Examined(images, labels, 64), settings, 0, 4.0))
+        == []
+    )
+
+
+def test_an_attack_that_leaves_its_ball_stops_the_evaluation() -> None:
+    from studio.attacks.build import Attacker
+
+    class Cheat(Attacker):
+        def __call__(self, name: str, images: Tensor, labels: Tensor, eps: float, first: int = 0) -> Tensor:
+            return (images + 0.5).clamp(0, 1)
+
+    images, labels = pictures(8, 90)
+    with pytest.raises(RuntimeError, match="left its ball"):
+        attacked(Cheat(trained(), Attacks(), 0), trained(), Examined(images, labels, 8), "pgd", 4.0)
+
+
+def test_data_with_other_classes_is_refused(root: Path, data: Labelled, tmp_path: Path) -> None:
+    class_folders(tmp_path / "other", 24)
+    (tmp_path / "other" / "spots").rename(tmp_path / "other" / "dots")
+    other = Labelled(train=str(tmp_path / "other"))
+    with pytest.raises(StudioError, match=r"Class 0 is 'plaid' in .* but 'dots' in the data"):
+        evaluate(Robustness(model=trained_folder(root), data=other, output=str(tmp_path), hardware=BACKEND))
+
+
+def test_a_shift_with_an_unknown_class_is_refused(root: Path, data: Labelled, tmp_path: Path) -> None:
+    class_folders(tmp_path / "other", 24)
+    (tmp_path / "other" / "spots").rename(tmp_path / "other" / "dots")
+    request = Robustness(
+        model=trained_folder(root), data=data, corruptions="none", attacks=Attacks(names=()),
+        shifts=(str(tmp_path / "other"),), output=str(tmp_path), hardware=BACKEND,
+    )  # fmt: skip
+    with pytest.raises(StudioError, match=r"Class 'dots' .* is none of the model's 4 classes"):
+        evaluate(request)
+
+
+def test_the_transfer_attack_needs_a_surrogate(root: Path, data: Labelled) -> None:
+    request = Robustness(
+        model=trained_folder(root), data=data, attacks=Attacks(names=("transfer",)), hardware=BACKEND
+    )
+    with pytest.raises(StudioError, match=r"give --attacks.surrogate"):
+        evaluate(request)
+
+
+def test_the_nullspace_analysis_shows_pictures_that_the_model_cannot_tell_apart(
+    root: Path, data: Labelled, tmp_path: Path
+) -> None:
+    request = Nullspace(
+        model=trained_folder(root),
+        before="tiny:vit",
+        data=data,
+        num_images=2,
+        output=str(tmp_path),
+        hardware=BACKEND,
+    )
+    found = analyze(request)
+    changes = found.values["changes"]
+    assert found.values["nullity"] == 144
+    assert changes["in the nullspace"]["logits"] < 1e-4
+    assert (
+        changes["in the nullspace, saved with 8 bits"]["embedding"] > changes["in the nullspace"]["embedding"]
+    )
+    assert changes["random, of equal length"]["embedding"] > 1e-2
+    assert 0.5 < next(iter(found.values["overlap"].values())) < 1
+    assert all(file.exists() for row in found.pictures for file in row.values())
+    assert "invisible to the model" in found.report.read_text()
