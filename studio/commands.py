@@ -60,13 +60,9 @@ def export(argv: list[str], console: Console) -> None:
         console.print(f"exported: {path}")
         console.record({"event": "export", "path": str(path)})
     if "push_to_hub" in own:
-        _push(folder.export, own["push_to_hub"], console)
+        from studio.publish import push
 
-
-def _push(folder: Path, repo: str, console: Console) -> None:
-    from studio.publish import push
-
-    console.print(f"published: {push(folder, repo)}")
+        console.print(f"published: {push(folder, own['push_to_hub'])}")
 
 
 def data(argv: list[str], console: Console) -> None:

@@ -109,9 +109,7 @@ class Hardware:
     threads: Count = 0
     """CPU threads; 0 leaves torch's choice."""
     num_processes: Positive = 1
-    """Processes on this machine; each takes its share of the batch."""
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    """How processes share the work: copies of the model (ddp) or shards of it (fsdp)."""
+    """Processes on this machine; each holds the model and takes its share of the batch (DDP)."""
 
 
 @config

@@ -22,6 +22,7 @@ from studio.errors import RunFailed, StudioError
 from studio.loop import fit, require_finite, rows, split
 from studio.optim import Learner
 from studio.runs import EventLog, RunFolder
+from studio.tracking import tracker
 from studio.trainer import Group, Request, Shard, Trainer
 
 log = logging.getLogger(__name__)
@@ -228,10 +229,14 @@ def _drive(run: Run, folder: RunFolder, trainer: Trainer, backend: Backend, stop
     session = Session(run, folder, trainer, backend)
     found = resume and session.resume()
     record = EventLog(folder, after=session.step if found else None) if backend.rank == 0 else None
+    copies = [tracker(name, folder) for name in run.trackers] if record else []
 
     def note(event: str, **values: Any) -> Iterator[Event]:
         if record:
-            yield record.write(event, **values)
+            written = record.write(event, **values)
+            for copy in copies:
+                copy.log(written)
+            yield written
 
     try:
         yield from note("start", step=session.step, folder=str(folder.path), resumed=found, facts=session.facts())
@@ -259,8 +264,8 @@ def _drive(run: Run, folder: RunFolder, trainer: Trainer, backend: Backend, stop
         _save_after(error, session)
         raise
     finally:
-        if record:
-            record.close()
+        for each in [record, *copies] if record else []:
+            each.close()
         if backend.world > 1:
             backend.close()
 

@@ -95,11 +95,26 @@ def _resume(path: str, changes: dict[str, Any], allow: bool, console: Console) -
 
 
 def _follow(events: Iterator[dict[str, Any]], total: int, console: Console) -> None:
+    folder = ""
     try:
         for event in events:
+            folder = event.get("folder", "") if event["event"] == "start" else folder
             console.event(event, total)
     finally:
         console.close()
+    if folder and "RANK" not in os.environ:
+        _finish(folder, console)
+
+
+def _finish(folder: str, console: Console) -> None:
+    """Write the run's page, and say what can be done next."""
+    from studio.report import from_run
+    from studio.report_html import write
+
+    found = runs.RunFolder(Path(folder))
+    console.print(f"report: {write(from_run(found), found.path / 'report.html')}")
+    if found.status() == "stopped":
+        console.print(f"go on: studio train --resume {folder}")
 
 
 def _launch(run: Run, console: Console) -> None:

@@ -1,5 +1,6 @@
 """Which attention kernel works here, found by running each one."""
 
+import contextlib
 import importlib.util
 
 import torch
@@ -48,3 +49,9 @@ def choose_attention(wanted: str, device: torch.device, dtype: torch.dtype) -> t
     if device.type == "cuda" and not probe("flash", device, dtype):
         return "sdpa", "torch picks its flash kernel"
     return "sdpa", "torch's fused attention"
+
+
+def forced_kernel(name: str) -> contextlib.AbstractContextManager[object]:
+    """A context in which torch's fused attention runs this kernel only."""
+    forced = {"flash": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH}
+    return sdpa_kernel(forced[name]) if name in forced else contextlib.nullcontext()

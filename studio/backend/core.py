@@ -11,7 +11,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from studio.backend.attention import choose_attention
+from studio.backend.attention import choose_attention, forced_kernel
 from studio.backend.rng import Rng, mix
 from studio.config import Hardware
 from studio.errors import StudioError
@@ -59,6 +59,14 @@ class Backend:
         """Mixed precision for a forward pass; nothing at fp32."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.precision != "fp32")
 
+    def exact(self) -> contextlib.AbstractContextManager[object]:
+        """No mixed precision inside, whatever is on outside: for modules that overflow in fp16."""
+        return torch.autocast(self.device.type, enabled=False)
+
+    def kernel(self) -> contextlib.AbstractContextManager[object]:
+        """Hold torch's attention to the kernel that was asked for; free choice for `sdpa` and other libraries."""
+        return forced_kernel(self.attention)
+
     def scaler(self) -> torch.amp.GradScaler:
         """The loss scaler that fp16 needs; inert otherwise."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
@@ -67,10 +75,6 @@ class Backend:
         """Let gradients be averaged over the processes. Forward passes must go through what this returns."""
         if self.world == 1:
             return module
-        if self.hardware.strategy == "fsdp":
-            from torch.distributed.fsdp import fully_shard
-
-            return fully_shard(module)  # pyright: ignore[reportReturnType]  # it is the module, its class extended
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(
             module, device_ids=ids, broadcast_buffers=False, find_unused_parameters=True

@@ -28,6 +28,8 @@ from studio.models.attention import Choose, Function, attending
 from studio.models.config import Text
 from studio.models.schedulers import make_scheduler
 
+_PIPELINE_OPTIONS = ("requires_safety_checker", "force_zeros_for_empty_prompt")
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -129,7 +131,7 @@ class Family(ABC):
     def encode(self, images: Float[Tensor, "b C H W"], rng: Rng | None = None) -> Float[Tensor, "b c h w"]:
         """Latents of images in [-1, 1], scaled as the denoiser wants them: a sample with `rng`, the mode without."""
         self.check_size(images.shape[-2], images.shape[-1])
-        with self.present(self.vae):
+        with self.present(self.vae), self.backend.exact():
             encoded = self.vae.encode(images.to(self.vae.device, self.vae.dtype))
         if isinstance(self.vae, AutoencoderTiny):
             latents = encoded.latents.float()
@@ -142,7 +144,7 @@ class Family(ABC):
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b C H W"]:
         """Images in [-1, 1] of scaled latents."""
         latents = latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
-        with self.present(self.vae):
+        with self.present(self.vae), self.backend.exact():
             images = self.vae.decode(latents.to(self.vae.device, self.vae.dtype)).sample
         return images.float().clamp(-1, 1)
 
@@ -154,7 +156,7 @@ class Family(ABC):
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Condition
     ) -> Float[Tensor, "b k h w"]:
         """The network's native prediction in float32."""
-        with self.backend.autocast():
+        with self.backend.autocast(), self.backend.kernel():
             return self._predict(x_t, t * NUM_TIMESTEPS, cond).float()
 
     @abstractmethod
@@ -183,7 +185,8 @@ class Family(ABC):
 
     def pipeline(self) -> DiffusionPipeline:
         """A diffusers pipeline that shares the modules."""
-        return self.pipeline_class(**{**self._components, **self.modules(), **self.tokenizers})
+        options = {key: self.pipeline_config[key] for key in _PIPELINE_OPTIONS if key in self.pipeline_config}
+        return self.pipeline_class(**{**self._components, **self.modules(), **self.tokenizers, **options})
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, height and width of the latent of an image."""
