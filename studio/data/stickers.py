@@ -108,10 +108,20 @@ class Plan:
     noise: Float[Tensor, "b 1 h w"]
 
 
-def plan_scenes(settings: Stickers, count: int, rng: torch.Generator, *, held_out: bool = False) -> Plan:
-    """Draws what `count` scenes show. With `held_out` only the pairs that training never sees are drawn."""
+def plan_scenes(
+    settings: Stickers, count: int, rng: torch.Generator, *, held_out: bool = False, painted: bool = True
+) -> Plan:
+    """Draws what `count` scenes show.
+
+    Args:
+        settings: What may occur.
+        count: Number of scenes.
+        rng: Where all numbers come from.
+        held_out: Draw only the pairs that training never sees.
+        painted: Whether the scenes will be painted; if not, the noise of the textures is not drawn.
+    """
     numbers = torch.rand(count, 24, generator=rng)
-    noise = torch.rand(count, 1, SIZE, SIZE, generator=rng)
+    noise = torch.rand(count if painted else 0, 1, SIZE, SIZE, generator=rng)
     concepts = (numbers[:, 0] * settings.num_concepts).long()
     chosen = torch.tensor([STYLES.index(style) for style in settings.styles])
     styles = chosen[(numbers[:, 1] * len(chosen)).long()]

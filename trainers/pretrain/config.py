@@ -51,8 +51,10 @@ class TextToImage:
     """Folder of the autoencoder, which stays as it is."""
     scenes: Stickers = Stickers()
     """What the pictures show."""
-    num_scenes: Positive = 40960
+    num_scenes: Positive = 16384
     """How many different scenes are drawn; each is encoded once."""
+    cache: str = "runs/cache"
+    """Folder that keeps the encoded scenes for the next time."""
     widths: tuple[int, int] = (96, 160)
     """Channels at 8 and at 4 latents."""
     caption_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1

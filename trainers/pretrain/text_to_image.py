@@ -20,9 +20,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng, mix
+from studio.data.cache import Cache, digest
 from studio.data.sticker_config import Stickers
-from studio.data.stickers import compose, plan_scenes, write_captions
+from studio.data.stickers import Plan, compose, plan_scenes, write_captions
 from studio.diffusion.process import NUM_TIMESTEPS, Discrete
+from studio.models.base import weights_fingerprint
 from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Source
 from trainers.pretrain import config
 from trainers.pretrain.tokens import LENGTH, VOCABULARY, build_tokenizer
@@ -78,9 +80,10 @@ def build_text_encoder() -> CLIPTextModel:
 class LatentSource:
     """A fixed pool of scenes, each encoded once, with several captions; batch `n` is a function of (seed, n)."""
 
-    def __init__(self, latents: Float[Tensor, "n c h w"], tokens: Int[Tensor, "n k l"], empty: Int[Tensor, " l"]) -> None:
-        self.latents, self.tokens, self.empty = latents, tokens, empty
-        self.dropout = 0.0
+    def __init__(
+        self, latents: Float[Tensor, "n c h w"], tokens: Int[Tensor, "n k l"], empty: Int[Tensor, " l"], dropout: float
+    ) -> None:
+        self.latents, self.tokens, self.empty, self.dropout = latents, tokens, empty, dropout
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -102,8 +105,8 @@ class LatentSource:
 @torch.no_grad()
 def encode_pool(
     vae: AutoencoderTiny, tokenizer: CLIPTokenizer, scenes: Stickers, count: int, device: torch.device
-) -> LatentSource:
-    """Draws and encodes `count` scenes."""
+) -> dict[str, Tensor]:
+    """Draws and encodes `count` scenes: their scaled latents, and the tokens of several captions of each."""
     rng = torch.Generator().manual_seed(_POOL_SEED)
     latents, tokens = [], []
     for first in range(0, count, 128):
@@ -112,10 +115,10 @@ def encode_pool(
         latents.append(vae.encode(drawn.images).latents.float().cpu() * vae.config.scaling_factor)
         wordings = [_reworded(plan, scenes, drawn.places, rng) for _ in range(_CAPTIONS_EACH)]
         tokens.append(torch.stack([tokenize(tokenizer, captions) for captions in wordings], 1))
-    return LatentSource(torch.cat(latents), torch.cat(tokens), tokenize(tokenizer, [""])[0])
+    return {"latents": torch.cat(latents), "tokens": torch.cat(tokens)}
 
 
-def _reworded(plan, scenes: Stickers, places: list[str], rng: torch.Generator) -> list[str]:
+def _reworded(plan: Plan, scenes: Stickers, places: list[str], rng: torch.Generator) -> list[str]:
     numbers = plan.numbers.clone()
     numbers[:, 17:19] = torch.rand(len(numbers), 2, generator=rng)
     return write_captions(replace(plan, numbers=numbers), scenes, places)
@@ -150,11 +153,15 @@ class TextToImageRecipe:
         return [Group(name="unet", module=self.unet), Group(name="text_encoder", module=self.text_encoder)]
 
     def source(self) -> Source:
-        """A pool of encoded scenes."""
+        """A pool of encoded scenes, kept on disk for the next time."""
         wanted = self.settings
-        pool = encode_pool(self.vae, self.tokenizer, wanted.scenes, wanted.num_scenes, self.device)
-        pool.dropout = wanted.caption_dropout
-        return pool
+        key = digest(
+            weights_fingerprint(self.vae), self.tokenizer.backend_tokenizer.to_str(), repr(wanted.scenes), str(wanted.num_scenes)
+        )
+        pool = Cache(Path(wanted.cache)).get(
+            key, lambda: encode_pool(self.vae, self.tokenizer, wanted.scenes, wanted.num_scenes, self.device)
+        )
+        return LatentSource(pool["latents"], pool["tokens"], tokenize(self.tokenizer, [""])[0], wanted.caption_dropout)
 
     def loss(self, batch: Batch, rng: Rng) -> Loss:
         """Mean square error of the velocity at uniformly drawn times."""

@@ -29,34 +29,43 @@ woman child baby animal bird food fruit plant vehicle toy object tool clothing i
 def corpus() -> list[str]:
     """Captions of all concepts, the names on their own, and words that people write in prompts."""
     settings = Stickers(num_concepts=len(index()), styles=STYLES, textured=0.5, centered=0.5)
-    plan = plan_scenes(settings, 20_000, torch.Generator().manual_seed(7))
+    plan = plan_scenes(settings, 20_000, torch.Generator().manual_seed(7), painted=False)
     places = ["", "small", "top left", "top right", "bottom left", "bottom right"]
     captions = write_captions(plan, settings, [places[row % len(places)] for row in range(20_000)])
     return captions + 20 * [row["name"] for row in index()] + 50 * _COMMON
 
 
-def merges(texts: list[str], count: int) -> list[tuple[str, str]]:
-    """The first `count` merges of byte-level BPE over lowercase words; ties go to the pair that sorts first.
+def merges(texts: list[str], wanted: int) -> list[tuple[str, str]]:
+    """The first `wanted` merges of byte-level BPE over lowercase words; ties go to the pair that sorts first.
 
     Own code, since the trainer of `tokenizers` breaks ties by chance and the same data must give the same bytes.
     """
     splitter = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(_PATTERN), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(text.lower()))
+    counts: Counter[str] = Counter()
+    for written, count in Counter(word for text in texts for word in text.lower().split()).items():
+        for word, _ in splitter.pre_tokenize_str(written):
+            counts[word] += count
     words = {word: [*word[:-1], f"{word[-1]}</w>"] for word in counts}
+    pairs: Counter[tuple[str, str]] = Counter()
+    for word, pieces in words.items():
+        _count(pairs, pieces, counts[word])
     learned: list[tuple[str, str]] = []
-    while len(learned) < count:
-        pairs: Counter[tuple[str, str]] = Counter()
-        for word, pieces in words.items():
-            for pair in pairwise(pieces):
-                pairs[pair] += counts[word]
-        if not pairs:
-            break
+    while len(learned) < wanted and (pairs := +pairs):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         learned.append(best)
-        words = {word: _join(pieces, best) for word, pieces in words.items()}
+        for word, pieces in words.items():
+            if best in pairwise(pieces):
+                _count(pairs, pieces, -counts[word])
+                words[word] = _join(pieces, best)
+                _count(pairs, words[word], counts[word])
     return learned
+
+
+def _count(pairs: Counter[tuple[str, str]], pieces: list[str], times: int) -> None:
+    for pair in pairwise(pieces):
+        pairs[pair] += times
 
 
 def _join(pieces: list[str], pair: tuple[str, str]) -> list[str]:

@@ -1,0 +1,144 @@
+"""Makes an embedded model from start to finish: trains it, judges it and writes its card.
+
+    from trainers.pretrain.run import pretrain
+    for event in pretrain("tiny-vit"): ...
+
+`python -m trainers.pretrain.run NAME` does the same from a terminal.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from studio import runs, serial
+from studio.config import Hardware, Loop, Optim, Preview, Run
+from studio.errors import unknown
+from studio.runs import RunFolder, write_text
+from studio.train import Event, resume, train
+from trainers.pretrain import config
+from trainers.pretrain.cards import write_card
+
+log = logging.getLogger(__name__)
+MUON = "trainers.pretrain.muon.Muon"
+
+
+def _muon(lr: float, *, ema: float, adam_ratio: float = 0.05, decay: float = 0.0) -> Optim:
+    options = {"newton_steps": 4, "adam_ratio": adam_ratio}
+    return Optim(
+        name=MUON, lr=lr, weight_decay=decay, schedule="linear", warmup=50, ema=ema, betas=(0.9, 0.99), options=options
+    )
+
+
+RUNS = {
+    "tiny-autoencoder": Run(
+        method=config.Pretrain(model=config.Autoencoder()),
+        loop=Loop(steps=4000, batch_size=16, log_every=50, checkpoint_every=250),
+        optim=_muon(0.02, ema=0.998),
+        preview=Preview(every=1000, steps=1),
+    ),
+    "tiny-t2i": Run(
+        method=config.Pretrain(model=config.TextToImage()),
+        loop=Loop(steps=6000, batch_size=32, log_every=25, checkpoint_every=250),
+        optim=_muon(0.02, ema=0.998, adam_ratio=0.1),
+        preview=Preview(every=500, steps=16, guidance=3.5),
+    ),
+    "tiny-vit": Run(
+        method=config.Pretrain(model=config.Vit()),
+        loop=Loop(steps=1000, batch_size=64, log_every=50, checkpoint_every=250),
+        optim=_muon(0.02, ema=0.99, decay=0.01),
+        preview=Preview(every=250, steps=1),
+    ),
+    "tiny-clip": Run(
+        method=config.Pretrain(model=config.Clip()),
+        loop=Loop(steps=1000, batch_size=40, log_every=50, checkpoint_every=250),
+        optim=_muon(0.01, ema=0.99, adam_ratio=0.1),
+        preview=Preview(every=250, steps=1),
+    ),
+}
+"""The settings of each embedded model."""
+
+
+def pretrain(
+    name: str, *, output: str = "runs", steps: int = 0, hardware: Hardware = Hardware(), install: Path | None = None
+) -> Iterator[Event]:
+    """Trains one of the embedded models, or goes on with it where it was stopped.
+
+    Args:
+        name: `tiny-autoencoder`, `tiny-t2i`, `tiny-vit` or `tiny-clip`.
+        output: Folder of the runs; the run is named after the model.
+        steps: Optimizer steps; 0 takes the usual number.
+        hardware: Where to compute.
+        install: Folder that receives the finished model, normally `assets/models`; none leaves it in the run.
+
+    Yields:
+        The events of the run.
+
+    Raises:
+        StudioError: No embedded model has this name.
+    """
+    if name not in RUNS:
+        raise unknown("embedded model", name, RUNS, field="name")
+    run = replace(RUNS[name], name=name, output=output, hardware=hardware)
+    if steps:
+        run = replace(run, loop=replace(run.loop, steps=steps))
+    folder = RunFolder(Path(output) / name)
+    yield from resume(folder.path) if folder.config.exists() else train(run)
+    if install:
+        finish(folder, install)
+
+
+def finish(folder: RunFolder, install: Path) -> Path:
+    """Copies what a run exported to the embedded models, judges it and writes its card; gives the model's folder."""
+    settings = runs.build(json.loads(folder.config.read_text("utf-8")))
+    match settings.method.model:
+        case config.Autoencoder():
+            target = install / "studio-tiny" / "vae"
+            exported = folder.export / "vae"
+        case config.TextToImage():
+            target = install / "studio-tiny"
+            exported = folder.export / "studio-tiny"
+        case config.Vit() | config.Clip():
+            exported = next(path for path in folder.export.iterdir() if path.is_dir())
+            target = install / exported.name
+    shutil.copytree(exported, target, dirs_exist_ok=True)
+    for path in target.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    write_text(target / "run.json", json.dumps(runs.dump(replace(settings, output="runs")), indent=2) + "\n")
+    write_card(folder, settings, target, facts(folder))
+    return target
+
+
+def facts(folder: RunFolder) -> dict[str, str]:
+    """Where and from which code a model was made."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout  # noqa: S607
+    start = next(folder.read_events("start"))
+    return {
+        "commit": commit.strip() or "unknown",
+        "device": start["facts"][0].removeprefix("device: "),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def main() -> None:
+    """Pre-trains from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=sorted(RUNS))
+    parser.add_argument("--output", default="runs", help="Folder of the runs.")
+    parser.add_argument("--steps", type=int, default=0, help="Optimizer steps; 0 takes the usual number.")
+    parser.add_argument("--install", type=Path, help="Folder that receives the model, normally assets/models.")
+    parser.add_argument("--hardware", type=json.loads, default={}, help='Such as {"threads": 1}.')
+    flags = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    hardware = serial.from_dict(Hardware, flags.hardware, where="hardware")
+    for event in pretrain(flags.name, output=flags.output, steps=flags.steps, hardware=hardware, install=flags.install):
+        log.info("%s", event)
+
+
+if __name__ == "__main__":
+    main()
