@@ -87,11 +87,10 @@ def score(folder: Path, subject: Subject, request: DreamBenchEval, jury: Jury) -
     silent = () if request.keep_token else (request.token,)
     evidence = Evidence(references=[reading.read(p).rgb for p in subject.references], silent=silent)
     dino = jury.scorer(Likeness(backbone=judges.likeness), evidence)
-    scorers = {
-        "likeness": dino,
-        "clip_likeness": jury.scorer(Likeness(backbone=judges.text), evidence),
-        "prompt_fit": jury.scorer(PromptFit(backbone=judges.text), evidence),
-    }
+    scorers = {"likeness": dino}
+    if text := jury.text_of(judges):
+        scorers["clip_likeness"] = jury.scorer(Likeness(backbone=text), evidence)
+        scorers["prompt_fit"] = jury.scorer(PromptFit(backbone=text), evidence)
     spread = jury.diversity(judges.diversity)
     found: Scores = {name: [] for name in (*scorers, "diversity")}
     for index in range(len(subject.prompts)):
@@ -107,11 +106,10 @@ def score(folder: Path, subject: Subject, request: DreamBenchEval, jury: Jury) -
 
 def real_pictures(subjects: Sequence[Subject], request: DreamBenchEval, jury: Jury) -> dict[str, float]:
     """DINO and CLIP-I between different real pictures of one subject ("real images" in the paper's table 1)."""
-    found: dict[str, list[float]] = {"likeness": [], "clip_likeness": []}
-    judges = {
-        "likeness": jury.judge(request.judges.likeness),
-        "clip_likeness": jury.judge(request.judges.text),
-    }
+    judges = {"likeness": jury.judge(request.judges.likeness)}
+    if text := jury.text_of(request.judges):
+        judges["clip_likeness"] = jury.judge(text)
+    found: dict[str, list[float]] = {name: [] for name in judges}
     for subject in subjects:
         pictures = [reading.read(p).rgb for p in subject.references]
         for name, judge in judges.items():
@@ -180,7 +178,10 @@ def _files(folder: Path, subject: Subject, request: DreamBenchEval) -> list[Path
 
 
 def _write(request: DreamBenchEval, subjects: Sequence[Subject], result: DreamBench, jury: Jury) -> None:
-    judges = f"{jury.judge(request.judges.likeness).name} and {jury.text_judge(request.judges.text).name}"
+    text = jury.text_of(request.judges)
+    judges = " and ".join(
+        [jury.judge(request.judges.likeness).name, *([jury.judge(text).name] if text else [])]
+    )
     values = {
         "request": serial.to_dict(request),
         "judges": judges,

@@ -39,14 +39,15 @@ class Scoring:
             references=self.references, targets=self.targets, colors=COLORS, silent=[asked.token]
         )
         self._scorer = SubjectScorer(jury, request.judges, evidence)
-        self._fit = jury.scorer(PromptFit(backbone=request.judges.text), evidence)
+        self._text = jury.text_of(request.judges)
+        self._fit = jury.scorer(PromptFit(backbone=self._text), evidence) if self._text else None
         self.values: dict[str, Values] = {}
 
     @property
     def judges(self) -> str:
         """Names of the models that judge."""
-        pictures = self._jury.judge(self._request.judges.likeness).name
-        return f"{pictures} (pictures) and {self._jury.text_judge(self._request.judges.text).name} (texts)"
+        pictures = f"{self._jury.judge(self._request.judges.likeness).name} (pictures)"
+        return f"{pictures} and {self._jury.text_judge(self._text).name} (texts)" if self._text else pictures
 
     def table(self, base: Drawn, tuned: Drawn) -> list[Row]:
         """All scores of both, and their paired changes."""
@@ -68,7 +69,8 @@ class Scoring:
         if images.plain:
             plain = _repeated(self._asked.class_prompts, self._request.num_images)
             values["prior_leak"] = self._scorer.each(images.plain, plain)["likeness"]
-            values["prior_fit"] = list(self._fit(images.plain, plain).tolist())
+            if self._fit:
+                values["prior_fit"] = list(self._fit(images.plain, plain).tolist())
         return values
 
     def _drift(self, before: Sequence[Image], after: Sequence[Image]) -> list[float | None]:
@@ -81,12 +83,9 @@ class Scoring:
 
     def _ceilings(self) -> dict[str, float]:
         """What true pictures score."""
-        found: dict[str, float] = {}
-        for name, backbone in (
-            ("likeness", self._request.judges.likeness),
-            ("clip_likeness", self._request.judges.text),
-        ):
-            found |= self._likeness_of_truth(name, self._jury.judge(backbone))
+        found = self._likeness_of_truth("likeness", self._jury.judge(self._request.judges.likeness))
+        if self._text:
+            found |= self._likeness_of_truth("clip_likeness", self._jury.judge(self._text))
         if self.targets:
             truth = self._scorer.each(list(self.targets.values()), list(self.targets))
             found |= {n: _mean(truth[n]) for n in ("prompt_fit", "background") if n in truth}

@@ -1,5 +1,6 @@
 """From settings to judges and scorers."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -7,8 +8,9 @@ from typing import assert_never
 import torch
 from PIL.Image import Image
 
+from studio import assets
 from studio.metrics import config as settings
-from studio.metrics.backbones import load_clip, load_timm
+from studio.metrics.backbones import EMBEDDED, load_clip, load_timm
 from studio.metrics.features import Judge, TextJudge
 from studio.metrics.scorers import (
     BackgroundScore,
@@ -20,6 +22,8 @@ from studio.metrics.scorers import (
     TargetScore,
 )
 from studio.metrics.sets import FeatureSpread, LpipsSpread, Spread
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,21 @@ class Jury:
         if not isinstance(found, TextJudge):
             raise TypeError(f"{backbone} is not a judge of texts")
         return found
+
+    def text_of(self, judges: settings.Judges) -> settings.OpenClip | None:
+        """The judge of texts that was asked for; None for none, or, with a warning, if the embedded one is absent."""
+        match judges.text:
+            case settings.NoText():
+                return None
+            case settings.OpenClip(model=model) if model in EMBEDDED and not assets.exists(f"models/{model}"):
+                log.warning(
+                    "The embedded judge %s is absent; scores that read the prompt are left out.", model
+                )
+                return None
+            case settings.OpenClip():
+                return judges.text
+            case _:
+                assert_never(judges.text)
 
     def _load(self, backbone: settings.Backbone) -> Judge:
         match backbone:

@@ -25,6 +25,13 @@ class OpenClip:
     """Weights of a named model: an open_clip tag such as openai, or a file; empty takes the first tag."""
 
 
+@config
+class NoText:
+    """No judge of texts: scores that read the prompt are left out."""
+
+
+TextJudge = OpenClip | NoText
+"""What compares pictures with prompts."""
 Backbone = Timm | OpenClip
 """What turns a picture into features."""
 
@@ -96,8 +103,8 @@ class Judges:
 
     likeness: Backbone = Timm()
     """Compares pictures with pictures; the default was trained by others on other data than any embedded model."""
-    text: OpenClip = OpenClip()
-    """Compares pictures with prompts."""
+    text: TextJudge = OpenClip()
+    """Compares pictures with prompts; no-text leaves such scores out."""
     diversity: Diversity = FeatureDiversity()
     """Compares the pictures of one prompt with each other."""
     batch_size: Annotated[int, Field(ge=1)] = 32

@@ -36,11 +36,12 @@ class SubjectScorer:
 
     def __init__(self, jury: Jury, judges: Judges, evidence: Evidence) -> None:
         self._evidence = evidence
-        self._everywhere = {
-            "likeness": jury.scorer(Likeness(backbone=judges.likeness), evidence),
-            "clip_likeness": jury.scorer(Likeness(backbone=judges.text), evidence),
-            "prompt_fit": jury.scorer(PromptFit(backbone=judges.text), evidence),
-        }
+        self._everywhere = {"likeness": jury.scorer(Likeness(backbone=judges.likeness), evidence)}
+        if text := jury.text_of(judges):
+            self._everywhere |= {
+                "clip_likeness": jury.scorer(Likeness(backbone=text), evidence),
+                "prompt_fit": jury.scorer(PromptFit(backbone=text), evidence),
+            }
         self._target = jury.scorer(TargetLikeness(backbone=judges.likeness), evidence)
         self._closeness = jury.scorer(PixelCloseness(), evidence)
         self._background = BackgroundScore(evidence.colors)
@@ -79,9 +80,12 @@ def quality(scores: Mapping[str, float]) -> float:
 
     An overfitted subject gains likeness and loses the prompt, an undertrained one the other way round. The
     geometric mean counts relative changes of both alike, although cosines of pictures and of texts have very
-    different sizes.
+    different sizes. Without a judge of texts, the background stands for the prompt; without that, likeness is all.
     """
-    return math.sqrt(max(0.0, scores["likeness"]) * max(0.0, scores["prompt_fit"]))
+    follows = next(
+        (scores[name] for name in ("prompt_fit", "background") if name in scores), scores["likeness"]
+    )
+    return math.sqrt(max(0.0, scores["likeness"]) * max(0.0, follows))
 
 
 def subject_scores(

@@ -3,7 +3,7 @@ import pytest
 from studio.errors import StudioError
 from studio.metrics import table
 from studio.metrics.build import Evidence, Jury
-from studio.metrics.config import FeatureDiversity, Judges, OpenClip, Timm
+from studio.metrics.config import FeatureDiversity, Judges, NoText, OpenClip, Timm
 from studio.metrics.statistics import estimate
 from studio.metrics.subject import quality, subject_scores
 from studio.metrics.table import Row
@@ -69,6 +69,21 @@ def test_quality_gains_from_likeness_and_from_prompt_fit_alike():
     assert quality({"likeness": 0.4, "prompt_fit": 0.3}) == pytest.approx(
         quality({"likeness": 0.6, "prompt_fit": 0.2})
     )
+
+
+def test_without_a_judge_of_texts_the_background_stands_for_the_prompt(tmp_path):
+    judge = Timm(model=timm_folder(tmp_path / "timm"))
+    judges = Judges(likeness=judge, text=NoText(), diversity=FeatureDiversity(backbone=judge))
+    scores = subject_scores(
+        [plain(RED)],
+        [plain(RED)],
+        PROMPTS[:1],
+        jury=Jury("cpu"),
+        judges=judges,
+        evidence=Evidence(colors={"red": RED}),
+    )
+    assert set(scores) == {"likeness", "background", "quality"}
+    assert scores["quality"] == pytest.approx(1, abs=1e-5)
 
 
 def test_pictures_must_divide_among_the_prompts(ask):
