@@ -1,0 +1,1 @@
+"""DECOR: take unwanted meaning out of a prompt's embedding while sampling; nothing is trained."""

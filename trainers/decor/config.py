@@ -1,0 +1,43 @@
+"""Settings and card of DECOR."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from studio.catalog import Card
+from studio.config import Fraction, Positive, config
+
+
+@config
+class Decor:
+    """Project unwanted words out of the text embedding."""
+
+    undesired: tuple[str, ...] = ()
+    """Words or phrases whose meaning should go, such as "grass"; none changes nothing."""
+    strength: Annotated[float, Field(ge=0, le=1.5)] = 1.0
+    """Degree of the projection (alpha): 0 leaves all, 1 removes all, above 1 reverses (ours; experimental)."""
+    rows: Literal["all", "words", "pad"] = "all"
+    """Which rows of the prompt change; all but the begin token (paper: every row; leaving begin out is ours)."""
+    max_rank: Positive = 8
+    """Directions to remove at the most (ours)."""
+    energy: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the unwanted rows' energy that the directions must hold, at least (ours)."""
+    carriers: tuple[str, ...] = ("a photo of a {}", "a picture of a {}", "{}")
+    """Prompts around an unwanted word: several are more robust than one (ours)."""
+    end_row: bool = False
+    """Also count the end row of the carriers, which sums up the phrase (ours)."""
+    protect: tuple[str, ...] = ()
+    """Words that must stay: their part is taken out of the unwanted directions first (ours, an extension)."""
+    warn_overlap: Fraction = 0.8
+    """Warn when the unwanted directions hold more than this of a word of the prompt (ours)."""
+
+
+METHOD = Card(
+    name="decor",
+    title="DECOR",
+    summary="take unwanted words out of a prompt's embedding while sampling",
+    paper="Jang et al. 2024, arXiv 2412.09169",
+    config=Decor,
+    edit="trainers.decor.edit:DecorEdit",
+    offers=("edit",),
+)

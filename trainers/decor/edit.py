@@ -1,0 +1,155 @@
+"""DECOR: Decomposition and Projection of Text Embeddings for Text-to-Image Customization.
+
+Jang, Kim, Park, Kim, Lee, Jeong 2024, arXiv 2412.09169.
+
+    X~ = U~ S~ V~^T,   P = V~_r V~_r^T,   X' = X - alpha X P
+
+X are the rows of the prompt's embedding, X~ those of the undesired words, encoded by the same encoders in the same
+state (a text-encoder LoRA included). Only the prompt is edited, not the negative one.
+
+Departures: the begin token is never edited; several carrier prompts give X~; protected words (an extension).
+"""
+
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from studio.backend.rng import Rng
+from studio.errors import StudioError
+from studio.models.base import Condition, Family
+from studio.models.text import BOS, EOS, PAD, WORD
+from studio.trainer import AttentionFunction
+from trainers.decor.config import Decor
+from trainers.decor.projection import directions, overlap, project_out, without
+
+log = logging.getLogger(__name__)
+_STOP = frozenset("a an the of on in at with and or to from by for is are my its his her photo picture image".split())
+SHARED = 0.6
+"""Share of the captions that must say a word for it to be suggested."""
+
+
+def suggest_undesired(captions: Sequence[str], prompt: str) -> list[str]:
+    """Words that most training captions share and a new prompt does not have: what is likely to leak."""
+    counts = Counter(word for caption in captions for word in set(_words(caption)))
+    wanted = set(_words(prompt)) | _STOP
+    return sorted(word for word, count in counts.items() if count >= SHARED * len(captions) and word not in wanted)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z][a-z'-]+", text.lower())
+
+
+class DecorEdit:
+    """Projects the undesired words out of the condition of each prompt.
+
+    Attributes:
+        residual: After sampling: what is left of each prompt's rows, ||X'|| / ||X||, by prompt.
+    """
+
+    def __init__(self, settings: Decor, family: Family) -> None:
+        self.settings, self._family = settings, family
+        self.residual: list[float] = []
+
+    def condition(self, cond: Condition) -> Condition:
+        """The condition without the undesired directions."""
+        if not self.settings.undesired or self.settings.strength == 0:
+            return cond
+        mask, tokens = self._edited(cond.extra["kinds"]), cond.tokens.clone()
+        words = cond.extra["kinds"] == WORD
+        for block, found in zip(self.blocks(cond.tokens.shape[-1]), self.fit(), strict=True):
+            v = found.to(tokens.device)
+            self._warn(cond.tokens[..., block][words], v)
+            changed = project_out(cond.tokens[..., block], v, self.settings.strength)
+            tokens[..., block] = torch.where(mask.unsqueeze(-1), changed, cond.tokens[..., block])
+        self.residual = (tokens.float().norm(dim=(1, 2)) / cond.tokens.float().norm(dim=(1, 2))).tolist()
+        log.info("DECOR leaves %s of the embedding", ", ".join(f"{r:.0%}" for r in self.residual))
+        return Condition(tokens, cond.pooled, cond.extra)
+
+    def start(self, latents: Tensor, rng: Rng) -> Tensor:
+        """Leaves the noise as it is."""
+        del rng
+        return latents
+
+    def attention(self, layer: str) -> AttentionFunction | None:
+        """Leaves attention as it is."""
+        del layer
+        return None
+
+    def blocks(self, width: int) -> list[slice]:
+        """Parts of a row that come from different encoders side by side (SDXL); one part for the others."""
+        sizes = [int(e.config.hidden_size) for e in self._family.text_encoders.values() if "CLIP" in type(e).__name__]
+        if len(sizes) < 2 or sum(sizes) != width:
+            return [slice(0, width)]
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        return [slice(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+
+    def fit(self) -> list[Float[Tensor, "d r"]]:
+        """Directions of the undesired words, one matrix a block."""
+        rows = self._rows(self.settings.undesired)
+        kept = self._rows(self.settings.protect) if self.settings.protect else rows[:0]
+        return [
+            directions(
+                without(rows[:, block], kept[:, block]),
+                max_rank=self.settings.max_rank,
+                energy=self.settings.energy,
+            )
+            for block in self.blocks(rows.shape[-1])
+        ]
+
+    def save(self, path: Path) -> None:
+        """Write the directions and the settings, to keep them with an adapter."""
+        tensors = {f"block_{i}": v.contiguous() for i, v in enumerate(self.fit())}
+        save_file(tensors, path, {"undesired": json.dumps(self.settings.undesired), "format": "studio-decor"})
+
+    def _rows(self, words: Sequence[str]) -> Float[Tensor, "k d"]:
+        """Embedding rows of words in their carriers."""
+        found: list[Tensor] = []
+        for carrier in self.settings.carriers:
+            if "{}" not in carrier:
+                raise StudioError(f"Carrier {carrier!r} has no place for the word; write {{}} into it.", field="carriers")
+            before = carrier.split("{}")[0].strip()
+            with torch.no_grad():
+                full = self._family.embed([carrier.format(word) for word in words])
+                start = self._family.embed([before])
+            for row, kinds in zip(full.tokens, full.extra["kinds"], strict=True):
+                found.append(row[self._of_word(kinds, start.extra["kinds"][0])])
+        return torch.cat(found)
+
+    def _of_word(self, kinds: Int[Tensor, " l"], before: Int[Tensor, " l"]) -> Bool[Tensor, " l"]:
+        """Rows of the words that come after a carrier's beginning, in each encoder's part of the row."""
+        mask = torch.zeros_like(kinds, dtype=torch.bool)
+        mask[: len(before)] = (kinds[: len(before)] == WORD) & (before[: len(kinds)] != WORD)
+        return mask | ((kinds == EOS) if self.settings.end_row else torch.zeros_like(mask))
+
+    def _edited(self, kinds: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
+        match self.settings.rows:
+            case "all":
+                return kinds != BOS
+            case "words":
+                return kinds == WORD
+            case "pad":
+                return (kinds == PAD) | (kinds == EOS)
+
+    def _warn(self, words: Float[Tensor, "p d"], v: Float[Tensor, "d r"]) -> None:
+        inside = float(overlap(words, v).max()) if len(words) and v.shape[1] else 0.0
+        if inside > self.settings.warn_overlap:
+            log.warning(
+                "DECOR: the undesired words share %.0f %% of a word of the prompt, which will suffer; lower the "
+                "strength or max_rank, or name the word in protect.",
+                100 * inside,
+            )
+
+
+def read_directions(path: Path) -> list[Float[Tensor, "d r"]]:
+    """What `DecorEdit.save` wrote."""
+    with safe_open(path, "pt") as file:
+        return [file.get_tensor(f"block_{i}") for i in range(len(file.keys()))]
