@@ -28,7 +28,7 @@ BASE = {
     "optim.weight_decay": 0.05,
 }
 TUNE = {
-    "loop.steps": 250,
+    "loop.steps": 200,
     "loop.batch_size": 64,
     "optim.lr": 5e-4,
     "optim.schedule": "cosine",
@@ -53,8 +53,8 @@ class Examination:
 
     eps: tuple[float, ...] = (2.0, 8.0)
     attacks: tuple[str, ...] = ("pgd", "autoattack-mini")
-    severities: tuple[int, ...] = (1, 3, 5)
-    num_images: int = 250
+    severities: tuple[int, ...] = (2, 4)
+    num_images: int = 200
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,7 +153,7 @@ def _zoom(image: Float[np.ndarray, "h w c"], factor: float) -> Float[np.ndarray,
     rows, columns = int(np.ceil(height / factor)), int(np.ceil(width / factor))
     top, left = (height - rows) // 2, (width - columns) // 2
     part = image[top : top + rows, left : left + columns]
-    return ndimage.zoom(part, (factor, factor, 1), order=1)[:height, :width]
+    return np.asarray(ndimage.zoom(part, (factor, factor, 1), order=1))[:height, :width]
 
 
 def _smear(

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
+from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from studio.attacks.build import Attacker
@@ -76,7 +76,7 @@ def _read(
 ) -> Examined:  # fmt: skip
     count = min(num_images or len(pool), len(pool))
     chosen = np.linspace(0, len(pool) - 1, count).round().astype(np.int64)
-    facts = timm.data.resolve_model_data_config(model.network)
+    facts = resolve_model_data_config(model.network)
     photos = LabelledPhotos(data, pool.subset(chosen), facts, trains=False)
     batch = next(photos.ordered(count))
     model.check(batch["images"])

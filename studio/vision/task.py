@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm
 import torch
 from jaxtyping import Float
+from timm.data import resolve_model_data_config
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -82,7 +82,7 @@ def load_task(model: str, data: Labelled, tuning: Tuning, backend: Backend) -> T
     """Load model and data, fit the head to the classes, and let the weights move that the settings name."""
     pools = split(data)
     classifier = load_classifier(model, pools.classes)
-    config = timm.data.resolve_model_data_config(classifier.network)
+    config = resolve_model_data_config(classifier.network)
     train, test = (
         LabelledPhotos(data, p, config, trains=t) for p, t in ((pools.train, True), (pools.test, False))
     )

@@ -1,5 +1,6 @@
 """Attacks keep their promises: the ball, the box, the model left alone, the order of strength, other people's code."""
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -200,3 +201,24 @@ def test_our_pgd_agrees_with_an_independent_loop_written_from_the_paper() -> Non
         abs(right(model, attacker(model)("pgd", images, labels, 4.0), labels) - right(model, x, labels))
         <= 0.005
     )
+
+
+@pytest.mark.timing
+def test_our_pgd_is_as_fast_as_torchattacks() -> None:
+    torchattacks = pytest.importorskip(
+        "torchattacks", reason="cross-check; its pins conflict: uv pip install --no-deps torchattacks"
+    )
+    model, (images, labels) = trained(), pictures(128, 97)
+    ball, walk = Ball("linf", 4 / 255), Walk(10, 1 / 255, cross_entropy)
+    theirs = torchattacks.PGD(model, eps=4 / 255, alpha=1 / 255, steps=10, random_start=True)
+    speed = {"studio": [], "torchattacks": []}
+    for _ in range(5):
+        start = time.perf_counter()
+        gradient.ascend(model, images, labels, ball, start=images, walk=walk)
+        middle = time.perf_counter()
+        theirs(images, labels)
+        speed["studio"].append(128 / (middle - start))
+        speed["torchattacks"].append(128 / (time.perf_counter() - middle))
+    best = {name: max(values) for name, values in speed.items()}
+    print(", ".join(f"{name} {value:.0f} pictures/s" for name, value in best.items()))
+    assert best["studio"] >= 0.95 * best["torchattacks"]

@@ -15,8 +15,8 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-import timm
 import torch
+from timm.data import resolve_model_data_config
 
 from studio.backend.core import Backend
 from studio.batch import Shard
@@ -53,7 +53,7 @@ class Search:
         self.pool = split(config.data).train
         model = self._model()
         self.num_blocks = len(blocks_of(model))
-        facts = timm.data.resolve_model_data_config(model.network)
+        facts = resolve_model_data_config(model.network)
         places = np.arange(len(self.pool))
         self.seen, self.unseen = (
             LabelledPhotos(config.data, self.pool.subset(places[chosen]), facts, trains=trains)
