@@ -11,17 +11,26 @@ from studio.adapters.config import Lora, Oft
 from studio.attacks.config import Pgd
 from studio.data.config import Labelled
 from studio.data.sticker_config import Stickers
+from studio.rewards.config import Brightness, Redness
+from studio.rl.config import Ppo, Rollouts
 from tests.trainers.pictures import class_folders, trained_folder
 from trainers.adversarial.config import Adversarial
 from trainers.arrest.config import Arrest
+from trainers.ddpo.config import Ddpo
 from trainers.dreambooth.config import DreamBooth, OnlinePrior
 from trainers.oft.config import OftControl
 from trainers.pretrain.config import Pretrain, Vit
+from trainers.texforce.config import TexForce
 from trainers.textual_inversion.config import TextualInversion
 from trainers.vit.config import Vit as Classifier
 from trainers.vit_nullspace.config import VitNullspace
 
 SIZE = 32
+# One picture gives one update of two transitions: two updates a rollout, so that runs also stop inside one.
+REINFORCED: dict[str, Any] = {
+    "prompts": ("a dog", "a cat"), "model": "tiny:sd1", "reward": Redness(), "held_out": Brightness(),
+    "rollouts": Rollouts(images=2, steps=2), "ppo": Ppo(fraction=1.0),
+}  # fmt: skip
 
 
 def photos(folder: Path, number: int = 3) -> str:
@@ -46,12 +55,14 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "arrest": lambda root: Arrest(
         model=trained_folder(root), data=class_folders(root / "data", 16), attack=Pgd(steps=2)
     ),
+    "ddpo": lambda root: Ddpo(**REINFORCED),
     "dreambooth": lambda root: DreamBooth(
         data=photos(root), model="tiny:sd1", class_word="dog", token="sks", prior=OnlinePrior(), text_encoder=True,
         adapter=Lora(rank=2, dropout=0.1),
     ),
     "oft": lambda root: OftControl(data=photos(root), model="tiny:sd1", adapter=Oft()),
     "pretrain": lambda root: Pretrain(model=Vit(width=32, depth=1, scenes=Stickers(num_concepts=4))),
+    "texforce": lambda root: TexForce(**REINFORCED),
     "textual_inversion": lambda root: TextualInversion(data=photos(root), model="tiny:sd1", class_word="a"),
     "vit": lambda root: Classifier(model="tiny:vit", data=classes(root)),
     "vit_nullspace": lambda root: VitNullspace(model="tiny:vit", data=classes(root), search_steps=2),

@@ -1,0 +1,148 @@
+"""Settings of rollouts and of the policy gradient. No torch."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from studio import assets
+from studio.adapters.config import Export
+from studio.config import Count, Positive, config
+from studio.errors import StudioError
+from studio.rewards.config import ClipAlignment, HeldOut, Reward
+
+EMBEDDED_CLIP = "studio-tiny-clip"
+Real = Annotated[float, Field(ge=0)]
+
+
+@config
+class Rollouts:
+    """How pictures are drawn to learn from."""
+
+    images: Positive = 64
+    """Pictures a rollout, over all processes (paper's code: 512 to 1024)."""
+    group: Positive = 1
+    """Pictures that share a prompt in one rollout."""
+    steps: Positive = 20
+    """Sampler steps (paper's code: 50)."""
+    guidance: Real = 5.0
+    """Classifier-free guidance scale, in rollouts and in the loss; 1 skips the unconditional pass (DDPO's code: 5)."""
+    noise: Annotated[float, Field(gt=0)] = 1.0
+    """Noise of the sampler: eta of DDIM (DDPO's code: 1), or a of the flow sampler (Flow-GRPO: 0.7)."""
+    size: Count = 0
+    """Height and width of the pictures; 0 takes the model's own."""
+    chunk: Positive = 8
+    """Pictures drawn at once."""
+
+
+@config
+class RolloutAdvantage:
+    """Rewards standardized over the whole rollout."""
+
+
+@config
+class PromptAdvantage:
+    """Rewards standardized by the recent rewards of the same prompt (DDPO, section 4.4; needs prompts that repeat)."""
+
+    buffer: Positive = 32
+    """Rewards remembered a prompt (DDPO's code: 16 or 32)."""
+    min_count: Positive = 16
+    """Rewards a prompt needs before its own statistics are used instead of the rollout's (DDPO's code: 16)."""
+
+
+@config
+class GroupAdvantage:
+    """Rewards less the mean of their prompt in this rollout (GRPO; needs `rollouts.group` of 2 or more)."""
+
+    std: Literal["rollout", "group"] = "rollout"
+    """Over what the spread is taken (Flow-GRPO's code: rollout)."""
+
+
+Advantage = RolloutAdvantage | PromptAdvantage | GroupAdvantage
+
+
+@config
+class Ppo:
+    """Clipped policy gradient."""
+
+    clip: Annotated[float, Field(gt=0)] = 1e-4
+    """The ratio moves by at most this (DDPO's code: 1e-4, tied to a mean over the latent's elements)."""
+    advantage_max: Annotated[float, Field(gt=0)] = 5.0
+    """Largest advantage (DDPO's code: 5)."""
+    epochs: Positive = 1
+    """Passes over a rollout (DDPO's code: 1)."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of each picture's sampler steps that is learned from, drawn at random (TexForce's code: 0.5)."""
+    kl_weight: Real = 0.0
+    """Weight of the divergence from the base model (DPOK, Flow-GRPO); 0 costs nothing."""
+
+
+@config
+class Reinforced:
+    """What every method of reinforcement learning is told."""
+
+    prompts: tuple[str, ...] = ()
+    """Prompts to learn on."""
+    file: str = ""
+    """Text file of prompts, one a line, instead of `prompts`."""
+    model: str = "studio-tiny"
+    """Base model: studio-tiny, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
+    reward: Reward = ClipAlignment()
+    """What is optimized."""
+    held_out: HeldOut = ClipAlignment()
+    """A reward that is only watched: it falls when the optimized one is cheated."""
+    rollouts: Rollouts = Rollouts()
+    """How pictures are drawn to learn from."""
+    advantage: Advantage = RolloutAdvantage()
+    """What a reward is compared with."""
+    ppo: Ppo = Ppo()
+    """The objective."""
+    export: Export = Export()
+    """What to write at the end."""
+
+
+def read_prompts(settings: Reinforced) -> tuple[str, ...]:
+    """The prompts as given, or the lines of the file."""
+    if not settings.file:
+        return settings.prompts
+    lines = Path(settings.file).expanduser().read_text(encoding="utf-8").splitlines()
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def check(settings: Reinforced) -> None:
+    """Refuse what cannot work, before torch is imported.
+
+    Raises:
+        StudioError: Names the setting.
+    """
+    if settings.file and not Path(settings.file).expanduser().is_file():
+        raise StudioError(
+            f"There is no file {settings.file!r}; --file takes a text file of prompts.", field="file"
+        )
+    if bool(settings.file) == bool(settings.prompts) or not read_prompts(settings):
+        raise StudioError("Give prompts to learn on, either with --prompts or in a --file.", field="prompts")
+    rollouts = settings.rollouts
+    if rollouts.images % rollouts.group:
+        raise StudioError(
+            f"rollouts.images {rollouts.images} is not a multiple of rollouts.group {rollouts.group}; choose "
+            f"{rollouts.images // rollouts.group * rollouts.group + rollouts.group}.",
+            field="rollouts.images",
+        )
+    if isinstance(settings.advantage, GroupAdvantage) and rollouts.group < 2:
+        raise StudioError(
+            "advantage group-advantage compares pictures of one prompt; set --rollouts.group to 2 or more.",
+            field="rollouts.group",
+        )
+    for name, chosen in (("reward", settings.reward), ("held_out", settings.held_out)):
+        _check_judge(name, chosen)
+
+
+def _check_judge(name: str, chosen: object) -> None:
+    """The embedded judge has to be there; other models are looked for when they are loaded."""
+    judge = chosen.backbone.model if isinstance(chosen, ClipAlignment) else ""
+    if judge == EMBEDDED_CLIP and not assets.exists(f"models/{judge}"):
+        raise StudioError(
+            f"The embedded judge {judge} is not in this copy of the studio; name another one with "
+            f"--{name.replace('_', '-')}.backbone.model, or choose another --{name.replace('_', '-')}.",
+            field=f"{name}.backbone.model",
+        )

@@ -1,0 +1,1 @@
+"""DDPO: reinforcement learning of the denoiser."""

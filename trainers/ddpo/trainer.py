@@ -1,0 +1,46 @@
+"""DDPO: Training Diffusion Models with Reinforcement Learning.
+
+Black, Janner, Du, Kostrikov, Levine, ICLR 2024, arXiv 2305.13301.
+
+    grad J = E[ sum_t p_theta(x_{t-1} | x_t, c) / p_old(x_{t-1} | x_t, c) grad log p_theta(x_{t-1} | x_t, c) r(x_0, c) ]
+
+clipped as PPO (section 4.3, importance sampling), with the denoiser as the policy. With a flow model the sampler is
+Flow-GRPO's (Liu et al. 2025, arXiv 2505.05470); its group advantage and its divergence are settings.
+
+Departures: the divergence is that of the true spread of a step (see `gaussian_kl`); prompts and seeds are a function
+of the seed and the rollout.
+"""
+
+from collections.abc import Mapping
+
+from torch import nn
+from typing_extensions import override
+
+from studio.adapters.config import Adapter
+from studio.backend.core import Backend
+from studio.models.base import Family
+from studio.rl.learner import PolicyGradient
+from studio.rl.policy import Policy
+from studio.rl.trainer import ReinforcedTrainer
+from trainers.ddpo.config import Ddpo
+
+
+class DdpoTrainer(ReinforcedTrainer):
+    """The policy gradient of the denoiser."""
+
+    def __init__(self, config: Ddpo) -> None:
+        """Keep the settings."""
+        super().__init__(config)
+        self.config = config
+
+    @override
+    def modules(self, family: Family) -> dict[str, nn.Module]:
+        return {family.denoiser_name: family.denoiser}
+
+    @override
+    def adapter(self) -> Adapter:
+        return self.config.adapter
+
+    @override
+    def learns(self, trained: Mapping[str, nn.Module], backend: Backend) -> PolicyGradient:
+        return PolicyGradient(self.config, Policy(self.family, trained, self.config.rollouts), backend)

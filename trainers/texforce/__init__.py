@@ -1,0 +1,1 @@
+"""TexForce: reinforcement learning of the text encoder."""

@@ -1,0 +1,88 @@
+"""Settings and card of TexForce."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from studio.adapters.config import Lora
+from studio.catalog import Card, Preset
+from studio.config import Fraction, config
+from studio.errors import StudioError
+from studio.rl import config as rl
+
+
+@config
+class TexForce(rl.Reinforced):
+    """Teach the text encoder to ask for pictures that score higher; the denoiser stays as it is."""
+
+    adapter: Lora = Lora()
+    """LoRA on the CLIP text encoders (paper's code: rank 16 on the attention)."""
+    freeze_uncond: bool = False
+    """Let the unconditional prompt keep the base model's embedding (paper's code: it moves along)."""
+    min_similarity: Annotated[Fraction, Field(lt=1)] = 0.7
+    """The run ends once the prompts' embeddings have a lower cosine to the base model's; 0 never."""
+
+
+def check(settings: TexForce) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        StudioError: Names the setting.
+    """
+    rl.check(settings)
+    if settings.adapter.dropout:
+        raise StudioError(
+            f"adapter.dropout {settings.adapter.dropout} would make the policy another one than drew the pictures; "
+            "leave it at 0.",
+            field="adapter.dropout",
+        )
+
+
+METHOD = Card(
+    name="texforce",
+    title="TexForce",
+    summary="reward-driven finetuning of the text encoder",
+    paper="Chen et al., ECCV 2024, arXiv 2311.15657",
+    config=TexForce,
+    trainer="trainers.texforce.trainer:TexForceTrainer",
+    check=check,
+    offers=("text-to-image", "reward"),
+    presets={
+        "tiny": Preset(
+            {
+                "method.rollouts.images": 64,
+                "method.rollouts.steps": 10,
+                "method.rollouts.chunk": 32,
+                "method.ppo.fraction": 1.0,
+                "loop.batch_size": 320,
+                "loop.accumulate": 5,
+                "loop.steps": 60,
+                "loop.log_every": 2,
+                "loop.checkpoint_every": 10,
+                "optim.lr": 3e-3,
+                "optim.weight_decay": 1e-4,
+            },
+            models=("studio-tiny", "tiny:*"),
+            note="the embedded model; two updates a rollout",
+        ),
+        "paper": Preset(
+            {
+                "method.rollouts.images": 512,
+                "method.rollouts.steps": 50,
+                "method.rollouts.guidance": 5.0,
+                "method.ppo.fraction": 0.5,
+                "loop.batch_size": 200,
+                "loop.accumulate": 50,
+                "loop.steps": 2560,
+                "loop.log_every": 8,
+                "loop.checkpoint_every": 64,
+                "optim.lr": 3e-4,
+                "optim.weight_decay": 1e-4,
+                "optim.schedule": "cosine",
+                "optim.warmup": 77,
+            },
+            models=("sd15*", "sd21*", "*stable-diffusion-v1*", "*stable-diffusion-2*"),
+            note="official code, one prompt: 512 pictures a rollout, an update every 8 pictures, 40 rollouts",
+        ),
+    },
+)
