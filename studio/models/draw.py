@@ -5,7 +5,7 @@ Axes: `b` pictures of one chunk, `c h w` latent.
 
 import contextlib
 import inspect
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,13 +35,23 @@ class Progress:
     Attributes:
         done, total: Sampler steps of all chunks.
         first: Number of the first picture in this chunk.
-        preview: Draws the chunk as it looks now (costs a decoding).
+        latents: The chunk as it looks now; after its last step, as it is.
     """
 
     done: int
     total: int
     first: int
-    preview: Callable[[], list[Image.Image]]
+    latents: Float[Tensor, "b c h w"]
+    family: Family
+
+    def clean_images(self) -> Float[Tensor, "b c h w"]:
+        """The chunk as pictures in [-1, 1] (costs a decoding)."""
+        with torch.no_grad():
+            return self.family.decode(self.latents)
+
+    def preview(self) -> list[Image.Image]:
+        """The chunk as 8-bit pictures (costs a decoding)."""
+        return as_pictures(self.clean_images())
 
 
 @dataclass(frozen=True)
@@ -88,13 +98,9 @@ def drawing(
         taken = slice(first, first + chunk)
         part = _chunk(family, request, prompts[taken], seeds[taken], rng=rng, phi=phi)
         for done, total, latents in part:
-            yield Progress(
-                number * total + done,
-                len(chunks) * total,
-                first,
-                lambda shown=latents: decoded(family, shown),
-            )
-        pictures += decoded(family, latents)
+            progress = Progress(number * total + done, len(chunks) * total, first, latents, family)
+            yield progress
+        pictures += progress.preview()
     return pictures
 
 
@@ -222,10 +228,8 @@ def editing(family: Family, edits: Sequence[Edit]) -> Iterator[None]:
         yield
 
 
-def decoded(family: Family, latents: Float[Tensor, "b c h w"]) -> list[Image.Image]:
-    """Latents as 8-bit pictures."""
-    with torch.no_grad():
-        images = family.decode(latents)
+def as_pictures(images: Float[Tensor, "b c h w"]) -> list[Image.Image]:
+    """Images in [-1, 1] as 8-bit pictures."""
     levels = rearrange((images / 2 + 0.5) * 255, "b c h w -> b h w c").round().to(torch.uint8)
     return [Image.fromarray(np.ascontiguousarray(picture)) for picture in levels.cpu().numpy()]
 

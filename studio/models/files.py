@@ -38,13 +38,13 @@ def from_folder(folder: Path, backend: Backend, dtype: torch.dtype, **given: Any
     weights = sorted(folder.glob("*/*.safetensors"))
     for file in weights:
         check_safetensors(file)
-    leave_out = {key: None for key in _NOT_NEEDED if key in listed}
+    leave_out: dict[str, Any] = {key: None for key in _NOT_NEEDED if key in listed}
     if kind == "StableDiffusionPipeline":
-        leave_out |= {"safety_checker": None}
+        leave_out |= {"safety_checker": None, "requires_safety_checker": False}
     with readable(folder):
         return DiffusionPipeline.from_pretrained(
             folder,
-            torch_dtype=dtype,
+            dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
             **leave_out,

@@ -141,6 +141,4 @@ def clip_tokenizer(*, pad_token: str) -> CLIPTokenizer:
     pieces = [*alphabet, *(f"{byte}</w>" for byte in alphabet), *("".join(pair) for pair in merges)]
     pieces += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    return CLIPTokenizer(
-        vocab=vocabulary, merges=[" ".join(pair) for pair in merges], pad_token=pad_token, model_max_length=77
-    )
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=77)

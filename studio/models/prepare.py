@@ -1,7 +1,9 @@
 """Applies the backend's choices to a family: placement, attention kernel, checkpointing, compilation."""
 
+import logging
 from typing import TypeVar
 
+import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
@@ -12,6 +14,15 @@ from studio.models.base import Family
 F = TypeVar("F", bound=Family)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    return "kept in float32: []" not in record.getMessage()
+
+
+logging.getLogger("diffusers.models.modeling_utils").addFilter(
+    _is_news
+)  # it warns of an empty list at every move
+
+
 def prepare(family: F, backend: Backend) -> F:
     """Place all modules, frozen, and switch on what the hardware settings ask for."""
     for key, module in family.modules().items():
@@ -20,16 +31,21 @@ def prepare(family: F, backend: Backend) -> F:
         module.requires_grad_(False).eval()
         if backend.hardware.offload and key != family.denoiser_name:
             module.to("cpu")
-    denoiser = family.denoiser
+    if backend.dtype == torch.float16 and family.vae.config.force_upcast:
+        family.vae.float()  # SDXL's autoencoder overflows in fp16
     if backend.attention == "xformers":
-        _xformers(denoiser)
+        _xformers(family.denoiser)
     if backend.hardware.gradient_checkpointing:
-        denoiser.enable_gradient_checkpointing(checkpointed)
-        for encoder in family.text_encoders.values():
-            encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        _checkpoint(family)
     if backend.hardware.compile:
-        denoiser.compile_repeated_blocks()
+        family.denoiser.compile_repeated_blocks()
     return family
+
+
+def _checkpoint(family: Family) -> None:
+    family.denoiser.enable_gradient_checkpointing(checkpointed)
+    for encoder in family.text_encoders.values():
+        encoder.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def _xformers(denoiser: nn.Module) -> None:

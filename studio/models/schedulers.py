@@ -69,20 +69,28 @@ def make_scheduler(
     if name not in table:
         raise unknown("scheduler", name, table, field="scheduler")
     kind, changes = table[name]
-    changes = dict(changes)
-    if name in ("flow-dpm++", "flow-unipc"):
-        changes["flow_shift"] = _static_shift(base, tokens)
-    if "clip_sample" not in base and "clip_sample" in inspect.signature(kind.__init__).parameters:
-        changes["clip_sample"] = (
-            False  # latents are not bounded by 1, as diffusers' default takes pixels to be
-        )
-    scheduler = kind.from_config({k: v for k, v in base.items() if not k.startswith("_")}, **changes)
+    scheduler = kind.from_config(_settings(kind, base, tokens) | changes)
     if kind is FlowMatchEulerDiscreteScheduler and base.get("use_dynamic_shifting"):
-        sigmas = np.linspace(1.0, 1 / steps, steps)
-        scheduler.set_timesteps(sigmas=sigmas, mu=_mu(base, tokens))
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=_mu(base, tokens))
     else:
         scheduler.set_timesteps(steps)
     return scheduler
+
+
+def _settings(kind: type[SchedulerMixin], base: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    """What a scheduler takes of a model's settings, in its own words."""
+    known = inspect.signature(kind.__init__).parameters
+    taken = {key: value for key, value in base.items() if key in known}
+    if "clip_sample" in known:
+        taken.setdefault(
+            "clip_sample", False
+        )  # latents are not bounded by 1, as diffusers' default takes pixels to be
+    if kind is not FlowMatchEulerDiscreteScheduler and base.get("use_dynamic_shifting"):
+        taken |= {"use_dynamic_shifting": False} if "use_dynamic_shifting" in known else {}
+    for name in ("shift", "flow_shift"):
+        if name in known and kind is not FlowMatchEulerDiscreteScheduler:
+            taken[name] = _static_shift(base, tokens)
+    return taken
 
 
 def _mu(base: Mapping[str, Any], tokens: int) -> float:

@@ -58,14 +58,14 @@ def from_file(path: Path, backend: Backend, dtype: torch.dtype) -> DiffusionPipe
     kind = infer_diffusers_model_type(shapes)
     with _settings(path, kind, shapes) as folder, readable(path):
         if kind.startswith("flux"):
-            options = {"config": str(folder), "subfolder": "transformer", "torch_dtype": dtype}
+            options = {"config": str(folder), "subfolder": "transformer", "dtype": dtype}
             transformer = FluxTransformer2DModel.from_single_file(str(path), local_files_only=True, **options)
             return from_folder(folder, backend, dtype, transformer=transformer)
         leave_out: dict[str, None] = {"safety_checker": None, "feature_extractor": None}
         if kind.startswith("sd3") and not any(key.startswith(_T5_KEY) for key in shapes):
             leave_out = {"text_encoder_3": None, "tokenizer_3": None}
         return _KINDS[kind].from_single_file(
-            str(path), config=str(folder), torch_dtype=dtype, local_files_only=True, **leave_out
+            str(path), config=str(folder), dtype=dtype, local_files_only=True, **leave_out
         )
 
 

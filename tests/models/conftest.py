@@ -1,0 +1,24 @@
+"""Tiny families, built once."""
+
+import pytest
+
+from studio.backend.core import Backend
+from studio.config import Hardware
+from studio.models.build import load
+
+NAMES = ("sd1", "sd2", "sdxl", "sd3", "flux")
+
+
+@pytest.fixture(scope="session")
+def backend():
+    return Backend(Hardware(device="cpu", precision="fp32"))
+
+
+@pytest.fixture(scope="session")
+def families(backend):
+    return {name: load(f"tiny:{name}", backend) for name in NAMES}
+
+
+@pytest.fixture(params=NAMES)
+def family(request, families):
+    return families[request.param]

@@ -1,0 +1,155 @@
+"""Loading by folder, single file and name, and what is said when that cannot work."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import accelerate
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from studio.backend.core import Backend
+from studio.config import Hardware
+from studio.errors import StudioError
+from studio.models import build
+from studio.models.build import load
+from studio.models.config import Text
+from studio.models.draw import draw
+from studio.models.layouts import clip_tokenizer, write_layout
+from studio.models.tiny import T5_TOKENS
+from studio.trainer import Request
+
+_SPEC = importlib.util.spec_from_file_location(
+    "original_layout", Path(__file__).parent / "original_layout.py"
+)
+original_layout = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(original_layout)
+
+ONE = Request(prompts=["a photo of a dog"], steps=2)
+
+
+def test_a_saved_folder_draws_the_same_picture(family, backend, tmp_path):
+    family.pipeline().save_pretrained(tmp_path, safe_serialization=True)
+    again = load(str(tmp_path), backend, text=Text(t5_tokens=T5_TOKENS))
+    assert again.name == family.name
+    assert again.prediction == family.prediction
+    assert again.fingerprint() == family.fingerprint()
+    assert draw(again, ONE)[0].tobytes() == draw(family, ONE)[0].tobytes()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(families, tmp_path_factory):
+    """A single file, and beside it a folder of settings alone."""
+    path = tmp_path_factory.mktemp("single") / "model.safetensors"
+    pipeline = families["sd1"].pipeline()
+    original_layout.write(pipeline, path)
+    pipeline.save_pretrained(path.with_suffix(""))
+    for weights in path.with_suffix("").glob("*/*.safetensors"):
+        weights.unlink()
+    return path
+
+
+def test_a_single_file_draws_the_same_picture_as_the_model_it_holds(families, backend, checkpoint):
+    again = load(str(checkpoint), backend)
+    assert again.fingerprint() == families["sd1"].fingerprint()
+    assert draw(again, ONE)[0].tobytes() == draw(families["sd1"], ONE)[0].tobytes()
+
+
+def test_the_published_layouts_have_the_published_sizes(tmp_path):
+    """Parameters of U-Net and text encoder as the model cards and papers give them."""
+    wanted = {"v1": 859_520_964, "v2": 865_910_724, "xl_base": 2_567_463_684}
+    for kind, count in wanted.items():
+        folder = write_layout(kind, tmp_path / kind)
+        config = UNet2DConditionModel.load_config(folder / "unet")
+        with accelerate.init_empty_weights():
+            unet = UNet2DConditionModel.from_config(config)
+        assert sum(parameter.numel() for parameter in unet.parameters()) == count
+    with accelerate.init_empty_weights():
+        encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(tmp_path / "v1" / "text_encoder"))
+    assert sum(parameter.numel() for parameter in encoder.parameters()) == 123_060_480
+
+
+def test_a_layout_takes_what_the_checkpoint_says_of_its_prediction(tmp_path):
+    folder = write_layout("xl_base", tmp_path, v_prediction=True, zero_snr=True)
+    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    assert scheduler["prediction_type"] == "v_prediction"
+    assert scheduler["rescale_betas_zero_snr"]
+
+
+def test_clips_tokenizer_gives_clips_numbers(tmp_path):
+    folder = write_layout("v2", tmp_path)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
+    assert tokenizer.pad_token_id == 0
+    assert clip_tokenizer(pad_token="<|endoftext|>").pad_token_id == 49407
+
+
+def test_a_folder_that_is_no_model_is_named(backend, tmp_path):
+    with pytest.raises(StudioError, match=r"has no model_index.json"):
+        load(str(tmp_path), backend)
+
+
+def test_a_folder_of_another_kind_of_pipeline_is_named(backend, tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "PixArtAlphaPipeline"}))
+    with pytest.raises(StudioError, match=r"PixArtAlphaPipeline.*Available: FluxPipeline"):
+        load(str(tmp_path), backend)
+
+
+def test_a_truncated_weight_file_is_named(families, backend, tmp_path):
+    families["sd1"].pipeline().save_pretrained(tmp_path)
+    file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(StudioError, match=r"unet.*is not a whole safetensors file"):
+        load(str(tmp_path), backend)
+
+
+def test_missing_weights_are_named(families, backend, tmp_path):
+    families["sd1"].pipeline().save_pretrained(tmp_path)
+    (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(StudioError, match="cannot be loaded"):
+        load(str(tmp_path), backend)
+
+
+def test_a_single_file_that_is_no_model_is_named(backend, tmp_path):
+    path = tmp_path / "lora.safetensors"
+    save_file({"lora_unet_down.lora_up.weight": torch.zeros(2, 2)}, path)
+    with pytest.raises(StudioError, match=r"no U-Net or transformer.*--artifact"):
+        load(str(path), backend)
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(StudioError, match="is not a whole safetensors file"):
+        load(str(path), backend)
+
+
+def test_an_absent_file_and_a_pickle_are_refused(backend):
+    with pytest.raises(StudioError, match="There is no file"):
+        load("nowhere/model.safetensors", backend)
+    with pytest.raises(StudioError, match="is a pickle"):
+        load("model.ckpt", backend)
+
+
+def test_an_unknown_name_offers_the_nearest(backend):
+    with pytest.raises(StudioError, match="did you mean 'studio-tiny'"):
+        load("studio-tyni", backend)
+    with pytest.raises(StudioError, match="did you mean 'tiny:sdxl'"):
+        load("tiny:sdxxl", backend)
+
+
+def test_a_hub_name_that_is_not_cached_is_refused_offline(backend):
+    with pytest.raises(StudioError, match=r"not in the local cache .* and HF_HUB_OFFLINE is set"):
+        load("somebody/some-model", backend)
+
+
+def test_quantizing_without_a_gpu_is_refused_before_anything_is_read(families, tmp_path):
+    families["sd1"].pipeline().save_pretrained(tmp_path)
+    backend = Backend(Hardware(device="cpu", precision="fp32", quantize="nf4"))
+    with pytest.raises(StudioError, match="nf4 needs an NVIDIA GPU and bitsandbytes"):
+        load(str(tmp_path), backend)
+
+
+def test_the_embedded_model_is_of_the_sd_kind(backend):
+    family = load(build.EMBEDDED, backend)
+    assert family.name == "sd1"
+    assert draw(family, ONE)[0].size == (family.default_size, family.default_size)

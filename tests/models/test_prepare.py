@@ -1,0 +1,42 @@
+"""What the hardware settings switch on."""
+
+import logging
+
+import torch
+
+from studio.backend.core import Backend
+from studio.config import Hardware
+from studio.models.build import load
+from studio.models.draw import draw
+from studio.trainer import Request
+
+ONE = Request(prompts=["a dog"], steps=1)
+
+
+def test_offloaded_parts_still_draw():
+    family = load("tiny:sdxl", Backend(Hardware(device="cpu", precision="fp32", offload=True)))
+    assert draw(family, ONE)[0].size == (64, 64)
+
+
+def test_half_precision_predicts_in_float32_near_the_full_one():
+    full = load("tiny:sd3", Backend(Hardware(device="cpu", precision="fp32")))
+    half = load("tiny:sd3", Backend(Hardware(device="cpu", precision="bf16")))
+    x_t = torch.randn(1, *full.latent_shape(64, 64), generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.5])
+    with torch.no_grad():
+        wanted, found = (family.predict(x_t, t, family.embed(["a dog"])) for family in (full, half))
+    assert half.denoiser.dtype == torch.bfloat16
+    assert found.dtype == torch.float32
+    assert (wanted - found).abs().mean() < 0.05 * wanted.abs().mean()
+
+
+def test_compiling_takes_the_repeated_blocks_only():
+    family = load("tiny:flux", Backend(Hardware(device="cpu", precision="fp32", compile=True)))
+    compiled = {type(m).__name__ for m in family.denoiser.modules() if m._compiled_call_impl is not None}
+    assert compiled == {"FluxTransformerBlock", "FluxSingleTransformerBlock"}
+
+
+def test_loading_does_not_warn_of_nothing(caplog):
+    with caplog.at_level(logging.WARNING):
+        load("tiny:sd1", Backend(Hardware(device="cpu", precision="fp32")))
+    assert "float32: []" not in caplog.text
