@@ -46,7 +46,10 @@ def curves(folder: RunFolder) -> list[Curve]:
         points = [(e["step"], e["scores"][name]) for e in previews if name in e["scores"]]
         best = max(points, key=lambda p: p[1])[0] if name == "quality" else None
         found.append(Curve(f"{_title(name)} while training", points, mark=best))
-    return [curve for curve in found if len(curve.points) > 1]
+    first = {
+        tuple(curve.points): curve for curve in reversed(found)
+    }  # a part that is all of the loss says nothing new
+    return [c for c in found if len(c.points) > 1 and first[tuple(c.points)] is c]
 
 
 def from_run(folder: RunFolder) -> Page:

@@ -82,6 +82,15 @@ def test_losses_and_preview_scores_become_curves_and_the_best_step_is_marked(run
     assert found["Quality while training"].mark == 20
 
 
+def test_a_part_that_is_all_of_the_loss_is_drawn_once(tmp_path):
+    folder = RunFolder(tmp_path)
+    log = EventLog(folder)
+    for step in (1, 2):
+        log.write("step", step=step, loss=1 / step, loss_instance=1 / step)
+    log.close()
+    assert [curve.name for curve in report.curves(folder)] == ["Loss"]
+
+
 def test_a_run_that_has_only_started_still_has_a_report(tmp_path):
     folder = RunFolder(tmp_path)
     folder.config.write_text('{"method": {"kind": "dreambooth"}}')
