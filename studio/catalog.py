@@ -56,7 +56,9 @@ class Card:
 
     def preset_for(self, model: str) -> str:
         """Name of the preset that a model takes by itself; empty if none fits."""
-        return next((n for n, p in self.presets.items() if any(fnmatch.fnmatch(model, q) for q in p.models)), "")
+        return next(
+            (n for n, p in self.presets.items() if any(fnmatch.fnmatch(model, q) for q in p.models)), ""
+        )
 
 
 def names() -> list[str]:

@@ -1,9 +1,9 @@
 """Checkpoints: written whole or not at all, checked by hash, resumed exactly. No pickle.
 
-    checkpoints/step-00000100/weights.safetensors   the tensors of all groups, as `group/tensor`
-                              state.safetensors     tensors of optimizer, average, trainer
-                              state.json            the rest of their state, with references to the tensors
-                              manifest.json         step, settings, sha256 of each file; written last
+checkpoints/step-00000100/weights.safetensors   the tensors of all groups, as `group/tensor`
+                          state.safetensors     tensors of optimizer, average, trainer
+                          state.json            the rest of their state, with references to the tensors
+                          manifest.json         step, settings, sha256 of each file; written last
 """
 
 import hashlib
@@ -43,7 +43,9 @@ def pack(value: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
         return {"__tuple__": items} if isinstance(value, tuple) else items
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"state at {path!r} is a {type(value).__name__}; only tensors, numbers and text are saved")
+    raise TypeError(
+        f"state at {path!r} is a {type(value).__name__}; only tensors, numbers and text are saved"
+    )
 
 
 def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -72,7 +74,9 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def save(root: Path, step: int, groups: Sequence[Group], state: dict[str, Any], config: dict[str, Any]) -> Path:
+def save(
+    root: Path, step: int, groups: Sequence[Group], state: dict[str, Any], config: dict[str, Any]
+) -> Path:
     """Write a checkpoint into a temporary folder, sync it, and rename it into place.
 
     Raises:
@@ -82,7 +86,9 @@ def save(root: Path, step: int, groups: Sequence[Group], state: dict[str, Any], 
     if (final / "manifest.json").exists():
         return final
     temporary = root / f".{final.name}.{os.getpid()}.tmp"
-    weights = {f"{g.name}/{k}": v.detach().cpu().contiguous().clone() for g in groups for k, v in g.tensors().items()}
+    weights = {
+        f"{g.name}/{k}": v.detach().cpu().contiguous().clone() for g in groups for k, v in g.tensors().items()
+    }
     tensors: dict[str, Tensor] = {}
     packed = pack(state, tensors)
     try:
@@ -156,7 +162,9 @@ def manifest(path: Path) -> dict[str, Any]:
 
 def read_state(path: Path) -> dict[str, Any]:
     """The state of a checkpoint, as `save` took it."""
-    return unpack(json.loads((path / "state.json").read_text(encoding="utf-8")), load_file(path / "state.safetensors"))
+    return unpack(
+        json.loads((path / "state.json").read_text(encoding="utf-8")), load_file(path / "state.safetensors")
+    )
 
 
 @torch.no_grad()

@@ -16,7 +16,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("studio.demo:demo", "the main job on sample pictures: train, measure, report"),
     "train": ("studio.training_command:train", "train a method: studio train METHOD --data DIR [...]"),
     "sample": ("studio.commands:sample", "draw pictures with a model and trained artifacts"),
-    "eval": ("studio.evaluation_command:evaluate", "measure an artifact: studio eval subject|dreambench|robustness|nullspace ..."),
+    "eval": (
+        "studio.evaluation_command:evaluate",
+        "measure an artifact: studio eval subject|dreambench|robustness|nullspace ...",
+    ),
     "export": ("studio.commands:export", "write a run's weights in another format"),
     "data": ("studio.commands:data", "look at a folder of training data: studio data check DIR"),
     "plan": ("studio.commands:plan", "what a run would need, from one real step"),

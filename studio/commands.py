@@ -46,7 +46,9 @@ def export(argv: list[str], console: Console) -> None:
     folder, run = runs.open_run(argv[0])
     names = serial.hints(type(run.method))
     if "export" not in names:
-        raise StudioError(f"Run {argv[0]!r} is not of a method with export formats; its files are in {folder.export}.")
+        raise StudioError(
+            f"Run {argv[0]!r} is not of a method with export formats; its files are in {folder.export}."
+        )
     own, rest = flags.take(argv[1:], "push_to_hub")
     settings: Export = flags.parse(
         Export, rest, prog="studio export RUN", values=serial.to_dict(run.method.export)
@@ -89,7 +91,9 @@ def plan(argv: list[str], console: Console) -> None:
     from studio import flags
 
     if not argv or argv[0].startswith("-"):
-        raise StudioError("studio plan needs the name of a method, then the flags of studio train.", field="method")
+        raise StudioError(
+            "studio plan needs the name of a method, then the flags of studio train.", field="method"
+        )
     own, rest = flags.take(argv[1:], "memory_gib")
     run, _ = flags.parse_run(argv[0], rest, prog=f"studio plan {argv[0]}")
     from studio.backend.quiet import quiet
@@ -156,7 +160,9 @@ def _verify(name: str, argv: list[str], console: Console) -> None:
     _, run = folders.open_run(name)
     steps, at = int(own.get("steps", 6)), int(own.get("at", 3))
     if not 0 < at < steps:
-        raise StudioError(f"--at {at} must lie between 1 and --steps {steps} - 1; choose such a step.", field="at")
+        raise StudioError(
+            f"--at {at} must lie between 1 and --steps {steps} - 1; choose such a step.", field="at"
+        )
     from studio.verify import verify_resume
 
     differing = verify_resume(run, steps=steps, at=at)

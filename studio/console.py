@@ -19,19 +19,19 @@ class Console:
     def print(self, text: str) -> None:
         """A line for people."""
         if not self.json:
-            print(text, flush=True)  # noqa: T201  # the console is what prints
+            print(text, flush=True)  # the console is what prints
 
     def error(self, text: str) -> None:
         """A line on stderr; also as JSON where asked."""
         self.close()
         if self.json:
             self.record({"event": "error", "error": text})
-        print(f"studio: {text}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"studio: {text}", file=sys.stderr, flush=True)
 
     def record(self, values: Mapping[str, Any]) -> None:
         """A fact for machines."""
         if self.json:
-            print(json.dumps(dict(values), default=str), flush=True)  # noqa: T201
+            print(json.dumps(dict(values), default=str), flush=True)
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table; as JSON one line a row."""
@@ -78,7 +78,9 @@ class Console:
         if kind == "start":
             for fact in event["facts"]:
                 self.print(fact)
-            self.print(f"run folder: {event['folder']}" + (f" (resumed at step {step})" if event["resumed"] else ""))
+            self.print(
+                f"run folder: {event['folder']}" + (f" (resumed at step {step})" if event["resumed"] else "")
+            )
             self.progress(total, "training", step)
         elif kind == "step":
             text = " ".join(f"{k} {event[k]:.3g}" for k in _SHOWN if k in event)
@@ -87,7 +89,9 @@ class Console:
                 self.print(f"step {step}/{total} {text}")
         elif kind in ("preview", "validation"):
             scores = event.get("scores", {}) | ({"validation loss": event["loss"]} if "loss" in event else {})
-            self.print(f"step {step}: " + (", ".join(f"{k} {v:.4f}" for k, v in scores.items()) or event["folder"]))
+            self.print(
+                f"step {step}: " + (", ".join(f"{k} {v:.4f}" for k, v in scores.items()) or event["folder"])
+            )
         elif kind in ("done", "stopped", "failed"):
             self.close()
             self.print(f"{kind} at step {step}")

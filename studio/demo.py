@@ -21,4 +21,3 @@ def demo(argv: list[str], console: Console) -> None:
     console.print("2/2 drawing it on backgrounds that were in no picture, before and after training")
     exam = ["--data", str(assets.path(f"samples/{SUBJECT}_held_out")), "--artifact", str(Path(output) / name)]
     evaluation_command.evaluate(["subject", *exam], console)
-

@@ -23,7 +23,9 @@ class StudioError(Exception):
     def inside(self, where: str) -> "StudioError":
         """The same error, its field named from one level further out."""
         field = ".".join(part for part in (where, self.field) if part)
-        message = str(self).replace(f"{self.field} was given", f"{field} was given", 1) if self.field else str(self)
+        message = (
+            str(self).replace(f"{self.field} was given", f"{field} was given", 1) if self.field else str(self)
+        )
         return StudioError(message, field=field)
 
 
@@ -55,5 +57,7 @@ def invalid(error: "ValidationError") -> StudioError:
         elif item["type"].startswith("unexpected"):
             clauses.append(f"{path} is not a setting")
         else:
-            clauses.append(f"{path} was given as {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}")
+            clauses.append(
+                f"{path} was given as {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}"
+            )
     return StudioError("; ".join(dict.fromkeys(clauses)) + ".", field=fields[0] if fields else "")

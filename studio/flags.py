@@ -60,7 +60,9 @@ def take(argv: Sequence[str], *names: str) -> tuple[dict[str, str], list[str]]:
 def _check_kind(file: Mapping[str, Any], card: Card) -> None:
     kind = file.get("method", {}).get("kind", card.name)
     if kind != card.name:
-        raise StudioError(f"The settings file is for {kind!r}, the command for {card.name!r}; use one of them for both.")
+        raise StudioError(
+            f"The settings file is for {kind!r}, the command for {card.name!r}; use one of them for both."
+        )
 
 
 def _model(file: Mapping[str, Any], card: Card, argv: Sequence[str]) -> str:
@@ -74,8 +76,13 @@ def _run_class(card: Card) -> type:
     """`Run` with the method's own settings at the top level of the flags."""
     types_ = serial.hints(Run)
     method = Annotated[card.config, tyro.conf.arg(name="", prefix_name=False)]
-    fields = [(f.name, method if f.name == "method" else types_[f.name], _default(f)) for f in dataclasses.fields(Run)]
-    made = dataclasses.make_dataclass("Run", [(n, t, d) if d is not dataclasses.MISSING else (n, t) for n, t, d in fields], kw_only=True)
+    fields = [
+        (f.name, method if f.name == "method" else types_[f.name], _default(f))
+        for f in dataclasses.fields(Run)
+    ]
+    made = dataclasses.make_dataclass(
+        "Run", [(n, t, d) if d is not dataclasses.MISSING else (n, t) for n, t, d in fields], kw_only=True
+    )
     made.__doc__ = f"{card.title}: {card.summary}"
     return made
 
@@ -97,7 +104,11 @@ def _choices(cls: type, argv: list[str]) -> tuple[dict[str, str], list[str]]:
     items = iter(argv)
     for item in items:
         flag, equals, value = item.partition("=")
-        path = flags.get(flag.removeprefix("--").replace("-", "_").replace(".", "_")) if flag.startswith("--") else None
+        path = (
+            flags.get(flag.removeprefix("--").replace("-", "_").replace(".", "_"))
+            if flag.startswith("--")
+            else None
+        )
         if path is None:
             rest.append(item)
             continue
@@ -121,7 +132,9 @@ def _outline(cls: type, values: Mapping[str, Any], where: str = "") -> Any:
     types_ = serial.hints(cls)
     for name in values:
         if name not in types_ and name != "kind":
-            raise unknown("setting", f"{where}{name}", [f"{where}{n}" for n in types_], field=f"{where}{name}")
+            raise unknown(
+                "setting", f"{where}{name}", [f"{where}{n}" for n in types_], field=f"{where}{name}"
+            )
     made = object.__new__(cls)
     for field in dataclasses.fields(cls):
         value = values.get(field.name, dataclasses.MISSING)

@@ -77,7 +77,9 @@ class Meter:
         return values | self._backend.memory()
 
 
-def _backward(objective: nn.Module, batch: Batch, run: Run, step: int, backend: Backend, learner: Learner) -> dict[str, Tensor]:
+def _backward(
+    objective: nn.Module, batch: Batch, run: Run, step: int, backend: Backend, learner: Learner
+) -> dict[str, Tensor]:
     parts = split(backend.move(batch), run.loop.accumulate)
     sums: dict[str, Tensor] = {}
     for index, part in enumerate(parts):
@@ -125,7 +127,9 @@ def fit(trainer: Trainer, learner: Learner, backend: Backend, run: Run, *, first
         backend.seed(run.seed, step)
         parts = _backward(objective, batch, run, step, backend, learner)
         parts["grad_norm"] = learner.gradient_norm()
-        require_finite({k: v for k, v in parts.items() if k != "grad_norm" or not learner.scaler.is_enabled()}, step)
+        require_finite(
+            {k: v for k, v in parts.items() if k != "grad_norm" or not learner.scaler.is_enabled()}, step
+        )
         lr = learner.lr()
         learner.step()
         trainer.after_step(step)

@@ -49,12 +49,16 @@ def build_optimizer(settings: Optim, groups: Sequence[Group]) -> torch.optim.Opt
         if not trained:
             raise ValueError(f"group {group.name!r} trains, but none of its parameters requires a gradient")
         decay = settings.weight_decay if group.weight_decay is None else group.weight_decay
-        parameters.append({"params": trained, "lr": (group.lr or settings.lr) * group.lr_scale, "weight_decay": decay})
+        parameters.append(
+            {"params": trained, "lr": (group.lr or settings.lr) * group.lr_scale, "weight_decay": decay}
+        )
     arguments: dict[str, Any] = {"lr": settings.lr, **settings.options}
     if settings.name not in _WITHOUT_BETAS:
         arguments.setdefault("betas", settings.betas)
     if settings.name == "adamw":
-        arguments.setdefault("fused", all(p.device.type in ("cuda", "cpu") for g in parameters for p in g["params"]))
+        arguments.setdefault(
+            "fused", all(p.device.type in ("cuda", "cpu") for g in parameters for p in g["params"])
+        )
     if settings.name == "adafactor":
         arguments |= {"relative_step": False, "scale_parameter": False} | settings.options
     try:
@@ -169,5 +173,9 @@ def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
     """Give loaded moments the memory layout of their weights: fused kernels walk both in memory order."""
     for weight, moments in optimizer.state.items():
         for name, value in moments.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+            if (
+                isinstance(value, Tensor)
+                and value.shape == weight.shape
+                and value.stride() != weight.stride()
+            ):
                 moments[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

@@ -1,11 +1,11 @@
 """The run folder: what a run writes down, and reading it back. No torch.
 
-    runs/NAME/config.json      the resolved settings; re-creates the run
-              events.jsonl     one line an event
-              checkpoints/     step-00000100/ ..., written by studio.checkpoint
-              samples/         step-00000100/0.png ...
-              export/          the trained weights in the ecosystem's formats
-              report.html
+runs/NAME/config.json      the resolved settings; re-creates the run
+          events.jsonl     one line an event
+          checkpoints/     step-00000100/ ..., written by studio.checkpoint
+          samples/         step-00000100/0.png ...
+          export/          the trained weights in the ecosystem's formats
+          report.html
 """
 
 import json
@@ -122,7 +122,9 @@ def build(values: dict[str, Any]) -> Run:
     rest = dict(values)
     method = dict(rest.pop("method", {}))
     if "kind" not in method:
-        raise StudioError("The settings name no method; add `method: {kind: dreambooth, ...}`.", field="method")
+        raise StudioError(
+            "The settings name no method; add `method: {kind: dreambooth, ...}`.", field="method"
+        )
     card = catalog.card(method.pop("kind"))
     rest["method"] = serial.from_dict(card.config, method, where="method")
     return serial.from_dict(Run, rest)
@@ -145,7 +147,8 @@ def create(run: Run) -> RunFolder:
         write_text(folder.config, json.dumps(dump(run), indent=2) + "\n")
     except OSError as error:
         raise StudioError(
-            f"Cannot write to {str(folder.path)!r} ({error.strerror}); choose a writable --output.", field="output"
+            f"Cannot write to {str(folder.path)!r} ({error.strerror}); choose a writable --output.",
+            field="output",
         ) from None
     return folder
 

@@ -120,9 +120,13 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StudioError(f"Settings file {str(path)!r} does not exist; check --config.", field="config") from None
+        raise StudioError(
+            f"Settings file {str(path)!r} does not exist; check --config.", field="config"
+        ) from None
     except yaml.YAMLError as error:
-        raise StudioError(f"Settings file {str(path)!r} is not valid YAML: {error}.", field="config") from None
+        raise StudioError(
+            f"Settings file {str(path)!r} is not valid YAML: {error}.", field="config"
+        ) from None
     if not isinstance(loaded, dict):
         raise StudioError(f"Settings file {str(path)!r} must hold `name: value` lines.", field="config")
     return loaded

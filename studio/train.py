@@ -27,7 +27,14 @@ from studio.trainer import Group, Request, Shard, Trainer
 
 log = logging.getLogger(__name__)
 Event = dict[str, Any]
-_EXTENDS = {"loop.steps", "loop.log_every", "loop.checkpoint_every", "loop.keep_checkpoints", "name", "output"}
+_EXTENDS = {
+    "loop.steps",
+    "loop.log_every",
+    "loop.checkpoint_every",
+    "loop.keep_checkpoints",
+    "name",
+    "output",
+}
 _MACHINE = ("hardware.", "preview.", "trackers")
 
 
@@ -80,7 +87,11 @@ class Session:
         path = None
         if self.backend.rank == 0:
             self.learner.mode(train=True)
-            state = {"learner": self.learner.state(), "trainer": self.trainer.state(), "best": list(self.best)}
+            state = {
+                "learner": self.learner.state(),
+                "trainer": self.trainer.state(),
+                "best": list(self.best),
+            }
             path = checkpoint.save(
                 self.folder.checkpoints, self.step, self.groups, state, runs.dump(self.run)
             )
@@ -96,7 +107,11 @@ class Session:
             return None
         wanted = self.run.preview
         request = Request(
-            prompts=prompts, num_images=wanted.num_images, seed=self.run.seed, steps=wanted.steps, guidance=wanted.guidance
+            prompts=prompts,
+            num_images=wanted.num_images,
+            seed=self.run.seed,
+            steps=wanted.steps,
+            guidance=wanted.guidance,
         )
         rng = self.backend.rng(self.run.seed, 0, rows=len(prompts) * wanted.num_images)
         with self.learner.best_weights(), torch.no_grad():
@@ -134,7 +149,9 @@ class Session:
     def facts(self) -> list[str]:
         """One line a fact, for the start."""
         trained = sum(p.numel() for p in self.learner.parameters)
-        total = sum(p.numel() for m in {id(g.module): g.module for g in self.groups}.values() for p in m.parameters())
+        total = sum(
+            p.numel() for m in {id(g.module): g.module for g in self.groups}.values() for p in m.parameters()
+        )
         loop = self.run.loop
         return [
             *self.backend.facts(),
@@ -161,8 +178,13 @@ def train(run: Run, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Eve
     yield from _drive(run, folder, trainer, backend, stop, resume=False)
 
 
-def resume(path: str | Path, changes: dict[str, Any] | None = None, *, allow_changes: bool = False,
-           stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+def resume(
+    path: str | Path,
+    changes: dict[str, Any] | None = None,
+    *,
+    allow_changes: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
     """Go on with a run from its newest sound checkpoint, exactly as if it had never stopped.
 
     Args:
@@ -194,14 +216,17 @@ def export_again(folder: RunFolder, run: Run) -> list[str]:
     trainer = catalog.card_of(run.method).load_trainer()(run.method)
     session = Session(run, folder, trainer, Backend(run.hardware))
     if not session.resume():
-        raise StudioError(f"Run {str(folder.path)!r} has no checkpoint to export; train it first.", field="run")
+        raise StudioError(
+            f"Run {str(folder.path)!r} has no checkpoint to export; train it first.", field="run"
+        )
     return session.export()
 
 
 def _refuse_changes(old: dict[str, Any], new: dict[str, Any], allowed: bool) -> None:
     free = set(_EXTENDS) if old["optim"]["schedule"] == "constant" else _EXTENDS - {"loop.steps"}
     changed = [
-        line for line in serial.differences(old, new)
+        line
+        for line in serial.differences(old, new)
         if (name := line.split(":")[0]) not in free and not name.startswith(_MACHINE)
     ]
     if changed and not allowed:
@@ -224,8 +249,9 @@ def _agreed_folder(run: Run, backend: Backend) -> RunFolder:
     return RunFolder(Path(run.output) / name)
 
 
-def _drive(run: Run, folder: RunFolder, trainer: Trainer, backend: Backend, stop: Callable[[], bool], *,
-           resume: bool) -> Iterator[Event]:
+def _drive(
+    run: Run, folder: RunFolder, trainer: Trainer, backend: Backend, stop: Callable[[], bool], *, resume: bool
+) -> Iterator[Event]:
     session = Session(run, folder, trainer, backend)
     found = resume and session.resume()
     record = EventLog(folder, after=session.step if found else None) if backend.rank == 0 else None
@@ -239,7 +265,9 @@ def _drive(run: Run, folder: RunFolder, trainer: Trainer, backend: Backend, stop
             yield written
 
     try:
-        yield from note("start", step=session.step, folder=str(folder.path), resumed=found, facts=session.facts())
+        yield from note(
+            "start", step=session.step, folder=str(folder.path), resumed=found, facts=session.facts()
+        )
         yield from _look(session, note, force=not found)
         for done in fit(trainer, session.learner, backend, run, first=session.step):
             session.step = done.step
@@ -253,7 +281,9 @@ def _drive(run: Run, folder: RunFolder, trainer: Trainer, backend: Backend, stop
             yield from note("checkpoint", step=session.step, path=str(path))
         if finished:
             yield from note("export", step=session.step, files=session.export())
-        yield from note("done" if finished else "stopped", step=session.step, seconds=time.time() - session.started)
+        yield from note(
+            "done" if finished else "stopped", step=session.step, seconds=time.time() - session.started
+        )
     except GeneratorExit:
         session.save()
         if record:
@@ -285,9 +315,17 @@ def _look(session: Session, note: Callable[..., Iterator[Event]], *, force: bool
     """What is done between steps: previews, validation, checkpoints."""
     run, step = session.run, session.step
     best = session.best
-    if run.preview.every and (force or (step and step % run.preview.every == 0)) and (event := session.preview()):
+    if (
+        run.preview.every
+        and (force or (step and step % run.preview.every == 0))
+        and (event := session.preview())
+    ):
         yield from note("preview", **event)
-    if run.loop.validate_every and (force or step % run.loop.validate_every == 0) and (event := session.validate()):
+    if (
+        run.loop.validate_every
+        and (force or step % run.loop.validate_every == 0)
+        and (event := session.validate())
+    ):
         yield from note("validation", **event)
     due = step and run.loop.checkpoint_every and step % run.loop.checkpoint_every == 0
     improved = step and session.best != best

@@ -51,7 +51,10 @@ class Group:
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers of the group by name, live (not copies)."""
-        found: dict[str, Tensor] = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        found: dict[str, Tensor] = {
+            **dict(self.module.named_parameters()),
+            **dict(self.module.named_buffers()),
+        }
         return {key: value for key, value in found.items() if self.names is None or key in self.names}
 
     def parameters(self) -> dict[str, nn.Parameter]:

@@ -90,7 +90,9 @@ def test_frozen_groups_stay_bit_identical(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_step(tmp_path: Path) -> None:
     run = make_run(tmp_path, method=Toy(fail_at=6))
-    with pytest.raises(RunFailed, match=r"Step 6: loss, error, grad_norm is not finite; the weights of step 5"):
+    with pytest.raises(
+        RunFailed, match=r"Step 6: loss, error, grad_norm is not finite; the weights of step 5"
+    ):
         run_to_end(run)
     folder = RunFolder(tmp_path / "toy")
     assert folder.status() == "failed"
@@ -104,17 +106,29 @@ def test_rotation_keeps_the_newest_and_never_touches_other_files(tmp_path: Path)
     (root / "step-00000001").mkdir()
     (root / "notes.txt").write_text("mine")
     run_to_end(run)
-    assert sorted(p.name for p in root.iterdir()) == ["notes.txt", "step-00000001", "step-00000010", "step-00000012"]
+    assert sorted(p.name for p in root.iterdir()) == [
+        "notes.txt",
+        "step-00000001",
+        "step-00000010",
+        "step-00000012",
+    ]
 
 
 def test_the_best_checkpoint_is_kept(tmp_path: Path) -> None:
-    run = make_run(tmp_path, preview=Preview(every=1), loop=Loop(steps=8, batch_size=8, keep_checkpoints=1), optim=Optim(lr=0.5))
+    run = make_run(
+        tmp_path,
+        preview=Preview(every=1),
+        loop=Loop(steps=8, batch_size=8, keep_checkpoints=1),
+        optim=Optim(lr=0.5),
+    )
     folder = run_to_end(run)
     scores = {e["step"]: e["scores"]["quality"] for e in folder.read_events("preview") if e["step"]}
     assert (folder.checkpoints / f"step-{max(scores, key=scores.__getitem__):08d}").exists()
 
 
-def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = run_to_end(make_run(tmp_path))
     newest = folder.checkpoints / "step-00000012"
     data = bytearray((newest / "weights.safetensors").read_bytes())
@@ -124,7 +138,9 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(tmp_path: Path, ca
     assert "step-00000012 is damaged" in caplog.text
 
 
-def test_a_full_disk_fails_the_save_and_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_fails_the_save_and_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -144,7 +160,9 @@ def test_killed_in_a_step_resumes_to_the_uninterrupted_run(tmp_path: Path) -> No
         "run_to_end(runs.build(json.loads(sys.argv[1])))"
     )
     values = runs.dump(make_run(tmp_path, name="killed", method=Toy(die_at=7)))
-    result = subprocess.run([sys.executable, "-c", code, json.dumps(values)], check=False, capture_output=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(values)], check=False, capture_output=True
+    )
     assert result.returncode == -9
     folder = RunFolder(tmp_path / "killed")
     list(resume(folder.path, {"method": {"die_at": 0}}, allow_changes=True))
@@ -162,7 +180,9 @@ def test_killed_in_a_save_leaves_the_older_checkpoint(tmp_path: Path) -> None:
         "run_to_end(runs.build(json.loads(sys.argv[1])))"
     )
     values = runs.dump(make_run(tmp_path, name="killed"))
-    result = subprocess.run([sys.executable, "-c", code, json.dumps(values)], check=False, capture_output=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(values)], check=False, capture_output=True
+    )
     assert result.returncode == -9
     folder = RunFolder(tmp_path / "killed")
     assert (checkpoint.latest(folder.checkpoints) or Path()).name == "step-00000004"

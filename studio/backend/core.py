@@ -13,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from studio.backend.attention import choose_attention, forced_kernel
 from studio.backend.rng import Rng, mix
+from studio.batch import Batch, Shard
 from studio.config import Hardware
 from studio.errors import StudioError
-from studio.batch import Batch, Shard
 
 M = TypeVar("M", bound=nn.Module)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -111,7 +111,9 @@ class Backend:
 
     def move(self, batch: Batch) -> Batch:
         """A batch with its tensors on the device."""
-        return {k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        return {
+            k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()
+        }
 
     def mean(self, value: Tensor) -> Tensor:
         """A value averaged over the processes."""
@@ -148,7 +150,11 @@ class Backend:
 
     def facts(self) -> list[str]:
         """One line a fact, for the start of a run."""
-        name = torch.cuda.get_device_name() if self.device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        name = (
+            torch.cuda.get_device_name()
+            if self.device.type == "cuda"
+            else f"{torch.get_num_threads()} threads"
+        )
         return [
             f"device: {self.device.type} ({name}), {self.world} process{'es' if self.world > 1 else ''}",
             f"precision: {self.precision} (trained weights fp32)",
@@ -163,7 +169,8 @@ def _device(wanted: str) -> torch.device:
     if not present[wanted]:
         there = ", ".join(name for name, ok in present.items() if ok)
         raise StudioError(
-            f"Device {wanted!r} is not present on this machine; choose one of: {there}.", field="hardware.device"
+            f"Device {wanted!r} is not present on this machine; choose one of: {there}.",
+            field="hardware.device",
         )
     return torch.device(wanted)
 
@@ -173,7 +180,8 @@ def _precision(wanted: str, device: torch.device) -> str:
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if wanted == "fp16" and device.type == "cpu":
         raise StudioError(
-            "Precision fp16 needs a GPU; choose --hardware.precision fp32 on a CPU.", field="hardware.precision"
+            "Precision fp16 needs a GPU; choose --hardware.precision fp32 on a CPU.",
+            field="hardware.precision",
         )
     return wanted
 

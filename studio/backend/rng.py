@@ -52,7 +52,9 @@ class Rng:
 
     def _shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if shape[0] != self.stop - self.start:
-            raise ValueError(f"first axis is {shape[0]}, but this rng draws for {self.stop - self.start} rows")
+            raise ValueError(
+                f"first axis is {shape[0]}, but this rng draws for {self.stop - self.start} rows"
+            )
         return (self.total, *shape[1:])
 
     def normal(self, *shape: int) -> Tensor:

@@ -96,7 +96,9 @@ def _pattern(kind: str, numbers: Tensor) -> Tensor:
     period = torch.floor(_column(numbers, 0, 8, 17))
     shift_y, shift_x = _column(numbers, 1, 0, 16), _column(numbers, 2, 0, 16)
     if kind == "checkerboard":
-        return ((torch.floor((y + shift_y) / period) + torch.floor((x + shift_x) / period)) % 2).expand(-1, 1, -1, -1)
+        return ((torch.floor((y + shift_y) / period) + torch.floor((x + shift_x) / period)) % 2).expand(
+            -1, 1, -1, -1
+        )
     if kind == "polka dots":
         pitch = period + 2
         radius = ((y + shift_y) % pitch - pitch / 2).square() + ((x + shift_x) % pitch - pitch / 2).square()
@@ -155,8 +157,12 @@ def _scenery(kind: str, numbers: Tensor, noise: Tensor) -> Tensor:
             return torch.lerp(_rgb((0.76, 0.62, 0.38), noise), _rgb((0.95, 0.85, 0.62), noise), grain)
         case "water":
             bend = 3 * _clouds(noise, 6)
-            waves = torch.sin(y * _column(numbers, 0, 0.6, 0.9) + 6 * torch.sin(x * 0.09 + bend) * 0.35 + bend * 2)
-            return torch.lerp(_rgb((0.10, 0.36, 0.70), noise), _rgb((0.42, 0.72, 0.95), noise), 0.5 + 0.5 * waves)
+            waves = torch.sin(
+                y * _column(numbers, 0, 0.6, 0.9) + 6 * torch.sin(x * 0.09 + bend) * 0.35 + bend * 2
+            )
+            return torch.lerp(
+                _rgb((0.10, 0.36, 0.70), noise), _rgb((0.42, 0.72, 0.95), noise), 0.5 + 0.5 * waves
+            )
         case "wood":
             board = torch.floor((y + _column(numbers, 0, 0, 16)) / _column(numbers, 1, 9, 16))
             tone = (torch.sin(board * 12.9 + _column(numbers, 2, 0, 6)) * 43.7) % 1

@@ -40,7 +40,7 @@ def fetch(package: str, cache: Path) -> Path:
     folder = cache / f"{name.strip('@').replace('/', '-')}-{version}"
     if not (folder / "package").exists():
         cache.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["npm", "pack", package, "--silent"], cwd=cache, check=True)  # noqa: S603, S607 (fixed names)
+        subprocess.run(["npm", "pack", package, "--silent"], cwd=cache, check=True)
         with tarfile.open(f"{folder}.tgz") as archive:
             archive.extractall(folder, filter="data")
     return folder / "package"
@@ -97,7 +97,9 @@ def write_sheet(sprites: list[np.ndarray], path: Path) -> None:
 
 def write_textures(path: Path) -> None:
     """Writes the three CC0 photo textures side by side as one gray PNG."""
-    tiles = [Image.fromarray(photo()[:384, :384]) for photo in (textures.brick, textures.grass, textures.gravel)]
+    tiles = [
+        Image.fromarray(photo()[:384, :384]) for photo in (textures.brick, textures.grass, textures.gravel)
+    ]
     small = [np.asarray(tile.resize((TILE, TILE), Image.Resampling.LANCZOS)) for tile in tiles]
     Image.fromarray(np.concatenate(small, 1)).save(path, optimize=True)
 

@@ -3,9 +3,46 @@
 from dataclasses import dataclass
 
 _WITHOUT_ARTICLE = frozenset(
-    """grapes cherries blueberries peanuts pancakes fries popcorn butter bacon garlic spaghetti sushi broccoli
-lettuce corn milk coffee beer soda glasses sunglasses goggles jeans gloves socks headphones scissors soap yarn fire poo
-bread cheese salad pudding maracas bowling badminton""".split()
+    [
+        "grapes",
+        "cherries",
+        "blueberries",
+        "peanuts",
+        "pancakes",
+        "fries",
+        "popcorn",
+        "butter",
+        "bacon",
+        "garlic",
+        "spaghetti",
+        "sushi",
+        "broccoli",
+        "lettuce",
+        "corn",
+        "milk",
+        "coffee",
+        "beer",
+        "soda",
+        "glasses",
+        "sunglasses",
+        "goggles",
+        "jeans",
+        "gloves",
+        "socks",
+        "headphones",
+        "scissors",
+        "soap",
+        "yarn",
+        "fire",
+        "poo",
+        "bread",
+        "cheese",
+        "salad",
+        "pudding",
+        "maracas",
+        "bowling",
+        "badminton",
+    ]
 )
 _TEMPLATES = (
     (0.50, "a sticker of {object} on {background}"),
@@ -32,7 +69,7 @@ class CaptionParts:
 
 def with_article(noun: str) -> str:
     """The noun as a caption says it: "a fox", "an apple", "grapes"."""
-    if noun.split()[-1] in _WITHOUT_ARTICLE:
+    if noun.rsplit(maxsplit=1)[-1] in _WITHOUT_ARTICLE:
         return noun
     return f"{'an' if noun[0].lower() in 'aeiou' and not noun.startswith('ukulele') else 'a'} {noun}"
 

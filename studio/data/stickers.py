@@ -83,7 +83,9 @@ def is_held_out(concepts: Int[Tensor, " b"], kinds: Int[Tensor, " b"], first: In
 def held_out_pairs(num_concepts: int) -> Int[Tensor, "p three"]:
     """All pairs that training never sees, as (concept, background kind, color)."""
     num_kinds = 2 + len(backgrounds.PLAIN_KINDS)
-    grid = torch.cartesian_prod(torch.arange(num_concepts), torch.arange(num_kinds), torch.arange(len(COLORS)))
+    grid = torch.cartesian_prod(
+        torch.arange(num_concepts), torch.arange(num_kinds), torch.arange(len(COLORS))
+    )
     grid = grid[(grid[:, 1] == 0) | (grid[:, 2] == 0)]
     return grid[is_held_out(*grid.unbind(1))]
 
@@ -178,7 +180,9 @@ def place_objects(plan: Plan, settings: Stickers) -> tuple[Float[Tensor, "b 2 3"
     cos, sin = angle.cos() / scale, angle.sin() / scale
     linear = torch.stack([torch.stack([cos * mirror, sin * mirror], 1), torch.stack([-sin, cos], 1)], 1)
     shift = -torch.einsum("bij,bj->bi", linear, offset)
-    places = ["" if c else "small" if s else CORNERS[k] for c, s, k in zip(centered, small, corner, strict=True)]
+    places = [
+        "" if c else "small" if s else CORNERS[k] for c, s, k in zip(centered, small, corner, strict=True)
+    ]
     return torch.cat([linear, shift[..., None]], 2), places
 
 
@@ -195,7 +199,9 @@ def write_captions(plan: Plan, settings: Stickers, places: list[str]) -> list[st
                 name=rows[concept]["name"],
                 group=rows[concept]["group"],
                 style=STYLES[style],
-                background=backgrounds.phrase(backgrounds.KINDS[kind], color_names[first], color_names[second]),
+                background=backgrounds.phrase(
+                    backgrounds.KINDS[kind], color_names[first], color_names[second]
+                ),
                 place=place,
             ),
             template,

@@ -47,7 +47,11 @@ class Process(Protocol):
         ...
 
     def target(
-        self, x0: Float[Tensor, "b ..."], eps: Float[Tensor, "b ..."], t: Float[Tensor, " b"], kind: Prediction
+        self,
+        x0: Float[Tensor, "b ..."],
+        eps: Float[Tensor, "b ..."],
+        t: Float[Tensor, " b"],
+        kind: Prediction,
     ) -> Float[Tensor, "b ..."]:
         """What a network of this kind should predict."""
         ...
@@ -91,7 +95,11 @@ class _Affine:
         return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * eps
 
     def target(
-        self, x0: Float[Tensor, "b ..."], eps: Float[Tensor, "b ..."], t: Float[Tensor, " b"], kind: Prediction
+        self,
+        x0: Float[Tensor, "b ..."],
+        eps: Float[Tensor, "b ..."],
+        t: Float[Tensor, " b"],
+        kind: Prediction,
     ) -> Float[Tensor, "b ..."]:
         return combine(x0, eps, alpha=self.alpha(t), sigma=self.sigma(t), kind=kind)
 

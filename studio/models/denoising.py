@@ -31,7 +31,9 @@ class Noised:
     def cat(self, other: "Noised") -> "Noised":
         """The rows of this, then the rows of another."""
         return Noised(
-            torch.cat([self.x_t, other.x_t]), torch.cat([self.t, other.t]), torch.cat([self.target, other.target])
+            torch.cat([self.x_t, other.x_t]),
+            torch.cat([self.t, other.t]),
+            torch.cat([self.target, other.target]),
         )
 
 
@@ -63,7 +65,9 @@ def errors(
     small = None if mask is None else latent_mask(mask, (height, width))
     found = per_example(prediction, noised.target, error=settings.error, mask=small)
     if settings.min_snr:
-        found = found * min_snr_weight(family.process.snr(noised.t), gamma=settings.min_snr, kind=family.prediction)
+        found = found * min_snr_weight(
+            family.process.snr(noised.t), gamma=settings.min_snr, kind=family.prediction
+        )
     return found
 
 

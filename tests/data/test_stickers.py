@@ -23,7 +23,9 @@ from studio.data.stickers import (
     write_captions,
 )
 
-EVERYTHING = Stickers(num_concepts=351, styles=STYLES, textured=0.5, gradient=0.2, centered=0.5, rotated=0.5, mirrored=0.5)
+EVERYTHING = Stickers(
+    num_concepts=351, styles=STYLES, textured=0.5, gradient=0.2, centered=0.5, rotated=0.5, mirrored=0.5
+)
 
 
 def _rng(seed: int = 0) -> torch.Generator:
@@ -124,7 +126,9 @@ def test_an_object_keeps_its_place_without_variety():
 def test_about_one_caption_in_seven_says_only_the_group():
     settings = Stickers()
     concepts_ = plan_scenes(settings, 2000, _rng(), painted=False).concepts.tolist()
-    named = [index()[row]["name"] in text for row, text in zip(concepts_, _captions(settings, 2000), strict=True)]
+    named = [
+        index()[row]["name"] in text for row, text in zip(concepts_, _captions(settings, 2000), strict=True)
+    ]
     assert 0.8 < sum(named) / len(named) < 0.9
 
 
@@ -141,4 +145,7 @@ def test_the_license_file_names_every_sheet():
 def test_the_index_is_sorted_json():
     text = (FOLDER / "index.json").read_text("utf-8")
     rows = json.loads(text)
-    assert text == "[\n" + ",\n".join(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows) + "\n]\n"
+    assert (
+        text
+        == "[\n" + ",\n".join(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows) + "\n]\n"
+    )

@@ -39,7 +39,9 @@ class ToyTrainer(Trainer):
         self.seen = 0
 
     def setup(self, backend: Backend) -> list[Group]:
-        self.net = backend.place(nn.Sequential(nn.Linear(4, 8), nn.Dropout(self.config.dropout), nn.Linear(8, 1)), trains=True)
+        self.net = backend.place(
+            nn.Sequential(nn.Linear(4, 8), nn.Dropout(self.config.dropout), nn.Linear(8, 1)), trains=True
+        )
         self.frozen = backend.place(nn.Linear(2, 2))
         return [Group(name="net", module=self.net), Group(name="frozen", module=self.frozen, trains=False)]
 

@@ -39,7 +39,11 @@ def model(root: Path) -> str:
 
 
 def make(model: str, data: Labelled, **settings: object) -> ArrestTrainer:
-    return ready(ArrestTrainer(Arrest(model=model, data=data, **{"attack": Pgd(eps=4, steps=2, step_size=2.5), **settings})))
+    return ready(
+        ArrestTrainer(
+            Arrest(model=model, data=data, **{"attack": Pgd(eps=4, steps=2, step_size=2.5), **settings})
+        )
+    )
 
 
 def train(trainer: ArrestTrainer, steps: int = 30) -> ArrestTrainer:

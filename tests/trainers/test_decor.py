@@ -125,7 +125,9 @@ def test_strength_zero_draws_the_same_picture_bit_for_bit(name: str) -> None:
     model = load(f"tiny:{name}", Backend(Hardware(device="cpu")))
     edit = DecorEdit(Decor(undesired=("grass",), strength=0.0), model)
     drawn = [
-        draw(model, Request(prompts=["a dog on grass"], steps=2, edits=edits), Rng.single(0, 0, 1))[0].tobytes()
+        draw(model, Request(prompts=["a dog on grass"], steps=2, edits=edits), Rng.single(0, 0, 1))[
+            0
+        ].tobytes()
         for edits in ((), (edit,))
     ]
     assert drawn[0] == drawn[1]

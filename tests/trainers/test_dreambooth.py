@@ -56,7 +56,10 @@ def batch_of(trainer: DreamBoothTrainer, size: int) -> Batch:
 def halves(trainer: DreamBoothTrainer, batch: Batch, rng: Rng) -> tuple[torch.Tensor, torch.Tensor]:
     """Squared errors of both halves, written from the paper with the same draws."""
     family, found = trainer.family, []
-    for prefix, captions in (("", batch["captions"]), ("prior_", [trainer.class_prompt] * len(batch["captions"]))):
+    for prefix, captions in (
+        ("", batch["captions"]),
+        ("prior_", [trainer.class_prompt] * len(batch["captions"])),
+    ):
         latents = family.encode(batch[f"{prefix}images"], rng)
         t = family.process.sample_times(rng, len(latents))
         eps = rng.normal(*latents.shape)
@@ -68,7 +71,9 @@ def halves(trainer: DreamBoothTrainer, batch: Batch, rng: Rng) -> tuple[torch.Te
 
 
 @pytest.mark.parametrize("weight", [0.5, 2.0])
-def test_loss_is_the_subject_mean_plus_lambda_times_the_prior_mean(settings: DreamBooth, weight: float) -> None:
+def test_loss_is_the_subject_mean_plus_lambda_times_the_prior_mean(
+    settings: DreamBooth, weight: float
+) -> None:
     trainer = ready(dataclasses.replace(settings, prior_weight=weight))
     batch = batch_of(trainer, 3)
     loss = trainer.loss(batch, Rng.single(0, 1, 3))
@@ -79,10 +84,15 @@ def test_loss_is_the_subject_mean_plus_lambda_times_the_prior_mean(settings: Dre
 
 def test_weight_zero_is_a_run_without_class_pictures(settings: DreamBooth) -> None:
     gradients = []
-    for changed in (dataclasses.replace(settings, prior_weight=0.0), dataclasses.replace(settings, prior=NoPrior())):
+    for changed in (
+        dataclasses.replace(settings, prior_weight=0.0),
+        dataclasses.replace(settings, prior=NoPrior()),
+    ):
         trainer = ready(changed)
         trainer.loss(batch_of(trainer, 2), Rng.single(0, 1, 2)).total.backward()
-        gradients.append({k: p.grad for k, p in trainer.family.denoiser.named_parameters() if p.grad is not None})
+        gradients.append(
+            {k: p.grad for k, p in trainer.family.denoiser.named_parameters() if p.grad is not None}
+        )
     assert gradients[0]
     assert all(torch.equal(gradients[0][key], gradients[1][key]) for key in gradients[1])
 
@@ -126,8 +136,12 @@ def test_an_untrained_adapter_draws_what_the_base_draws(settings: DreamBooth) ->
 def test_one_step_changes_only_the_adapter(settings: DreamBooth, tmp_path: Path, text: bool) -> None:
     trainer = ready(dataclasses.replace(settings, text_encoder=text))
     family = trainer.family
-    before = {f"{m}.{k}": v.clone() for m, net in family.modules().items() for k, v in net.state_dict().items()}
-    optimizer = torch.optim.SGD([p for n in family.modules().values() for p in n.parameters() if p.requires_grad], 1.0)
+    before = {
+        f"{m}.{k}": v.clone() for m, net in family.modules().items() for k, v in net.state_dict().items()
+    }
+    optimizer = torch.optim.SGD(
+        [p for n in family.modules().values() for p in n.parameters() if p.requires_grad], 1.0
+    )
     trainer.loss(batch_of(trainer, 2), Rng.single(0, 1, 2)).total.backward()
     optimizer.step()
     after = {f"{m}.{k}": v for m, net in family.modules().items() for k, v in net.state_dict().items()}
@@ -151,7 +165,9 @@ def test_the_rare_word_round_trips_and_is_the_same_for_a_seed() -> None:
 def test_the_key_of_the_prior_follows_the_base_and_the_prompt() -> None:
     family, other = load("tiny:sd1", Backend(CPU)), load("tiny:sd2", Backend(CPU))
     prior = GeneratedPrior(num_images=2, steps=1)
-    keys = {prior_key(f, p, prior, 0) for f in (family, other) for p in ("a photo of a dog", "a photo of a cat")}
+    keys = {
+        prior_key(f, p, prior, 0) for f in (family, other) for p in ("a photo of a dog", "a photo of a cat")
+    }
     assert len(keys) == 4
 
 
@@ -188,7 +204,9 @@ def test_a_folder_that_is_not_there_is_refused_before_a_run_is_made(tmp_path: Pa
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "sd3", "flux"])
 def test_every_family_trains_and_exports(settings: DreamBooth, tmp_path: Path, family: str) -> None:
-    method = dataclasses.replace(settings, model=f"tiny:{family}", prior=NoPrior(), text_encoder=family != "flux")
+    method = dataclasses.replace(
+        settings, model=f"tiny:{family}", prior=NoPrior(), text_encoder=family != "flux"
+    )
     run = Run(method=method, output=str(tmp_path), name=family, loop=Loop(steps=2, batch_size=2, log_every=1))
     folder = run_to_end(run)
     assert folder.status() == "done"

@@ -62,13 +62,16 @@ def test_pca_with_all_components_loses_nothing():
 
 
 def test_muon_updates_have_singular_values_near_one():
-    values = torch.linalg.svdvals(orthogonalize(torch.randn(48, 96, generator=torch.Generator().manual_seed(0)), 5))
+    values = torch.linalg.svdvals(
+        orthogonalize(torch.randn(48, 96, generator=torch.Generator().manual_seed(0)), 5)
+    )
     assert values.min() > 0.6
     assert values.max() < 1.3
 
 
 @pytest.mark.parametrize(
-    ("shape", "hidden"), [((96, 48, 3, 3), True), ((64, 64), True), ((64,), False), ((2048, 192), False), ((16, 96, 3, 3), False)]
+    ("shape", "hidden"),
+    [((96, 48, 3, 3), True), ((64, 64), True), ((64,), False), ((2048, 192), False), ((16, 96, 3, 3), False)],
 )
 def test_muon_takes_hidden_weights_and_leaves_the_rest_to_adam(shape, hidden):
     assert is_hidden(torch.zeros(shape)) == hidden
@@ -130,7 +133,12 @@ def test_shards_of_scenes_make_the_whole_batch():
 
 
 def test_some_captions_are_left_empty():
-    source = LatentSource(torch.zeros(8, 16, 8, 8), torch.ones(8, 2, 24, dtype=torch.long), torch.zeros(24, dtype=torch.long), 0.5)
+    source = LatentSource(
+        torch.zeros(8, 16, 8, 8),
+        torch.ones(8, 2, 24, dtype=torch.long),
+        torch.zeros(24, dtype=torch.long),
+        0.5,
+    )
     tokens = next(source.stream(0, 0, Shard(200, 0, 200)))["tokens"]
     assert 0.3 < (tokens[:, 0] == 0).float().mean() < 0.7
 
@@ -157,7 +165,9 @@ def test_the_image_tower_starts_with_the_features_of_the_classifier():
     start_image_tower(clip.visual, vit)
     images = _scenes(3).images
     with torch.no_grad():
-        torch.testing.assert_close(clip.visual(images), vit.forward_features(images)[:, 0] @ clip.visual.proj, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            clip.visual(images), vit.forward_features(images)[:, 0] @ clip.visual.proj, atol=1e-4, rtol=1e-4
+        )
 
 
 def test_erasing_nothing_leaves_the_pictures_alone():
@@ -174,7 +184,9 @@ def test_held_out_prompts_name_the_object_and_the_background():
 
 def test_the_background_judge_knows_real_scenes():
     _, pairs = held_out_prompts(Stickers(), 30)
-    images = torch.cat([real_scenes(Stickers(), tuple(pair), 40 + row)[:1] for row, pair in enumerate(pairs.tolist())])
+    images = torch.cat(
+        [real_scenes(Stickers(), tuple(pair), 40 + row)[:1] for row, pair in enumerate(pairs.tolist())]
+    )
     assert names_background(images, Stickers(), pairs).mean() > 0.8
 
 
@@ -188,7 +200,10 @@ def test_a_stopped_run_goes_on_exactly(tmp_path):
     asked = iter([False, True])
     list(train(replace(run, name="parts"), stop=lambda: next(asked)))
     list(resume(tmp_path / "parts"))
-    read = [tmp_path / name / "checkpoints" / "step-00000003" / "weights.safetensors" for name in ("whole", "parts")]
+    read = [
+        tmp_path / name / "checkpoints" / "step-00000003" / "weights.safetensors"
+        for name in ("whole", "parts")
+    ]
     assert read[0].read_bytes() == read[1].read_bytes()
 
 
@@ -231,7 +246,11 @@ def test_the_embedded_models_are_small_safetensors():
 
 
 def test_the_classifier_names_unseen_scenes():
-    network = timm.create_model(f"local-dir:{assets.path('models/studio-tiny-vit')}", pretrained=True).float().eval()
+    network = (
+        timm.create_model(f"local-dir:{assets.path('models/studio-tiny-vit')}", pretrained=True)
+        .float()
+        .eval()
+    )
     scenes = draw_scenes(Vit().scenes, 200, torch.Generator().manual_seed(77))
     with torch.no_grad():
         assert (network(scenes.images).argmax(1) == scenes.concepts).float().mean() > 0.8

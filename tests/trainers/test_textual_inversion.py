@@ -41,7 +41,9 @@ def test_the_word_starts_from_the_class_word(tmp_path: Path) -> None:
 def test_after_steps_with_weight_decay_every_other_tensor_is_bit_identical(tmp_path: Path) -> None:
     trainer = ready(TextualInversion(data=photos(tmp_path / "d", 2), model="tiny:sd1", class_word="a"))
     family = trainer.family
-    before = {f"{m}.{k}": v.clone() for m, net in family.modules().items() for k, v in net.state_dict().items()}
+    before = {
+        f"{m}.{k}": v.clone() for m, net in family.modules().items() for k, v in net.state_dict().items()
+    }
     start = trainer.rows["text_encoder"].vectors.detach().clone()
     trained = [p for rows in trainer.rows.values() for p in rows.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=0.1, weight_decay=0.1)
@@ -68,7 +70,13 @@ def test_a_word_that_exists_is_refused(tmp_path: Path) -> None:
 def test_the_file_read_back_gives_the_same_embedding(tmp_path: Path) -> None:
     data = photos(tmp_path / "data", 2)
     method = TextualInversion(data=data, model="tiny:sd1", class_word="a", vectors=2)
-    run = Run(method=method, output=str(tmp_path), name="word", loop=Loop(steps=2, batch_size=2), optim=Optim(lr=0.1))
+    run = Run(
+        method=method,
+        output=str(tmp_path),
+        name="word",
+        loop=Loop(steps=2, batch_size=2),
+        optim=Optim(lr=0.1),
+    )
     folder = run_to_end(run)
     file = folder.export / "subject.safetensors"
     family = load("tiny:sd1", Backend(CPU))
@@ -78,5 +86,7 @@ def test_the_file_read_back_gives_the_same_embedding(tmp_path: Path) -> None:
 
     with torch.no_grad():
         trained.rows["text_encoder"].vectors.copy_(next(iter(load_file(file).values())))
-        torch.testing.assert_close(family.embed([f"a photo of {word}"]).tokens,
-                                   trained.family.embed([f"a photo of {trained.word}"]).tokens)
+        torch.testing.assert_close(
+            family.embed([f"a photo of {word}"]).tokens,
+            trained.family.embed([f"a photo of {trained.word}"]).tokens,
+        )

@@ -32,7 +32,33 @@ from trainers.decor.config import Decor
 from trainers.decor.projection import directions, overlap, project_out, without
 
 log = logging.getLogger(__name__)
-_STOP = frozenset("a an the of on in at with and or to from by for is are my its his her photo picture image".split())
+_STOP = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "on",
+        "in",
+        "at",
+        "with",
+        "and",
+        "or",
+        "to",
+        "from",
+        "by",
+        "for",
+        "is",
+        "are",
+        "my",
+        "its",
+        "his",
+        "her",
+        "photo",
+        "picture",
+        "image",
+    ]
+)
 SHARED = 0.6
 """Share of the captions that must say a word for it to be suggested."""
 
@@ -41,7 +67,9 @@ def suggest_undesired(captions: Sequence[str], prompt: str) -> list[str]:
     """Words that most training captions share and a new prompt does not have: what is likely to leak."""
     counts = Counter(word for caption in captions for word in set(_words(caption)))
     wanted = set(_words(prompt)) | _STOP
-    return sorted(word for word, count in counts.items() if count >= SHARED * len(captions) and word not in wanted)
+    return sorted(
+        word for word, count in counts.items() if count >= SHARED * len(captions) and word not in wanted
+    )
 
 
 def _words(text: str) -> list[str]:
@@ -86,7 +114,11 @@ class DecorEdit:
 
     def blocks(self, width: int) -> list[slice]:
         """Parts of a row that come from different encoders side by side (SDXL); one part for the others."""
-        sizes = [int(e.config.hidden_size) for e in self._family.text_encoders.values() if "CLIP" in type(e).__name__]
+        sizes = [
+            int(e.config.hidden_size)
+            for e in self._family.text_encoders.values()
+            if "CLIP" in type(e).__name__
+        ]
         if len(sizes) < 2 or sum(sizes) != width:
             return [slice(0, width)]
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
@@ -115,7 +147,9 @@ class DecorEdit:
         found: list[Tensor] = []
         for carrier in self.settings.carriers:
             if "{}" not in carrier:
-                raise StudioError(f"Carrier {carrier!r} has no place for the word; write {{}} into it.", field="carriers")
+                raise StudioError(
+                    f"Carrier {carrier!r} has no place for the word; write {{}} into it.", field="carriers"
+                )
             before = carrier.split("{}")[0].strip()
             with torch.no_grad():
                 full = self._family.embed([carrier.format(word) for word in words])

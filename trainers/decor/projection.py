@@ -42,7 +42,11 @@ def project_out(x: Float[Tensor, "*b d"], v: Float[Tensor, "d r"], strength: flo
 
 def without(v: Float[Tensor, "k d"], protected: Float[Tensor, "p d"]) -> Float[Tensor, "k d"]:
     """Rows with their part in the span of the protected rows taken out."""
-    basis = directions(protected, max_rank=len(protected)) if len(protected) else protected.new_zeros(v.shape[1], 0)
+    basis = (
+        directions(protected, max_rank=len(protected))
+        if len(protected)
+        else protected.new_zeros(v.shape[1], 0)
+    )
     return project_out(v.float(), basis, 1.0)
 
 

@@ -99,7 +99,8 @@ def check(settings: DreamBooth) -> None:
     for field, folder in folders.items():
         if folder and not Path(folder).expanduser().is_dir():
             raise StudioError(
-                f"Folder {folder!r} does not exist; --{field.replace('_', '-')} takes a folder of pictures.", field=field
+                f"Folder {folder!r} does not exist; --{field.replace('_', '-')} takes a folder of pictures.",
+                field=field,
             )
 
 

@@ -13,8 +13,64 @@ from studio.errors import StudioError
 
 MAX_TOKENS_ELSEWHERE = 3
 STOP_WORDS = frozenset(
-    "am an as at be by do go he if in is it me my no of on or so to up us we cm mm km kg lb oz ft "
-    "gun sex nra nfl bmw ibm nba usa uk eu cat dog man boy car sun sea red ice egg bee cow pig fox owl".split()
+    [
+        "am",
+        "an",
+        "as",
+        "at",
+        "be",
+        "by",
+        "do",
+        "go",
+        "he",
+        "if",
+        "in",
+        "is",
+        "it",
+        "me",
+        "my",
+        "no",
+        "of",
+        "on",
+        "or",
+        "so",
+        "to",
+        "up",
+        "us",
+        "we",
+        "cm",
+        "mm",
+        "km",
+        "kg",
+        "lb",
+        "oz",
+        "ft",
+        "gun",
+        "sex",
+        "nra",
+        "nfl",
+        "bmw",
+        "ibm",
+        "nba",
+        "usa",
+        "uk",
+        "eu",
+        "cat",
+        "dog",
+        "man",
+        "boy",
+        "car",
+        "sun",
+        "sea",
+        "red",
+        "ice",
+        "egg",
+        "bee",
+        "cow",
+        "pig",
+        "fox",
+        "owl",
+    ]
 )
 
 
@@ -26,11 +82,15 @@ def pick_identifier(tokenizers: Mapping[str, PreTrainedTokenizerBase], *, seed: 
     Raises:
         StudioError: the vocabulary has no such string; name one with `token`.
     """
-    first = next((t for t in tokenizers.values() if isinstance(t, CLIPTokenizer)), next(iter(tokenizers.values())))
+    first = next(
+        (t for t in tokenizers.values() if isinstance(t, CLIPTokenizer)), next(iter(tokenizers.values()))
+    )
     others = [t for t in tokenizers.values() if t is not first]
     found = [w for w in _candidates(first) if all(len(_ids(t, w)) <= MAX_TOKENS_ELSEWHERE for t in others)]
     if not found:
-        raise StudioError("The tokenizer has no rare word of 2 or 3 letters; name one with --token.", field="token")
+        raise StudioError(
+            "The tokenizer has no rare word of 2 or 3 letters; name one with --token.", field="token"
+        )
     choice = torch.randint(len(found), (), generator=torch.Generator().manual_seed(seed))
     return found[int(choice)]
 

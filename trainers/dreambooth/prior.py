@@ -34,7 +34,9 @@ def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: 
     """
     active = sorted({name for module in family.modules().values() for name in names(module)})
     if active:
-        raise RuntimeError(f"class pictures must come from the untouched model, but adapters are on it: {active}")
+        raise RuntimeError(
+            f"class pictures must come from the untouched model, but adapters are on it: {active}"
+        )
     folder = Path(settings.folder).expanduser() / prior_key(family, prompt, settings, seed)
     if folder.is_dir():
         log.info("class pictures: %d kept in %s", settings.num_images, folder)
@@ -45,7 +47,9 @@ def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: 
                       guidance=settings.guidance, scheduler=settings.scheduler)  # fmt: skip
     try:
         temporary.mkdir(parents=True)
-        for index, image in enumerate(draw(family, request, Rng.single(seed, 0, settings.num_images), chunk=16)):
+        for index, image in enumerate(
+            draw(family, request, Rng.single(seed, 0, settings.num_images), chunk=16)
+        ):
             image.save(temporary / f"{index:05d}.png")
         if not folder.exists():
             temporary.rename(folder)

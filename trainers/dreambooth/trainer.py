@@ -137,7 +137,9 @@ class DreamBoothTrainer(Trainer):
         first, second = prediction[: len(noised)], prediction[len(noised) :]
         subject = errors(self.family, first, noised, settings, masks).mean()
         prior = errors(self.family, second, class_half, settings).mean()
-        return Loss(subject + self.config.prior_weight * prior, {"loss_instance": subject, "loss_prior": prior})
+        return Loss(
+            subject + self.config.prior_weight * prior, {"loss_instance": subject, "loss_prior": prior}
+        )
 
     def _has_prior(self, batch: Batch) -> bool:
         online = isinstance(self.config.prior, OnlinePrior) and self.config.prior_weight > 0
@@ -145,7 +147,9 @@ class DreamBoothTrainer(Trainer):
 
     def _class_half(self, batch: Batch, noised: Noised, rng: Rng) -> Noised:
         if "prior_captions" in batch:
-            return add_noise(self.family, latents_of(self.family, batch, rng, "prior_"), rng, self.config.denoising)
+            return add_noise(
+                self.family, latents_of(self.family, batch, rng, "prior_"), rng, self.config.denoising
+            )
         with torch.no_grad(), detached(self.trained):
             cond = self.family.embed([self.class_prompt] * len(noised))
             target: Tensor = self.family.predict(noised.x_t, noised.t, cond)

@@ -43,7 +43,11 @@ class SceneSource:
             rng = torch.Generator().manual_seed(mix(seed, step, len("scenes")))
             drawn = draw_scenes(self.scenes, shard.total, rng)
             rows = slice(shard.start, shard.stop)
-            yield {"images": drawn.images[rows], "labels": drawn.concepts[rows], "captions": drawn.captions[rows]}
+            yield {
+                "images": drawn.images[rows],
+                "labels": drawn.concepts[rows],
+                "captions": drawn.captions[rows],
+            }
             step += 1
 
 
@@ -95,7 +99,12 @@ class AutoencoderRecipe:
         across, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
         edges = across.abs().mean() + down.abs().mean()
         squared = error.square().mean()
-        total = error.abs().mean() + 2 * squared + self.settings.edge_weight * edges + 1e-3 * latents.square().mean()
+        total = (
+            error.abs().mean()
+            + 2 * squared
+            + self.settings.edge_weight * edges
+            + 1e-3 * latents.square().mean()
+        )
         return Loss(total, {"psnr": -10 * (squared / 4).log10(), "latents": latents.square().mean().sqrt()})
 
     def prompts(self) -> list[str]:

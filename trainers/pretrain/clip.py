@@ -112,7 +112,10 @@ class HardSource:
         concepts = torch.randperm(self.scenes.num_concepts, generator=rng)[:count]
         numbers = plan.numbers.clone()
         numbers[::2, 17] = _WITHOUT_BACKGROUND + (1 - _WITHOUT_BACKGROUND) * numbers[::2, 17]
-        same = {"kinds": repeat(plan.kinds[:1], "1 -> b", b=count), "colors": repeat(plan.colors[:1], "1 k -> b k", b=count)}
+        same = {
+            "kinds": repeat(plan.kinds[:1], "1 -> b", b=count),
+            "colors": repeat(plan.colors[:1], "1 k -> b k", b=count),
+        }
         return compose(replace(plan, concepts=concepts, numbers=numbers, **same), self.scenes)
 
 
@@ -127,7 +130,9 @@ class ClipRecipe:
         self.architecture = model_config()
         network = open_clip.CLIP(**self.architecture)
         if self.settings.image_tower:
-            start_image_tower(network.visual, timm.create_model(f"local-dir:{self.settings.image_tower}", pretrained=True))
+            start_image_tower(
+                network.visual, timm.create_model(f"local-dir:{self.settings.image_tower}", pretrained=True)
+            )
         self.tokenizer = build_tokenizer()
         self.device = backend.device
         self.network = backend.place(network, trains=True)
@@ -164,7 +169,9 @@ class ClipRecipe:
     def _name_logits(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n"]:
         captions = [f"a sticker of {with_article(name)}" for name in names(self.settings.scenes.num_concepts)]
         texts = self._embed(captions)
-        parts = [self.network.encode_image(part.to(self.device), normalize=True) for part in images.split(128)]
+        parts = [
+            self.network.encode_image(part.to(self.device), normalize=True) for part in images.split(128)
+        ]
         return torch.cat(parts) @ texts.mT
 
     def _embed(self, captions: list[str]) -> Tensor:
@@ -179,16 +186,25 @@ class ClipRecipe:
         near = (found.topk(5).indices.cpu() == scenes.concepts[:, None]).any(1).float().mean().item()
         images = self.network.encode_image(scenes.images[:256].to(self.device), normalize=True)
         texts = self._embed(scenes.captions[:256])
-        retrieved = ((images @ texts.mT).argmax(1) == torch.arange(256, device=self.device)).float().mean().item()
+        retrieved = (
+            ((images @ texts.mT).argmax(1) == torch.arange(256, device=self.device)).float().mean().item()
+        )
         return {"quality": right, "zero_shot_top1": right, "zero_shot_top5": near, "retrieval_256": retrieved}
 
     def export(self, folder: Path) -> list[Path]:
         """Writes a folder that `open_clip.create_model("local-dir:...")` loads, half precision."""
         target = folder / "studio-tiny-clip"
         target.mkdir(parents=True, exist_ok=True)
-        tensors = {key: value.detach().half().cpu().contiguous() for key, value in self.network.state_dict().items()}
+        tensors = {
+            key: value.detach().half().cpu().contiguous() for key, value in self.network.state_dict().items()
+        }
         save_file(tensors, target / "open_clip_model.safetensors")
-        preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+        preprocess = {
+            "mean": [0.5] * 3,
+            "std": [0.5] * 3,
+            "interpolation": "bicubic",
+            "resize_mode": "squash",
+        }
         described = {"model_cfg": self.architecture, "preprocess_cfg": preprocess}
         (target / "open_clip_config.json").write_text(json.dumps(described, indent=2) + "\n", "utf-8")
         self.tokenizer.save_pretrained(target)

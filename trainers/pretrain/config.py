@@ -67,7 +67,9 @@ class TextToImage:
 class Vit:
     """A timm VisionTransformer that names the object."""
 
-    scenes: Stickers = Stickers(styles=("3d", "flat", "cartoon", "glossy"), rotated=0.2, mirrored=0.3, textured=0.5)
+    scenes: Stickers = Stickers(
+        styles=("3d", "flat", "cartoon", "glossy"), rotated=0.2, mirrored=0.3, textured=0.5
+    )
     """What the pictures show."""
     width: Positive = 128
     """Channels."""
@@ -81,7 +83,9 @@ class Vit:
 class Clip:
     """Image and text towers in the open_clip format, trained contrastively on hard negatives."""
 
-    scenes: Stickers = Stickers(styles=("3d", "flat", "cartoon", "glossy"), rotated=0.2, mirrored=0.3, textured=0.5)
+    scenes: Stickers = Stickers(
+        styles=("3d", "flat", "cartoon", "glossy"), rotated=0.2, mirrored=0.3, textured=0.5
+    )
     """What the pictures show."""
     image_tower: str = "assets/models/studio-tiny-vit"
     """Folder of the classifier whose weights start the image tower; empty starts from random weights."""

@@ -65,7 +65,15 @@ def start_encoder(autoencoder: AutoencoderTiny, pca: PatchPca) -> None:
     _gather(half, _CHANNELS)
     _gather(quarter, 4 * _CHANNELS)
     weight = rearrange(
-        pca.projection(), "k (c i3 i2 i1 j3 j2 j1) -> k (c i1 j1 i2 j2) i3 j3", c=_CHANNELS, i1=2, i2=2, i3=2, j1=2, j2=2, j3=2
+        pca.projection(),
+        "k (c i3 i2 i1 j3 j2 j1) -> k (c i1 j1 i2 j2) i3 j3",
+        c=_CHANNELS,
+        i1=2,
+        i2=2,
+        i3=2,
+        j1=2,
+        j2=2,
+        j3=2,
     )
     eighth.weight[:NUM_COMPONENTS] = 0
     eighth.weight[:NUM_COMPONENTS, : weight.shape[1], 1:, 1:] = weight

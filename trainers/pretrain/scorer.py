@@ -37,7 +37,12 @@ def pack_scorer(out: Path) -> None:
     if any(first != second for first, second in shapes):
         raise ValueError("the tensors of the package do not line up with timm's")
     network.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
-    data = {"input_size": (3, INPUT_PIXELS, INPUT_PIXELS), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
+    data = {
+        "input_size": (3, INPUT_PIXELS, INPUT_PIXELS),
+        "mean": (0.5,) * 3,
+        "std": (0.5,) * 3,
+        "interpolation": "bicubic",
+    }
     save_for_hf(network.half(), out, data_config=data, safe_serialization=True)
     licence = next(file for file in files(PACKAGE.replace("_", "-")) or [] if file.name == "LICENSE")
     shutil.copyfile(licence.locate(), out / "LICENSE")

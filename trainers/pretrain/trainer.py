@@ -5,9 +5,9 @@ What is learned is one of four recipes, each in its own file.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, assert_never, runtime_checkable
 
-from typing_extensions import assert_never, override
+from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng

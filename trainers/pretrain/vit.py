@@ -108,7 +108,13 @@ class VitRecipe:
             "img_size": 64, "patch_size": 8, "embed_dim": self.settings.width, "depth": self.settings.depth,
             "num_heads": self.settings.width // 32,
         }  # fmt: skip
-        data = {"input_size": (3, 64, 64), "mean": (0.5,) * 3, "std": (0.5,) * 3, "crop_pct": 1.0, "interpolation": "bicubic"}
+        data = {
+            "input_size": (3, 64, 64),
+            "mean": (0.5,) * 3,
+            "std": (0.5,) * 3,
+            "crop_pct": 1.0,
+            "interpolation": "bicubic",
+        }
         save_for_hf(
             copy.half(), target, model_config={"label_names": self.names}, model_args=arguments, data_config=data,
             safe_serialization=True,

@@ -115,7 +115,9 @@ class TextualInversionTrainer(Trainer):
     @property
     def word(self) -> str:
         """The word as it is written in a prompt."""
-        return " ".join([self.config.token, *(f"{self.config.token}_{i}" for i in range(1, self.config.vectors))])
+        return " ".join(
+            [self.config.token, *(f"{self.config.token}_{i}" for i in range(1, self.config.vectors))]
+        )
 
     @override
     def source(self) -> Source:
@@ -130,7 +132,9 @@ class TextualInversionTrainer(Trainer):
         """Eq. 2."""
         noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, self.config.denoising)
         prediction = self.family.predict(noised.x_t, noised.t, self.prompts_of(batch["captions"]))
-        return Loss(errors(self.family, prediction, noised, self.config.denoising, batch.get("loss_mask")).mean())
+        return Loss(
+            errors(self.family, prediction, noised, self.config.denoising, batch.get("loss_mask")).mean()
+        )
 
     @override
     def after_step(self, step: int) -> None:
