@@ -71,7 +71,7 @@ def with_article(noun: str) -> str:
     """The noun as a caption says it: "a fox", "an apple", "grapes"."""
     if noun.rsplit(maxsplit=1)[-1] in _WITHOUT_ARTICLE:
         return noun
-    return f"{'an' if noun[0].lower() in 'aeiou' and not noun.startswith('ukulele') else 'a'} {noun}"
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def write_caption(parts: CaptionParts, template: float, group_word: float, group_share: float) -> str:

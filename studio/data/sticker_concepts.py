@@ -33,7 +33,7 @@ robot;pinata;backpack;sneaker;camera;microscope;castle;circus tent""".replace("\
 HELD_OUT_LABELS = frozenset(
     """raccoon;unicorn;zebra;llama;hippopotamus;hamster;hedgehog;koala;sloth;skunk;rooster;chicken;flamingo;peacock;
 dragon;dragon face;sauropod;blowfish;lobster;scorpion;croissant;taco;cupcake;teapot;tractor;helicopter;locomotive;
-kick scooter;snowman;snowman without snow;teddy bear;robot;piñata;backpack;running shoe;man’s shoe;camera;
+kick scooter;snowman;snowman without snow;teddy bear;robot;piñata;backpack;running shoe;man\u2019s shoe;camera;
 camera with flash;movie camera;video camera;film projector;microscope;castle;Japanese castle;circus tent""".replace(
         "\n", ""
     ).split(";")
@@ -73,7 +73,7 @@ auto rickshaw=rickshaw;canoe;speedboat;ship;flying saucer;skateboard;roller skat
 puzzle piece;nesting dolls;soccer ball;baseball;basketball;volleyball;american football;tennis=tennis ball;
 bowling;ping pong=ping pong paddle;badminton;boxing glove;bullseye=target;jack-o-lantern=pumpkin;pool 8 ball""",
     "clothing": """crown;glasses;sunglasses;goggles;necktie;t-shirt;jeans;scarf;gloves;coat;socks;dress;purse;handbag;
-hiking boot;high-heeled shoe;top hat;graduation cap;billed cap=cap;ring;woman’s hat=sun hat;ice skate""",
+hiking boot;high-heeled shoe;top hat;graduation cap;billed cap=cap;ring;woman\u2019s hat=sun hat;ice skate""",
     "instrument": """guitar;saxophone;trumpet;accordion;violin;banjo;drum;maracas;bell;musical keyboard=piano;megaphone;
 headphone=headphones;radio""",
     "tool": """hammer;axe;pick=pickaxe;dagger;carpentry saw=saw;wrench;screwdriver;gear;magnet;ladder;toolbox;scissors;

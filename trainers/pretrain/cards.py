@@ -45,7 +45,9 @@ def write_card(folder: RunFolder, run: Run, target: Path, facts: Mapping[str, st
     name = kind(type(model))
     time = spent(folder)
     scores = json.loads((folder.export / "scores.json").read_text("utf-8"))
-    rows = "\n".join(f"| {key.replace('_', ' ')} | {value:.3f} |" for key, value in scores.items() if key != "quality")
+    rows = "\n".join(
+        f"| {key.replace('_', ' ')} | {value:.3f} |" for key, value in scores.items() if key != "quality"
+    )
     scenes: config.Stickers = model.scenes
     text = f"""# {_TITLES[name]}
 
@@ -57,6 +59,8 @@ def write_card(folder: RunFolder, run: Run, target: Path, facts: Mapping[str, st
 | hardware | {facts["device"]}, shared with other work |
 | time | {time["minutes"]:.0f} minutes of wall time |
 | made by | `python -m trainers.pretrain.run {_COMMANDS[name]} --install assets/models` at commit {facts["commit"]}, {facts["date"]}; settings in `run.json` |
+
+{facts["note"]}
 
 Scores on scenes that training never drew:
 

@@ -46,12 +46,16 @@ class IndependentJudge:
 
     def __init__(self) -> None:
         folder = assets.path("models/efficientnet-lite0")
-        self.network: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).float().eval()
+        self.network: nn.Module = (
+            timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).float().eval()
+        )
 
     @torch.no_grad()
     def features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit-length features of pictures in [-1, 1]."""
-        large = F.interpolate(images, (INPUT_PIXELS, INPUT_PIXELS), mode="bicubic", align_corners=False).clamp(-1, 1)
+        large = F.interpolate(
+            images, (INPUT_PIXELS, INPUT_PIXELS), mode="bicubic", align_corners=False
+        ).clamp(-1, 1)
         return torch.cat([F.normalize(self.network(part), dim=-1) for part in large.split(64)])
 
 
@@ -70,7 +74,11 @@ def border_look(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
 def held_out_prompts(scenes: Stickers, count: int = NUM_PROMPTS) -> tuple[list[str], Int[Tensor, "p three"]]:
     """Prompts of pairs that no training scene showed, in several wordings, and the pairs."""
     pairs = held_out_pairs(scenes.num_concepts)
-    wordings = ["a sticker of {}", *(f"a {style} sticker of {{}}" for style in scenes.styles), "a picture of {}"]
+    wordings = [
+        "a sticker of {}",
+        *(f"a {style} sticker of {{}}" for style in scenes.styles),
+        "a picture of {}",
+    ]
     prompts, rows = [], []
     for place in range(count):
         concept, kind, color = pairs[place % len(pairs)].tolist()
@@ -85,7 +93,9 @@ def _phrase(kind: int, color: int) -> str:
     return backgrounds.phrase(backgrounds.KINDS[kind], name, name)
 
 
-def real_scenes(scenes: Stickers, pair: tuple[int | None, int | None, int], seed: int) -> Float[Tensor, "b 3 h w"]:
+def real_scenes(
+    scenes: Stickers, pair: tuple[int | None, int | None, int], seed: int
+) -> Float[Tensor, "b 3 h w"]:
     """Real scenes of one object (on any background), or of one background (with any object)."""
     concept, kind, color = pair
     plan = plan_scenes(scenes, _REAL_EACH, torch.Generator().manual_seed(seed))
@@ -99,7 +109,10 @@ def real_scenes(scenes: Stickers, pair: tuple[int | None, int | None, int], seed
 
 def object_centroids(judge: IndependentJudge, scenes: Stickers) -> Float[Tensor, "n d"]:
     """Mean features of each object, less the mean over objects: what they share says nothing."""
-    rows = [judge.features(real_scenes(scenes, (row, None, 0), 50 + row)).mean(0) for row in range(scenes.num_concepts)]
+    rows = [
+        judge.features(real_scenes(scenes, (row, None, 0), 50 + row)).mean(0)
+        for row in range(scenes.num_concepts)
+    ]
     return torch.stack(rows)
 
 
@@ -118,17 +131,26 @@ def names_object(
     return torch.stack(right).float()
 
 
-def names_background(images: Float[Tensor, "b 3 h w"], scenes: Stickers, pairs: Int[Tensor, "b three"]) -> Float[Tensor, " b"]:
+def names_background(
+    images: Float[Tensor, "b 3 h w"], scenes: Stickers, pairs: Int[Tensor, "b three"]
+) -> Float[Tensor, " b"]:
     """1 where the border is nearest to real borders of the background asked for, of all 20 that have one look."""
     kinds = [(0, color) for color in range(len(COLORS))]
     kinds += [(2 + kind, 0) for kind in range(len(backgrounds.PLAIN_KINDS))]
-    looks = [border_look(real_scenes(scenes, (None, kind, color), 900 + row)) for row, (kind, color) in enumerate(kinds)]
-    distances = torch.stack([torch.cdist(border_look(images), look).topk(5, largest=False).values.mean(1) for look in looks], 1)
+    looks = [
+        border_look(real_scenes(scenes, (None, kind, color), 900 + row))
+        for row, (kind, color) in enumerate(kinds)
+    ]
+    distances = torch.stack(
+        [torch.cdist(border_look(images), look).topk(5, largest=False).values.mean(1) for look in looks], 1
+    )
     wanted = torch.tensor([kinds.index((kind, color)) for _, kind, color in pairs.tolist()])
     return (distances.argmin(1) == wanted).float()
 
 
-def draw(pipeline: StableDiffusionPipeline, prompts: list[str], guidance: float, steps: int = 20) -> list[Image.Image]:
+def draw(
+    pipeline: StableDiffusionPipeline, prompts: list[str], guidance: float, steps: int = 20
+) -> list[Image.Image]:
     """One picture a prompt, from fixed noise."""
     pipeline.set_progress_bar_config(disable=True)
     pictures = []
@@ -154,7 +176,9 @@ def judge_autoencoder(folder: Path) -> dict[str, float]:
     return {"psnr": psnr(back, images).mean().item(), "pca_psnr": psnr(linear, images).mean().item()}
 
 
-def judge_pictures(folder: Path, scenes: Stickers, guidance: float, sheet: Path | None = None) -> dict[str, Any]:
+def judge_pictures(
+    folder: Path, scenes: Stickers, guidance: float, sheet: Path | None = None
+) -> dict[str, Any]:
     """Prompt following of a pipeline on 200 held-out prompts, with the same measure on real scenes beside it."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     prompts, pairs = held_out_prompts(scenes)
@@ -163,7 +187,9 @@ def judge_pictures(folder: Path, scenes: Stickers, guidance: float, sheet: Path 
         to_sheet(pictures, columns=20).save(sheet)
     images, judge = to_tensor(pictures), IndependentJudge()
     centroids = object_centroids(judge, scenes)
-    real = torch.cat([real_scenes(scenes, tuple(pair), 7000 + row)[:1] for row, pair in enumerate(pairs.tolist())])
+    real = torch.cat(
+        [real_scenes(scenes, tuple(pair), 7000 + row)[:1] for row, pair in enumerate(pairs.tolist())]
+    )
     return {
         "prompts": len(prompts),
         "guidance": guidance,
@@ -178,7 +204,7 @@ def main() -> None:
     """Writes the scores of the embedded models beside a pipeline."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=assets.root() / "models" / "studio-tiny")
-    parser.add_argument("--guidance", type=float, default=3.5)
+    parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--sheet", type=Path, help="Also write the pictures as one PNG.")
     flags = parser.parse_args()
     scores = judge_autoencoder(flags.folder / "vae")

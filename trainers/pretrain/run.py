@@ -23,15 +23,25 @@ from studio.runs import RunFolder, write_text
 from studio.train import Event, resume, train
 from trainers.pretrain import config
 from trainers.pretrain.cards import write_card
+from trainers.pretrain.evaluate import judge_autoencoder, judge_pictures
 
 log = logging.getLogger(__name__)
+GUIDANCE = 4.0
+"""Guidance at which the pictures are judged."""
 MUON = "trainers.pretrain.muon.Muon"
 
 
 def _muon(lr: float, *, ema: float, adam_ratio: float = 0.05, decay: float = 0.0) -> Optim:
     options = {"newton_steps": 4, "adam_ratio": adam_ratio}
     return Optim(
-        name=MUON, lr=lr, weight_decay=decay, schedule="linear", warmup=50, ema=ema, betas=(0.9, 0.99), options=options
+        name=MUON,
+        lr=lr,
+        weight_decay=decay,
+        schedule="linear",
+        warmup=50,
+        ema=ema,
+        betas=(0.9, 0.99),
+        options=options,
     )
 
 
@@ -65,7 +75,12 @@ RUNS = {
 
 
 def pretrain(
-    name: str, *, output: str = "runs", steps: int = 0, hardware: Hardware = Hardware(), install: Path | None = None
+    name: str,
+    *,
+    output: str = "runs",
+    steps: int = 0,
+    hardware: Hardware = Hardware(),
+    install: Path | None = None,
 ) -> Iterator[Event]:
     """Trains one of the embedded models, or goes on with it where it was stopped.
 
@@ -93,30 +108,41 @@ def pretrain(
         finish(folder, install)
 
 
-def finish(folder: RunFolder, install: Path) -> Path:
-    """Copies what a run exported to the embedded models, judges it and writes its card; gives the model's folder."""
+def finish(folder: RunFolder, install: Path, *, note: str = "") -> Path:
+    """Copies what a run exported to the embedded models, judges it and writes its card; gives the model's folder.
+
+    Args:
+        folder: A finished run.
+        install: Folder of the embedded models.
+        note: A sentence for the card about how the run was led.
+    """
     settings = runs.build(json.loads(folder.config.read_text("utf-8")))
     match settings.method.model:
         case config.Autoencoder():
-            target = install / "studio-tiny" / "vae"
-            exported = folder.export / "vae"
+            exported, target = folder.export / "vae", install / "studio-tiny" / "vae"
         case config.TextToImage():
-            target = install / "studio-tiny"
-            exported = folder.export / "studio-tiny"
+            exported, target = folder.export / "studio-tiny", install / "studio-tiny"
         case config.Vit() | config.Clip():
             exported = next(path for path in folder.export.iterdir() if path.is_dir())
             target = install / exported.name
     shutil.copytree(exported, target, dirs_exist_ok=True)
     for path in target.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
+    if isinstance(settings.method.model, config.TextToImage):
+        scores = judge_autoencoder(target / "vae") | judge_pictures(
+            target, settings.method.model.scenes, GUIDANCE
+        )
+        write_text(folder.export / "scores.json", json.dumps(scores, indent=2) + "\n")
     write_text(target / "run.json", json.dumps(runs.dump(replace(settings, output="runs")), indent=2) + "\n")
-    write_card(folder, settings, target, facts(folder))
+    write_card(folder, settings, target, facts(folder) | {"note": note})
     return target
 
 
 def facts(folder: RunFolder) -> dict[str, str]:
     """Where and from which code a model was made."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout  # noqa: S607
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout
     start = next(folder.read_events("start"))
     return {
         "commit": commit.strip() or "unknown",
@@ -131,12 +157,16 @@ def main() -> None:
     parser.add_argument("name", choices=sorted(RUNS))
     parser.add_argument("--output", default="runs", help="Folder of the runs.")
     parser.add_argument("--steps", type=int, default=0, help="Optimizer steps; 0 takes the usual number.")
-    parser.add_argument("--install", type=Path, help="Folder that receives the model, normally assets/models.")
+    parser.add_argument(
+        "--install", type=Path, help="Folder that receives the model, normally assets/models."
+    )
     parser.add_argument("--hardware", type=json.loads, default={}, help='Such as {"threads": 1}.')
     flags = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     hardware = serial.from_dict(Hardware, flags.hardware, where="hardware")
-    for event in pretrain(flags.name, output=flags.output, steps=flags.steps, hardware=hardware, install=flags.install):
+    for event in pretrain(
+        flags.name, output=flags.output, steps=flags.steps, hardware=hardware, install=flags.install
+    ):
         log.info("%s", event)
 
 

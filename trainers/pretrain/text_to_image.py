@@ -6,7 +6,6 @@ arXiv 2305.08891: without it the flat background colors come out gray). Departur
 together with the U-Net, since 64-pixel scenes need few words.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -70,10 +69,17 @@ def build_text_encoder() -> CLIPTextModel:
     """An untrained two-layer CLIP text encoder."""
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=VOCABULARY, hidden_size=TEXT_WIDTH, intermediate_size=4 * TEXT_WIDTH, num_hidden_layers=2,
-            num_attention_heads=4, max_position_embeddings=LENGTH, projection_dim=TEXT_WIDTH,
-            bos_token_id=VOCABULARY - 2, eos_token_id=VOCABULARY - 1, pad_token_id=VOCABULARY - 1,
-        )  # fmt: skip
+            vocab_size=VOCABULARY,
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=LENGTH,
+            projection_dim=TEXT_WIDTH,
+            bos_token_id=VOCABULARY - 2,
+            eos_token_id=VOCABULARY - 1,
+            pad_token_id=VOCABULARY - 1,
+        )
     )
 
 
@@ -81,7 +87,11 @@ class LatentSource:
     """A fixed pool of scenes, each encoded once, with several captions; batch `n` is a function of (seed, n)."""
 
     def __init__(
-        self, latents: Float[Tensor, "n c h w"], tokens: Int[Tensor, "n k l"], empty: Int[Tensor, " l"], dropout: float
+        self,
+        latents: Float[Tensor, "n c h w"],
+        tokens: Int[Tensor, "n k l"],
+        empty: Int[Tensor, " l"],
+        dropout: float,
     ) -> None:
         self.latents, self.tokens, self.empty, self.dropout = latents, tokens, empty, dropout
 
@@ -140,11 +150,17 @@ class TextToImageRecipe:
     def setup(self, backend: Backend) -> list[Group]:
         """Loads the autoencoder; builds the rest or loads what to go on from."""
         wanted = self.settings
-        self.vae = backend.place(AutoencoderTiny.from_pretrained(wanted.autoencoder, torch_dtype=torch.float32))
+        self.vae = backend.place(
+            AutoencoderTiny.from_pretrained(wanted.autoencoder, torch_dtype=torch.float32)
+        )
         self.device = backend.device
         if wanted.start:
-            unet = UNet2DConditionModel.from_pretrained(wanted.start, subfolder="unet", torch_dtype=torch.float32)
-            text = CLIPTextModel.from_pretrained(wanted.start, subfolder="text_encoder", torch_dtype=torch.float32)
+            unet = UNet2DConditionModel.from_pretrained(
+                wanted.start, subfolder="unet", torch_dtype=torch.float32
+            )
+            text = CLIPTextModel.from_pretrained(
+                wanted.start, subfolder="text_encoder", torch_dtype=torch.float32
+            )
         else:
             unet, text = build_unet(wanted.widths), build_text_encoder()
         self.unet, self.text_encoder = backend.place(unet, trains=True), backend.place(text, trains=True)
@@ -156,12 +172,17 @@ class TextToImageRecipe:
         """A pool of encoded scenes, kept on disk for the next time."""
         wanted = self.settings
         key = digest(
-            weights_fingerprint(self.vae), self.tokenizer.backend_tokenizer.to_str(), repr(wanted.scenes), str(wanted.num_scenes)
+            weights_fingerprint(self.vae),
+            self.tokenizer.backend_tokenizer.to_str(),
+            repr(wanted.scenes),
+            str(wanted.num_scenes),
         )
         pool = Cache(Path(wanted.cache)).get(
             key, lambda: encode_pool(self.vae, self.tokenizer, wanted.scenes, wanted.num_scenes, self.device)
         )
-        return LatentSource(pool["latents"], pool["tokens"], tokenize(self.tokenizer, [""])[0], wanted.caption_dropout)
+        return LatentSource(
+            pool["latents"], pool["tokens"], tokenize(self.tokenizer, [""])[0], wanted.caption_dropout
+        )
 
     def loss(self, batch: Batch, rng: Rng) -> Loss:
         """Mean square error of the velocity at uniformly drawn times."""
@@ -191,7 +212,10 @@ class TextToImageRecipe:
         shape = (len(request.prompts), LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
         latents = torch.randn(shape, generator=rng.generator).to(self.device)
         drawn = pipeline(
-            list(request.prompts), latents=latents, num_inference_steps=request.steps, guidance_scale=request.guidance
+            list(request.prompts),
+            latents=latents,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance,
         )
         return Output(images=drawn.images)
 
@@ -201,8 +225,9 @@ class TextToImageRecipe:
 
     def export(self, folder: Path) -> list[Path]:
         """Writes the whole pipeline in the diffusers layout, half precision."""
+        self.tokenizer.backend_tokenizer.no_padding()
+        self.tokenizer.backend_tokenizer.no_truncation()
         self.pipeline().save_pretrained(folder / "studio-tiny")
         half = StableDiffusionPipeline.from_pretrained(folder / "studio-tiny", torch_dtype=torch.float16)
         half.save_pretrained(folder / "studio-tiny")
-        (folder / "settings.json").write_text(json.dumps({"num_scenes": self.settings.num_scenes}) + "\n", "utf-8")
         return [folder / "studio-tiny"]
