@@ -112,7 +112,7 @@ def lines(rows: Sequence[Row]) -> list[list[str]]:
     """The table as text: score, base, trained, change, what true pictures score."""
     return [
         [
-            f"{row.meaning.label} ({row.meaning.better} is better)",
+            f"{row.meaning.label} {'↑' if row.meaning.better == 'higher' else '↓'}",
             number(row.base, row.meaning.digits),
             number(row.tuned, row.meaning.digits),
             number(row.change, row.meaning.digits, signed=True),
@@ -122,7 +122,7 @@ def lines(rows: Sequence[Row]) -> list[list[str]]:
     ]
 
 
-HEADER = ["score", "base", "trained", "change", "true pictures"]
+HEADER = ["score (better: ↑ higher, ↓ lower)", "base", "trained", "change", "true pictures"]
 
 
 def to_dict(rows: Sequence[Row]) -> dict[str, Any]:
