@@ -4,9 +4,11 @@ Torch is imported when a cell runs, not before.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +82,10 @@ def cells(
     for seed in range(request.num_seeds):
         for trial in subjects:
             for name, variant in variants.items():
+                run_settings = _run(method, variant, trial, seed, request)
                 settings = {
-                    "run": _run(method, variant, trial, seed, request),
+                    "run": run_settings,
+                    "weights": weights_of(str(run_settings["method"].get("model", ""))),
                     "eval": {
                         "data": str(trial.exam),
                         "class_word": trial.class_word,
@@ -110,6 +114,17 @@ def _run(method: str, variant: Variant, trial: Trial, seed: int, request: Reprod
     values |= {"method": {**values.get("method", {}), **own}, "seed": seed}
     values = serial.merge(values, {"hardware": serial.to_dict(request.hardware)})
     return runs.dump(runs.build(values))
+
+
+@cache
+def weights_of(model: str) -> str:
+    """A short name for the bytes of an embedded model, which may be trained anew under its old name; else empty."""
+    if not model or not assets.exists(f"models/{model}"):
+        return ""
+    digest = hashlib.sha256()
+    for file in sorted(assets.path(f"models/{model}").rglob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _model(card: catalog.Card) -> str:
@@ -146,7 +161,7 @@ def run(cell: Cell, folder: Path) -> Result:
         measures={row.name: (row.base.mean if row.base else None, row.tuned.mean) for row in found.rows},
         seconds=next(e["seconds"] for e in events if e["event"] == "done"),
         pictures=_pictures(found.folder, Path(str(settings["eval"]["data"])), settings["prompts"]),
-        facts=_facts(events, json.loads(found.scores.read_text(encoding="utf-8"))),
+        facts=_facts(settings, events, json.loads(found.scores.read_text(encoding="utf-8"))),
     )
 
 
@@ -169,11 +184,19 @@ def _pictures(folder: Path, data: Path, prompts: Sequence[Sequence[str]]) -> dic
     }
 
 
-def _facts(events: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> dict[str, str]:
+def _facts(
+    settings: Mapping[str, Any], events: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]
+) -> dict[str, str]:
     start = next(e for e in events if e["event"] == "start")
     hardware = [f for f in start.get("facts", ()) if f.startswith(("device:", "precision:"))]
     request = scores["request"]
     drawing = (
         f"{request['num_images']} pictures a prompt, {request['steps']} steps, guidance {request['guidance']}"
     )
-    return {"hardware": "; ".join(hardware), "judges": str(scores["judges"]), "drawing": drawing}
+    model = f"{settings['run']['method'].get('model', '')} {settings['weights']}".strip()
+    return {
+        "base model": model,
+        "hardware": "; ".join(hardware),
+        "judges": str(scores["judges"]),
+        "drawing": drawing,
+    }
