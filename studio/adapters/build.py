@@ -14,7 +14,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.integrations.peft import PeftAdapterMixin as TransformersAdapters
 
-from studio.adapters.config import Adapter, Boft, Full, Lora, Oft
+from studio.adapters.config import Adapter, Bitfit, Boft, Diablo, Full, Lora, Oft
+from studio.adapters.delta import add_delta
 from studio.adapters.orthogonal import rotate
 from studio.adapters.shelf import peft_config
 from studio.adapters.strength import keep_base, watch
@@ -41,6 +42,23 @@ def attach(adapter: Adapter, modules: Mapping[str, nn.Module], name: str = NAME)
         StudioError: A layer name that matches nothing, a model without a preset, a name in use.
     """
     return {key: _attach_one(adapter, module, name) for key, module in modules.items()}
+
+
+def put_on(adapter: Adapter, module: nn.Module, name: str) -> None:
+    """Put an adapter's layers on a model, whatever trains.
+
+    Raises:
+        StudioError: A layer name that matches nothing, a model without a preset, a name in use, sizes that do not fit.
+    """
+    match adapter:
+        case Oft() | Boft():
+            rotate(adapter, module, name)
+        case Diablo() | Bitfit():
+            add_delta(adapter, module, name)
+        case Full():
+            raise TypeError("full finetuning has no layers of its own")
+        case _:
+            inject(peft_config(adapter, module), module, name)
 
 
 def inject(config: PeftConfig, module: nn.Module, name: str) -> None:
@@ -130,10 +148,7 @@ def _attach_one(adapter: Adapter, module: nn.Module, name: str) -> frozenset[str
         return _free(adapter, module)
     others = {id(value): value.requires_grad for value in module.parameters()}
     adapted = bool(tuner_layers(module))
-    if isinstance(adapter, (Oft, Boft)):
-        rotate(adapter, module, name)
-    else:
-        inject(peft_config(adapter, module), module, name)
+    put_on(adapter, module, name)
     trains = frozenset(key for key, value in module.named_parameters() if _is_new(key, value, name, others))
     for key, value in module.named_parameters():
         if key in trains:

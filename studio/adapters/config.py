@@ -211,11 +211,27 @@ class Boft(Placed):
     """Also adapt convolutions, whose flattened filters are rotated."""
 
 
+@config
+class Diablo(Placed):
+    """Blocks along the diagonal of every weight matrix (DiaBlo, 2025)."""
+
+    blocks: Positive = 64
+    """Number of blocks a layer; fewer are larger and train more (paper: 64)."""
+
+
+@config
+class Bitfit:
+    """The biases alone (BitFit, arXiv 2106.10199)."""
+
+    only: tuple[str, ...] = ()
+    """Ends of layer names, such as to_out.0; none takes every layer that has a bias."""
+
+
 Peft = Lora | Loha | Lokr | Delora | Hra | Shira | Miss | Hira | Waveft | C3a | Road | Ia3 | Norms
 """Adapters that PEFT implements."""
 Orthogonal = Oft | Boft
 """Adapters that rotate."""
-Adapter = Peft | Orthogonal | Full
+Adapter = Peft | Orthogonal | Diablo | Bitfit | Full
 """Any adapter."""
 
 Format = Literal["diffusers", "kohya", "comfy", "peft", "merged"]

@@ -63,6 +63,8 @@ def kept(modules: Mapping[str, nn.Module], name: str) -> dict[str, Kept]:
     for key, module in modules.items():
         for path, layer in rotated_layers(module, name):
             weight = layer.get_base_layer().weight.detach()
+            if not weight.is_floating_point():  # quantized: its neurons cannot be read
+                continue
             turned = layer.turned(neurons(weight))
             blocks = layer.rotation.rotations(layer.strength).flatten(end_dim=-3)
             found[f"{key}.{path}"] = Kept(
@@ -76,6 +78,8 @@ def kept(modules: Mapping[str, nn.Module], name: str) -> dict[str, Kept]:
 def summary(found: Mapping[str, Kept]) -> dict[str, float]:
     """Numbers to log: the mean and the largest change of energy, the largest error of orthogonality."""
     changes = [one.change for one in found.values()]
+    if not changes:
+        return {}
     return {
         "energy_change": sum(changes) / len(changes),
         "energy_change_max": max(changes),

@@ -15,9 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from studio.adapters.build import activate, inject, load_tensors, tensors
+from studio.adapters.build import activate, inject, load_tensors, put_on, tensors
 from studio.adapters.formats import from_native, to_diffusers
-from studio.adapters.orthogonal import rotate
 from studio.adapters.orthogonal_files import adapter_in, folder_config
 from studio.errors import StudioError
 
@@ -128,9 +127,9 @@ def read_peft(folder: Path, module: nn.Module, name: str) -> None:
         StudioError: The folder is damaged or made for another model.
     """
     values, _ = read(folder / "adapter_model.safetensors")
-    rotation = adapter_in(json.loads((folder / "adapter_config.json").read_text()))
-    if rotation is not None:
-        rotate(rotation, module, name)
+    own = adapter_in(json.loads((folder / "adapter_config.json").read_text()))
+    if own is not None:
+        put_on(own, module, name)
     else:
         inject(PeftConfig.from_pretrained(str(folder)), module, name)
     load_tensors(module, {key.removeprefix(PREFIX): value for key, value in values.items()}, name)

@@ -12,37 +12,32 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from diffusers.loaders.peft import PeftAdapterMixin as DiffusersAdapters
 from jaxtyping import Float
 from peft import BOFTConfig, OFTConfig, PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers.integrations.peft import PeftAdapterMixin as TransformersAdapters
 
 from studio.adapters.boft import Butterfly
 from studio.adapters.config import Boft, Oft
+from studio.adapters.layer import OwnLayer, ending, own_layers, put, register, require_free
 from studio.adapters.oft import Blocks
 from studio.adapters.orthogonal_blocks import Factor, turn, turn_back, turned_linear
 from studio.adapters.targets import matched
-from studio.errors import StudioError
 
 Rotation = Blocks | Butterfly
 
 
-class Rotated(nn.Module, BaseTunerLayer):
-    """A layer below one rotation. Subclasses say what is turned."""
+class Rotated(OwnLayer):
+    """A layer below one rotation, of strength R(s) = Cayley(s Q), orthogonal for every s. Subclasses say what is turned."""
 
     adapter_layer_names = ("oft_R", "oft_s")
 
     def __init__(self, below: nn.Module, name: str, rotation: Rotation, adapter: Oft | Boft) -> None:
         """Start at the layer below, bit for bit."""
-        super().__init__()
-        self.base_layer, self.name, self.strength, self.adapter = below, name, 1.0, adapter
+        super().__init__(below, name, adapter)
         self.oft_R = nn.ModuleDict({name: rotation})
         self.oft_s = nn.ParameterDict()
-        self._active_adapter = [name]
-        self.merged_adapters: list[str] = []
         self._ready: tuple[object, list[Factor]] = (None, [])
 
     @property
@@ -50,15 +45,11 @@ class Rotated(nn.Module, BaseTunerLayer):
         """The rotation."""
         return self.oft_R[self.name]  # pyright: ignore[reportReturnType]  # ModuleDict forgets its values' type
 
-    @property
-    def acts(self) -> bool:
-        """Whether the rotation takes part."""
-        return not self.disable_adapters and self.name in self.active_adapters
-
     def fit_lengths(self) -> None:
         """Learn the length of each neuron too: sigma = log s, zero at first (re-scaled OFT, section 3.4)."""
-        weight = self.get_base_layer().weight
-        self.oft_s[self.name] = nn.Parameter(torch.zeros(weight.shape[0], device=weight.device))
+        base = self.get_base_layer()
+        number = base.out_channels if isinstance(base, nn.Conv2d) else base.out_features
+        self.oft_s[self.name] = nn.Parameter(torch.zeros(number, device=base.weight.device))
 
     def lengths(self) -> Float[Tensor, " n"] | None:
         """The factor s = exp(strength sigma) of each neuron; None if they are not fitted."""
@@ -71,23 +62,15 @@ class Rotated(nn.Module, BaseTunerLayer):
         if rotation.training or (torch.is_grad_enabled() and weight.requires_grad):
             return rotation.factors(self.strength)
         used = rotation.active if isinstance(rotation, Butterfly) else 0
-        key = (weight._version, weight.data_ptr(), self.strength, used)  # torch's count of writes
+        state = (
+            weight._version,
+            weight.data_ptr(),
+            torch.is_inference_mode_enabled(),
+        )  # torch's count of writes
+        key = (*state, self.strength, used)
         if self._ready[0] != key:
             self._ready = (key, rotation.factors(self.strength))
         return self._ready[1]
-
-    def set_scale(self, adapter: str, scale: float) -> None:
-        """Strength of the rotation: R(s) = Cayley(s Q), orthogonal for every s."""
-        if adapter == self.name:
-            self.strength = float(scale)
-
-    def scale_layer(self, scale: float) -> None:
-        """Multiply the strength (diffusers' `scale` of attention)."""
-        self.strength *= scale
-
-    def unscale_layer(self, scale: float | None = None) -> None:
-        """Undo `scale_layer`; without a number, back to full strength."""
-        self.strength = self.strength / scale if scale else 1.0
 
     def turned(self, weight: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """The weights diag(s) W R^T, computed in float32."""
@@ -153,26 +136,20 @@ def rotate(adapter: Oft | Boft, module: nn.Module, name: str) -> None:
     Raises:
         StudioError: The name is in use, no layer fits, or the blocks do not fit a layer.
     """
-    configs: dict[str, PeftConfig] = vars(module).get("peft_config", {})
-    if name in configs:
-        raise StudioError(f"The model already has an adapter named {name!r}; choose another name.")
+    require_free(module, name)
     ends = matched(adapter, module, conv=adapter.conv)
-    wanted = [
-        path for path, _ in module.named_modules() if any(path == e or path.endswith(f".{e}") for e in ends)
-    ]
+    wanted = ending(module, ends)
     made = {path: _rotated(adapter, _rotatable(module.get_submodule(path)), name, path) for path in wanted}
     for path, layer in made.items():
-        _put(module, path, layer)
-    module.peft_config = {**configs, name: _peft_config(adapter, ends)}  # pyright: ignore[reportArgumentType]  # as PEFT does
-    if isinstance(module, (DiffusersAdapters, TransformersAdapters)):
-        module._hf_peft_config_loaded = True  # as their add_adapter does
+        put(module, path, layer)
+    register(module, name, _peft_config(adapter, ends))
 
 
 def rotated_layers(module: nn.Module, name: str = "") -> Iterator[tuple[str, Rotated]]:
     """The rotated layers of a model (of one adapter), by the name of the layer they turn."""
-    for path, layer in list(module.named_modules()):
-        if isinstance(layer, Rotated) and name in ("", layer.name):
-            yield path.replace(".base_layer", ""), layer
+    for path, layer in own_layers(module, name):
+        if isinstance(layer, Rotated):
+            yield path, layer
 
 
 def project(modules: Mapping[str, nn.Module]) -> None:
@@ -208,14 +185,6 @@ def _rotated(adapter: Oft | Boft, below: nn.Module, name: str, path: str) -> Rot
         layer.fit_lengths()
     rotation.requires_grad_(adapter.lengths != "only")
     return layer.train(below.training)
-
-
-def _put(module: nn.Module, path: str, layer: Rotated) -> None:
-    """Replace what the new layer wraps, wherever in the stack of adapters it is."""
-    owner, leaf = module.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]
-    while getattr(owner, leaf) is not layer.base_layer:
-        owner, leaf = getattr(owner, leaf), "base_layer"
-    setattr(owner, leaf, layer)
 
 
 def _peft_config(adapter: Oft | Boft, ends: list[str]) -> PeftConfig:

@@ -1,4 +1,4 @@
-"""Rotations on disk: PEFT folders where PEFT means the same, our own folder otherwise, and LoRA as an approximation.
+"""Our own adapters on disk: PEFT folders where PEFT means the same, our own folder otherwise; LoRA as an approximation.
 
 A folder is `adapter_config.json` and `adapter_model.safetensors`, as PEFT's. Where PEFT has no such method, or another
 one under the same name (BOFT, convolutions, fitted lengths), `peft_type` is one that PEFT does not know, so that it
@@ -17,18 +17,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from studio.adapters.build import tensors
-from studio.adapters.config import Boft, Oft
+from studio.adapters.config import Bitfit, Boft, Diablo, Oft
 from studio.adapters.formats import Factors, LowRank
+from studio.adapters.layer import adapter_on
 from studio.adapters.orthogonal import RotatedLinear, rotated_layers
 from studio.errors import StudioError
 
-NATIVE = "STUDIO_ROTATION"
-_KINDS = {"oft": Oft, "boft": Boft}
-
-
-def adapter_on(module: nn.Module, name: str) -> Oft | Boft | None:
-    """The settings of a rotation on a model; None if that adapter is of another kind."""
-    return next((layer.adapter for _, layer in rotated_layers(module, name)), None)
+NATIVE = "STUDIO"
+_KINDS = {"oft": Oft, "boft": Boft, "diablo": Diablo, "bitfit": Bitfit}
 
 
 def readable_by_peft(module: nn.Module, name: str) -> bool:
@@ -39,7 +35,7 @@ def readable_by_peft(module: nn.Module, name: str) -> bool:
 
 
 def folder_config(module: nn.Module, name: str) -> dict[str, Any]:
-    """What `adapter_config.json` says about a rotation, beside or instead of PEFT's own settings."""
+    """What `adapter_config.json` says about an adapter of ours, beside or instead of PEFT's own settings."""
     adapter = adapter_on(module, name)
     if adapter is None or readable_by_peft(module, name):
         return {}
@@ -47,8 +43,8 @@ def folder_config(module: nn.Module, name: str) -> dict[str, Any]:
     return {"peft_type": NATIVE, "kind": kind, "settings": dataclasses.asdict(adapter)}
 
 
-def adapter_in(config: Mapping[str, Any]) -> Oft | Boft | None:
-    """The rotation that an `adapter_config.json` describes, PEFT's OFT included; None if it is another adapter."""
+def adapter_in(config: Mapping[str, Any]) -> Oft | Boft | Diablo | Bitfit | None:
+    """Our adapter that an `adapter_config.json` describes, PEFT's OFT included; None if it is another one."""
     if config.get("peft_type") == NATIVE:
         settings = config["settings"] | {"only": tuple(config["target_modules"])}
         return _KINDS[config["kind"]](**settings)

@@ -19,7 +19,7 @@ from peft.tuners.shira.layer import ShiraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from studio.adapters.orthogonal import Rotated
+from studio.adapters.layer import OwnLayer
 from studio.errors import StudioError, unknown
 
 _KEPT: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
@@ -66,7 +66,7 @@ def has_scale(layer: BaseTunerLayer, name: str) -> bool:
     """Whether PEFT can scale this adapter's update of the weights."""
     if isinstance(layer, LoraLayer) and not isinstance(layer, AdaLoraLayer):
         return name not in layer.lora_variant
-    return isinstance(layer, (LycorisLayer, ShiraLayer, Rotated))
+    return isinstance(layer, (LycorisLayer, ShiraLayer, OwnLayer))
 
 
 def watch(layer: BaseTunerLayer) -> Blend | None:

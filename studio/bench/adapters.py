@@ -63,7 +63,7 @@ class Line:
 
 def shelf() -> dict[str, c.Adapter]:
     """Every member of the union with its defaults, and the variants people choose among."""
-    plain = {kind.__name__.lower(): kind() for kind in (*c.Peft.__args__, *c.Orthogonal.__args__, c.Full)}
+    plain = {kind.__name__.lower(): kind() for kind in c.Adapter.__args__}
     variants = {
         "lora, dora": c.Lora(dora=True),
         "lora, rslora": c.Lora(rslora=True),

@@ -453,7 +453,7 @@ def test_folder_that_peft_would_misread_names_no_peft_method(net, tmp_path):
     attach(CONV, {"net": net})
     write_peft(tmp_path / "oft", net, "studio", "")
     said = json.loads((tmp_path / "oft" / "adapter_config.json").read_text())
-    assert said["peft_type"] == "STUDIO_ROTATION"
+    assert said["peft_type"] == "STUDIO"
     with pytest.raises(KeyError):
         PeftModel.from_pretrained(bare(net), str(tmp_path / "oft"))
 
@@ -497,3 +497,30 @@ def test_factor_turned_back_is_the_inverse():
     factor = Factor(cayley(torch.ones(2, num_entries(4)), 4))
     x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(turn_blocks(turn_blocks(x, factor.blocks), factor.transposed().blocks), x)
+
+
+class Quantized(nn.Linear):
+    """A layer that keeps rounded weights, as quantized bases do: a black box to the adapter."""
+
+    def __init__(self, base):
+        super().__init__(base.in_features, base.out_features)
+        self.scale = base.weight.detach().abs().max() / 127
+        self.weight = nn.Parameter(
+            (base.weight.detach() / self.scale).round().to(torch.int8), requires_grad=False
+        )
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight.float() * self.scale, self.bias)
+
+
+def test_quantized_base_is_turned_at_its_input(x):
+    module = nn.ModuleDict({"a": Quantized(nn.Linear(32, 16))})
+    before = module["a"](x)
+    names = attach(Oft(block_size=8, only=("a",), lengths="learned"), {"m": module})["m"]
+    assert torch.equal(module["a"](x), before)
+    shake(module)
+    module["a"](x).square().mean().backward()
+    assert all(module.get_parameter(name).grad.abs().max() > 0 for name in names)
+    assert summary(kept({"m": module}, "studio")) == {}
+    with pytest.raises(StudioError, match="cannot be merged into quantized weights"):
+        merge({"m": module})
