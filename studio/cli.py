@@ -27,7 +27,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("studio.commands:models", "list the embedded models, or train them anew"),
     "reproduce": ("studio.evaluation_command:reproduce", "make a method's table of evidence again"),
     "doctor": ("studio.commands:doctor", "what is installed and what works here"),
-    "ui": ("studio.commands:ui", "open the app in the browser"),
 }
 
 

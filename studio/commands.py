@@ -1,7 +1,6 @@
 """The commands beside `train` and `eval`: thin, each collects flags and calls one use-case."""
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 from studio.console import Console
@@ -184,8 +183,6 @@ def models(argv: list[str], console: Console) -> None:
             rows = [[p.name, f"{size:.1f} MB"] for p, size in zip(folders, sizes, strict=True)]
             console.table(["embedded model", "size"], rows)
         case ["pretrain", *rest]:
-            if importlib.util.find_spec("trainers.pretrain") is None:
-                raise StudioError("The pretraining methods are not installed.")
             from trainers.pretrain.run import command
 
             command(rest, console)
@@ -202,12 +199,3 @@ def doctor(argv: list[str], console: Console) -> None:
     found = examine()
     console.record(found.as_dict())
     console.print(found.text())
-
-
-def ui(argv: list[str], console: Console) -> None:
-    """Open the app in the browser."""
-    if importlib.util.find_spec("ui.app") is None:
-        raise StudioError("The app is not part of this version yet; use `studio train` and `studio sample`.")
-    from ui.app import serve
-
-    serve(argv, console)
