@@ -1,5 +1,6 @@
 """What to draw in each rollout, as a source: prompts and seeds are a function of (seed, step)."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -46,22 +47,25 @@ class Orders:
         return total // batch_size
 
     def stream(self, seed: int, first: int, shard: Shard) -> Iterator[Batch]:
-        """One order a step: `prompts`, `seeds` and `rollout`, its number, `images` long; `updates` and `position`."""
+        """One order a step: `prompts`, `seeds`, and for each the number of `updates` and the `position` among them."""
         updates = self.updates(shard.total, shard.total // (shard.stop - shard.start))
-        step = first
-        while True:
-            number, position = divmod(step, updates)
-            rows = range(self._images)
-            yield {
-                "prompts": [self._prompt(seed, (number * self._images + row) // self._group) for row in rows],
-                "seeds": [mix(seed, number + 1, row) for row in rows],
-                "updates": [updates] * self._images,
-                "position": [position] * self._images,
-            }
-            step += 1
+        for number in itertools.count(first // updates):
+            order = self._order(seed, number)
+            for position in range(first % updates if number == first // updates else 0, updates):
+                yield order | {"updates": [updates] * self._images, "position": [position] * self._images}
 
-    def _prompt(self, seed: int, position: int) -> str:
-        """The prompt at a place of the endless, shuffled list."""
-        turn, place = divmod(position, len(self._prompts))
-        order = torch.randperm(len(self._prompts), generator=torch.Generator().manual_seed(mix(seed, turn)))
-        return self._prompts[int(order[place])]
+    def _order(self, seed: int, number: int) -> Batch:
+        """Prompts and seeds of one rollout: places of the endless, shuffled list of prompts."""
+        first = number * self._images // self._group
+        places = [divmod(first + row // self._group, len(self._prompts)) for row in range(self._images)]
+        shuffled = {
+            turn: _shuffled(len(self._prompts), mix(seed, turn)) for turn in {turn for turn, _ in places}
+        }
+        return {
+            "prompts": [self._prompts[shuffled[turn][place]] for turn, place in places],
+            "seeds": [mix(seed, number + 1, row) for row in range(self._images)],
+        }
+
+
+def _shuffled(count: int, seed: int) -> list[int]:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()

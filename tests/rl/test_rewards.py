@@ -46,7 +46,11 @@ def test_the_aesthetic_head_reads_the_published_layout(tmp_path: Path):
     clip = OpenClip(model=clip_folder(tmp_path / "clip"))
     terms = Terms(Aesthetic(weights=str(file), backbone=clip), "cpu")
     assert terms(IMAGES, PROMPTS).shape == (1, 2)
-    assert sum(p.numel() for p in aesthetic_head(768).parameters()) == 926_113
+    shapes = {
+        key: tuple(value.shape) for key, value in aesthetic_head(768).state_dict().items() if "weight" in key
+    }
+    widths = {"0": (1024, 768), "2": (128, 1024), "4": (64, 128), "6": (16, 64), "7": (1, 16)}
+    assert shapes == {f"{layer}.weight": shape for layer, shape in widths.items()}
 
 
 def test_a_missing_head_says_where_it_is_to_be_had(tmp_path: Path):
