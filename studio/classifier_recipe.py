@@ -131,23 +131,19 @@ def _values(
 
 def run(cell: Cell, folder: Path) -> Result:
     """Train the base if it is not there, finetune it by the variant, and measure both."""
-    from studio.train import run_to_end
-
     base, before = _base(cell, folder.parent)
     values = json.loads(json.dumps(dict(cell.settings["run"])))
     values["method"]["model"] = base
     started = time.monotonic()
-    trained = run_to_end(runs.build({**values, "output": str(folder), "name": "run"}))
+    trained = _train(values, folder)
     seconds = time.monotonic() - started
-    after = _measure(cell, str(trained.path), folder / "robustness")
+    after = _measure(cell, str(trained), folder / "robustness")
     pairs = {name: (before[name], value) for name, value in after.items()}
     return Result(measures=pairs, seconds=seconds, facts=_facts(cell, folder))
 
 
 def _base(cell: Cell, folder: Path) -> tuple[str, dict[str, float]]:
     """The net that the variants start from, and its measures; both kept for the other cells."""
-    from studio.train import run_to_end
-
     wanted = {
         "base": cell.settings["base"],
         "eval": cell.settings["eval"],
@@ -157,14 +153,27 @@ def _base(cell: Cell, folder: Path) -> tuple[str, dict[str, float]]:
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
     place = folder / f"base-{key}"
     model = cell.settings["unit"]["model"] if not cell.settings["base"] else str(place / "run")
-    if cell.settings["base"] and not (place / "run" / "export" / "model.safetensors").exists():
-        run_to_end(runs.build({**cell.settings["base"], "output": str(place), "name": "run"}))
+    if cell.settings["base"]:
+        _train(cell.settings["base"], place)
     file = place / "measures.json"
     if not file.exists():
         measures = _measure(cell, model, place / "robustness")
         file.parent.mkdir(parents=True, exist_ok=True)
         runs.write_text(file, json.dumps(measures) + "\n")
     return model, json.loads(file.read_text(encoding="utf-8"))
+
+
+def _train(values: Mapping[str, Any], folder: Path) -> Path:
+    """Train a run in `folder`, or go on with one that was stopped there; gives its folder."""
+    from studio.train import resume, run_to_end
+
+    place = folder / "run"
+    if not (place / "config.json").exists():
+        return run_to_end(runs.build({**values, "output": str(folder), "name": "run"})).path
+    if runs.RunFolder(place).status() != "done":
+        for _ in resume(place):
+            pass
+    return place
 
 
 def _measure(cell: Cell, model: str, folder: Path) -> dict[str, float]:
