@@ -76,12 +76,7 @@ class Console:
         self.record(event)
         kind, step = event["event"], event.get("step", 0)
         if kind == "start":
-            for fact in event["facts"]:
-                self.print(fact)
-            self.print(
-                f"run folder: {event['folder']}" + (f" (resumed at step {step})" if event["resumed"] else "")
-            )
-            self.progress(total, "training", step)
+            self._start(event, step, total)
         elif kind == "step":
             text = " ".join(f"{k} {event[k]:.3g}" for k in _SHOWN if k in event)
             self.advance(step, text)
@@ -98,3 +93,10 @@ class Console:
         elif kind == "export":
             for path in event["files"]:
                 self.print(f"exported: {path}")
+
+    def _start(self, event: Mapping[str, Any], step: int, total: int) -> None:
+        for fact in event["facts"]:
+            self.print(fact)
+        resumed = f" (resumed at step {step})" if event["resumed"] else ""
+        self.print(f"run folder: {event['folder']}{resumed}")
+        self.progress(total, "training", step)

@@ -24,7 +24,8 @@ from studio.batch import Batch, Shard
 from studio.config import Run
 from studio.loop import fit
 from studio.runs import RunFolder
-from studio.train import Session, check
+from studio.session import Session
+from studio.train import check
 from studio.trainer import Trainer
 
 _GIB = 2**30

@@ -30,22 +30,27 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
+        """The resolved settings."""
         return self.path / "config.json"
 
     @property
     def events(self) -> Path:
+        """One line an event."""
         return self.path / "events.jsonl"
 
     @property
     def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def samples(self) -> Path:
+        """Folder of previews."""
         return self.path / "samples"
 
     @property
     def export(self) -> Path:
+        """Folder of the trained weights."""
         return self.path / "export"
 
     def read_events(self, kind: str = "") -> Iterator[dict[str, Any]]:

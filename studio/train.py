@@ -19,14 +19,13 @@ from studio import catalog, checkpoint, runs, serial
 from studio.backend.core import Backend
 from studio.config import Run
 from studio.errors import RunFailed, StudioError
-from studio.loop import fit, require_finite, rows, split
-from studio.optim import Learner
+from studio.loop import fit
 from studio.runs import EventLog, RunFolder
+from studio.session import Event, Session
 from studio.tracking import tracker
-from studio.trainer import Group, Request, Shard, Trainer
+from studio.trainer import Trainer
 
 log = logging.getLogger(__name__)
-Event = dict[str, Any]
 _EXTENDS = {
     "loop.steps",
     "loop.log_every",
@@ -53,111 +52,6 @@ def check(run: Run) -> None:
             "optim.ema and the schedule-free optimizer both average the weights; set --optim.ema 0.",
             field="optim.ema",
         )
-
-
-class Session:
-    """One run in progress: its parts, and what is done between steps."""
-
-    def __init__(self, run: Run, folder: RunFolder, trainer: Trainer, backend: Backend) -> None:
-        self.run, self.folder, self.trainer, self.backend = run, folder, trainer, backend
-        trainer.backend = backend
-        with backend.seeded(run.seed):
-            self.groups: list[Group] = trainer.setup(backend)
-        self.learner = Learner(self.groups, run.optim, run.loop, backend.scaler())
-        self.step, self.saved, self.best = 0, -1, (float("-inf"), -1)
-        self.started = time.time()
-
-    def resume(self) -> bool:
-        """Take up the newest sound checkpoint, if there is one."""
-        path = checkpoint.latest(self.folder.checkpoints)
-        if path is None:
-            return False
-        checkpoint.restore_weights(path, self.groups)
-        state = checkpoint.read_state(path)
-        self.learner.load_state(state["learner"])
-        self.trainer.load_state(state["trainer"])
-        self.best = tuple(state["best"])
-        self.step = self.saved = checkpoint.step_of(path)
-        return True
-
-    def save(self) -> Path | None:
-        """Write a checkpoint of the step that is finished, unless it is written already."""
-        if self.saved == self.step:
-            return None
-        path = None
-        if self.backend.rank == 0:
-            self.learner.mode(train=True)
-            state = {
-                "learner": self.learner.state(),
-                "trainer": self.trainer.state(),
-                "best": list(self.best),
-            }
-            path = checkpoint.save(
-                self.folder.checkpoints, self.step, self.groups, state, runs.dump(self.run)
-            )
-            checkpoint.rotate(self.folder.checkpoints, self.run.loop.keep_checkpoints, protect=[self.best[1]])
-        self.saved = self.step
-        self.backend.wait()
-        return path
-
-    def preview(self) -> Event | None:
-        """Draw the fixed prompts from the fixed seeds, score them, and note the best step."""
-        prompts = list(self.run.preview.prompts or self.trainer.prompts())
-        if not prompts or self.backend.rank:
-            return None
-        wanted = self.run.preview
-        request = Request(
-            prompts=prompts,
-            num_images=wanted.num_images,
-            seed=self.run.seed,
-            steps=wanted.steps,
-            guidance=wanted.guidance,
-        )
-        rng = self.backend.rng(self.run.seed, 0, rows=len(prompts) * wanted.num_images)
-        with self.learner.best_weights(), torch.no_grad():
-            output = self.trainer.sample(request, rng)
-        folder = self.folder.samples / f"step-{self.step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for index, image in enumerate(output.images):
-            image.save(folder / f"{index}.png")
-        scores = self.trainer.score(output, request)
-        if scores.get("quality", float("-inf")) > self.best[0]:
-            self.best = (scores["quality"], self.step)
-        return {"step": self.step, "folder": str(folder), "prompts": prompts, "scores": scores}
-
-    @torch.no_grad()
-    def validate(self) -> Event | None:
-        """Loss on held-out data with the same noise every time."""
-        source = self.trainer.held_out()
-        if source is None:
-            return None
-        total = min(len(source), self.run.loop.batch_size)
-        batch = next(source.stream(self.run.seed, 0, Shard(total, 0, total)))
-        rng = self.backend.rng(self.run.seed, 0, rows=rows(batch))
-        with self.learner.best_weights(), self.backend.autocast():
-            loss = self.trainer.loss(self.backend.move(split(batch, 1)[0]), rng)
-        require_finite({"validation loss": loss.total}, self.step)
-        return {"step": self.step, "loss": float(loss.total)}
-
-    def export(self) -> list[str]:
-        """Write the trained weights in the ecosystem's formats."""
-        if self.backend.rank:
-            return []
-        with self.learner.best_weights():
-            return [str(p) for p in self.trainer.export(self.folder.export)]
-
-    def facts(self) -> list[str]:
-        """One line a fact, for the start."""
-        trained = sum(p.numel() for p in self.learner.parameters)
-        total = sum(
-            p.numel() for m in {id(g.module): g.module for g in self.groups}.values() for p in m.parameters()
-        )
-        loop = self.run.loop
-        return [
-            *self.backend.facts(),
-            f"trainable: {trained:,} of {total:,} parameters",
-            f"batch: {loop.batch_size} examples a step ({self.backend.world} processes, {loop.accumulate} parts)",
-        ]
 
 
 def train(run: Run, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
@@ -249,55 +143,72 @@ def _agreed_folder(run: Run, backend: Backend) -> RunFolder:
     return RunFolder(Path(run.output) / name)
 
 
+class _Notes:
+    """Writes events of a run: to `events.jsonl` and to the trackers, on the first process only."""
+
+    def __init__(self, run: Run, folder: RunFolder, backend: Backend, *, after: int | None) -> None:
+        first = backend.rank == 0
+        self._record = EventLog(folder, after=after) if first else None
+        self._copies = [tracker(name, folder) for name in run.trackers] if first else []
+
+    def __call__(self, event: str, **values: Any) -> Iterator[Event]:
+        if self._record:
+            written = self._record.write(event, **values)
+            for copy in self._copies:
+                copy.log(written)
+            yield written
+
+    def close(self) -> None:
+        """End the record and the trackers."""
+        for each in [self._record, *self._copies] if self._record else []:
+            each.close()
+
+
 def _drive(
     run: Run, folder: RunFolder, trainer: Trainer, backend: Backend, stop: Callable[[], bool], *, resume: bool
 ) -> Iterator[Event]:
     session = Session(run, folder, trainer, backend)
     found = resume and session.resume()
-    record = EventLog(folder, after=session.step if found else None) if backend.rank == 0 else None
-    copies = [tracker(name, folder) for name in run.trackers] if record else []
-
-    def note(event: str, **values: Any) -> Iterator[Event]:
-        if record:
-            written = record.write(event, **values)
-            for copy in copies:
-                copy.log(written)
-            yield written
-
+    note = _Notes(run, folder, backend, after=session.step if found else None)
     try:
         yield from note(
             "start", step=session.step, folder=str(folder.path), resumed=found, facts=session.facts()
         )
         yield from _look(session, note, force=not found)
-        for done in fit(trainer, session.learner, backend, run, first=session.step):
-            session.step = done.step
-            if done.values:
-                yield from note("step", step=done.step, **done.values)
-            yield from _look(session, note)
-            if backend.any(stop()):
-                break
-        finished = session.step >= run.loop.steps or not backend.any(stop())
-        if path := session.save():
-            yield from note("checkpoint", step=session.step, path=str(path))
-        if finished:
-            yield from note("export", step=session.step, files=session.export())
-        yield from note(
-            "done" if finished else "stopped", step=session.step, seconds=time.time() - session.started
-        )
+        yield from _steps(session, note, stop)
+        yield from _end(session, note, stop)
     except GeneratorExit:
         session.save()
-        if record:
-            record.write("stopped", step=session.step)
+        list(note("stopped", step=session.step))
         raise
     except Exception as error:
         yield from note("failed", step=session.step, error=str(error) or type(error).__name__)
         _save_after(error, session)
         raise
     finally:
-        for each in [record, *copies] if record else []:
-            each.close()
+        note.close()
         if backend.world > 1:
             backend.close()
+
+
+def _steps(session: Session, note: _Notes, stop: Callable[[], bool]) -> Iterator[Event]:
+    for done in fit(session.trainer, session.learner, session.backend, session.run, first=session.step):
+        session.step = done.step
+        if done.values:
+            yield from note("step", step=done.step, **done.values)
+        yield from _look(session, note)
+        if session.backend.any(stop()):
+            return
+
+
+def _end(session: Session, note: _Notes, stop: Callable[[], bool]) -> Iterator[Event]:
+    finished = session.step >= session.run.loop.steps or not session.backend.any(stop())
+    if path := session.save():
+        yield from note("checkpoint", step=session.step, path=str(path))
+    if finished:
+        yield from note("export", step=session.step, files=session.export())
+    kind = "done" if finished else "stopped"
+    yield from note(kind, step=session.step, seconds=time.time() - session.started)
 
 
 def _save_after(error: Exception, session: Session) -> None:

@@ -34,6 +34,7 @@ class StopRequest:
         self._console.print("Stopping after this step; the run is saved and can be resumed.")
 
     def __call__(self) -> bool:
+        """Whether stopping was asked for."""
         return self.asked
 
 
@@ -80,7 +81,7 @@ def _changes(argv: list[str]) -> dict[str, Any]:
         if not item.startswith("--"):
             raise StudioError(f"{item!r} is not a flag; a resumed run takes `--name value` pairs only.")
         flat[name.replace("-", "_")] = yaml.safe_load(value if equals else next(items, ""))
-    top = {f for f in serial.hints(Run)}
+    top = set(serial.hints(Run))
     return serial.nest({k if k.split(".")[0] in top else f"method.{k}": v for k, v in flat.items()})
 
 

@@ -1,7 +1,7 @@
 """Device, precision, processes: what a method never asks about."""
 
 import contextlib
-import datetime
+import datetime as dt
 import os
 from collections.abc import Iterator
 from typing import TypeVar
@@ -36,7 +36,7 @@ class Backend:
         self.device: torch.device = _device(hardware.device)
         if hardware.threads:
             torch.set_num_threads(hardware.threads)
-        self._state = PartialState(cpu=self.device.type == "cpu", timeout=datetime.timedelta(hours=2))
+        self._state = PartialState(cpu=self.device.type == "cpu", timeout=dt.timedelta(hours=2))
         self.rank, self.world = self._state.process_index, self._state.num_processes
         if self.device.type == "cuda":
             self.device = torch.device("cuda", self._state.local_process_index)

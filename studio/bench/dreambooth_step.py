@@ -27,7 +27,7 @@ from studio.bench.plain_diffusers import PlainRecipe
 from studio.config import Hardware, Positive, Run, config
 from studio.loop import fit
 from studio.models import build
-from studio.train import Session
+from studio.session import Session
 
 _PROMPT = "a sticker of a sks animal"
 _WARM_UP = 3
