@@ -9,29 +9,64 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
 from studio import catalog, runs
+from studio.adapters.files import read
 from studio.errors import StudioError
 
 MAX_SAMPLES = 8
 
 
+USES = {
+    "pytorch_lora_weights.safetensors": "diffusers: `pipeline.load_lora_weights(...)` of this repository",
+    "peft": "PEFT: `PeftModel.from_pretrained(...)`, one folder a component",
+    "merged": "diffusers: `DiffusionPipeline.from_pretrained(...)`, the pipeline with the training folded in",
+}
+"""What each exported file is for; any other .safetensors file goes into a web UI's LoRA folder."""
+
+
 def card(folder: runs.RunFolder) -> str:
-    """The model card of a run: base model, trigger, samples, scores, and the settings that make it again."""
+    """The model card of a run: base model, trigger, files, samples, scores, and the settings that make it again."""
     _, run = runs.open_run(folder.path)
     method: Mapping[str, Any] = runs.dump(run)["method"]
     info = catalog.card(str(method["kind"]))
-    trigger = " ".join(str(method[k]) for k in ("token", "class_word") if method.get(k))
+    own: Mapping[str, Any] = method.get("export", {})
+    trigger = _trigger(folder) or " ".join(str(method[k]) for k in ("token", "class_word") if method.get(k))
+    pictures = [f"samples/{path.name}" for path in samples(folder)]
     data = ModelCardData(
-        base_model=str(method.get("model", "")), library_name="diffusers", tags=["lora", info.name], license="other"
+        base_model=str(method.get("model", "")),
+        library_name="diffusers",
+        license=own.get("license") or "other",
+        tags=["lora", info.name],
+        instance_prompt=trigger or None,
+        widget=[{"text": trigger or " ", "output": {"url": picture}} for picture in pictures] or None,
     )
+    author = f" By {own['author']}." if own.get("author") else ""
+    made = f"{info.title} ({info.paper}) of `{method.get('model', '')}`, {run.loop.steps} steps.{author}"
     parts = [
         f"---\n{data.to_yaml()}\n---",
-        f"# {folder.path.name}\n\n{info.title} ({info.paper}) of `{method.get('model', '')}`, {run.loop.steps} steps.",
+        f"# {own.get('name') or folder.path.name}\n\n{made}",
+        str(own.get("description", "")),
         f"Trigger: `{trigger}`" if trigger else "",
-        "\n".join(f"![sample](samples/{path.name})" for path in samples(folder)),
+        "\n".join(f"![sample]({picture})" for picture in pictures),
         _scores(folder),
+        _files(folder),
         f"## Settings\n\n```json\n{json.dumps(runs.dump(run), indent=2)}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _trigger(folder: runs.RunFolder) -> str:
+    """The words that the exported files say: a run may have picked its own."""
+    told = (read(file)[1] for file in sorted(folder.export.glob("*.safetensors")))
+    return next(
+        (header["modelspec.trigger_phrase"] for header in told if "modelspec.trigger_phrase" in header), ""
+    )
+
+
+def _files(folder: runs.RunFolder) -> str:
+    found = sorted(p for p in folder.export.iterdir() if p.suffix == ".safetensors" or p.name in USES)
+    web = "A1111, Forge, ComfyUI: put it into the LoRA folder"
+    lines = [f"- `{path.name}`: {USES.get(path.name, web)}" for path in found]
+    return "\n".join(["## Files", "", *lines]) if lines else ""
 
 
 def samples(folder: runs.RunFolder) -> list[Path]:

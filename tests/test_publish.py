@@ -3,12 +3,23 @@
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from studio import publish
+from studio import publish, runs
 from studio.config import Loop, Preview, Run
 from studio.errors import StudioError
 from studio.train import run_to_end
 from tests.toy.config import Toy
+
+
+def test_the_card_tells_the_words_that_the_files_say_and_what_the_files_are_for(tmp_path: Path) -> None:
+    folder = runs.create(Run(method=Toy(), output=str(tmp_path), name="rex"))
+    told = {"modelspec.trigger_phrase": "sks dog"}
+    save_file({"x": torch.zeros(1)}, folder.export / "rex.safetensors", metadata=told)
+    text = publish.card(folder)
+    assert "instance_prompt: sks dog" in text
+    assert "`rex.safetensors`: A1111, Forge, ComfyUI" in text
 
 
 def test_the_card_names_base_scores_and_settings(tmp_path: Path) -> None:
