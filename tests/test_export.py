@@ -30,7 +30,7 @@ from studio.errors import StudioError
 from studio.export import export
 from studio.models.build import load
 
-LORA = Lora(rank=4, alpha=8, layers="blocks")
+LORA = Lora(rank=4, alpha=8)
 
 
 @pytest.fixture(scope="module")

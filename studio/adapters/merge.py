@@ -76,11 +76,10 @@ def merged(modules: Mapping[str, nn.Module]) -> Iterator[None]:
 
 def bare(module: nn.Module) -> nn.Module:
     """A copy of the model without its adapters that shares every weight (no memory)."""
-    shared = {id(value): value for value in (*module.parameters(), *module.buffers())}
-    twin = copy.deepcopy(module, memo=dict(shared))
-    while found := next(_parents(twin), None):
-        parent, child, layer = found
-        setattr(parent, child, layer.base_layer)
+    memo = {id(value): value for value in (*module.parameters(), *module.buffers())}
+    for layer in _layers(module):  # where deepcopy meets an adapter, it takes the layer below
+        memo[id(layer)] = copy.deepcopy(layer.get_base_layer(), memo)
+    twin = copy.deepcopy(module, memo)
     if "peft_config" in vars(twin):
         del twin.peft_config
         twin._hf_peft_config_loaded = False
@@ -171,10 +170,3 @@ def _outermost_named(module: nn.Module) -> list[tuple[str, BaseTunerLayer]]:
 
 def _outermost(module: nn.Module) -> list[BaseTunerLayer]:
     return [layer for _, layer in _outermost_named(module)]
-
-
-def _parents(module: nn.Module) -> Iterator[tuple[nn.Module, str, BaseTunerLayer]]:
-    for parent in module.modules():
-        for child, layer in parent.named_children():
-            if isinstance(layer, BaseTunerLayer):
-                yield parent, child, layer
