@@ -50,8 +50,10 @@ class Found:
     shifts: dict[str, float] = field(default_factory=dict)
     line: list[dict[str, float]] = field(default_factory=list)
     """The WiSE-FT curve."""
+    checks: dict[str, float] = field(default_factory=dict)
+    """What was looked at for masked gradients; empty if nothing was."""
     signs: list[str] = field(default_factory=list)
-    """Signs of masked gradients; none is good."""
+    """Signs of masked gradients; none is good, if they were looked for."""
     examples: list[Example] = field(default_factory=list)
 
     @property
@@ -172,12 +174,7 @@ def _attacks(
     if request.checks and settings.names:
         evidence = measure.masking_evidence(model, examined, settings, request.seed, max(settings.eps))
         found.signs = metrics.masking_signs(evidence)
-        found.facts["checks for masked gradients"] = json.dumps(serial_evidence(evidence))
-
-
-def serial_evidence(evidence: metrics.Evidence) -> dict[str, float]:
-    """The checks' numbers by name."""
-    return {name: round(float(value), 4) for name, value in vars(evidence).items()}
+        found.checks = {name: float(value) for name, value in vars(evidence).items()}
 
 
 def _line(

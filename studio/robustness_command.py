@@ -18,6 +18,8 @@ def robustness(argv: list[str], console: Console) -> None:
         console.print(f"{name}: {value:.4f}")
     for point in found.line:
         console.print(", ".join(f"{name} {value:.3f}" for name, value in point.items()))
+    if not found.checks:
+        console.print("signs of masked gradients were not looked for")
     for sign in found.signs:
         console.print(f"sign of masked gradients: {sign}")
     console.print(f"report: {found.report}")

@@ -36,7 +36,7 @@ def write_page(found: Values, examples: Sequence[Example], path: Path) -> None:
     body = "".join(
         (
             _head("Robustness report", str(found["facts"]["model"]), _lead(found), found["facts"]),
-            _trust(found["signs"]),
+            _trust(found["signs"], found["checks"]),
             _attacks(found["attacks"]),
             _corruptions(found["corruptions"], found["numbers"]["clean accuracy"]),
             _line(found["line"]),
@@ -80,10 +80,12 @@ def _head(eyebrow: str, title: str, lead: str, facts: Values) -> str:
     )
 
 
-def _trust(signs: Sequence[str]) -> str:
+def _trust(signs: Sequence[str], checks: Mapping[str, float]) -> str:
     said = "".join(f'<p class="sign">{escape(sign)}</p>' for sign in signs)
-    good = '<p class="good">No sign of masked gradients: attacks behave as they should.</p>'
-    return f"<section><h2>Can the numbers be trusted?</h2>{said or good}</section>"
+    if not checks:
+        said = '<p class="sign">Not looked at: signs of masked gradients were not asked for.</p>'
+    good = f'<p class="good">No sign of masked gradients on {checks.get("n", 0):.0f} pictures.</p>'
+    return section("Can the numbers be trusted?", said or good)
 
 
 def _attacks(attacks: Mapping[str, Mapping[str, float]]) -> str:
