@@ -82,10 +82,10 @@ class Flux(Family):
     denoiser_name = "transformer"
     prediction = "flow"
     patch = 2
+    distilled = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.distilled = bool(self.denoiser_config.guidance_embeds)
         base = self.scheduler_base.config
         self.process = Flow(1.0 if base.use_dynamic_shifting else float(base.shift))
 
@@ -118,8 +118,8 @@ class Flux(Family):
         return unpack(packed, height)
 
     def _guidance(self, x_t: Tensor, cond: Condition) -> Tensor | None:
-        if not self.distilled:
-            return None
+        if not self.denoiser_config.guidance_embeds:
+            return None  # schnell: one guidance is built in
         return cond.extra.get("guidance", x_t.new_full((len(x_t),), TRAINING_GUIDANCE)).to(x_t)
 
     @override

@@ -31,13 +31,18 @@ _SPEC.loader.exec_module(original_layout)
 ONE = Request(prompts=["a photo of a dog"], steps=2)
 
 
+def furthest(one, other):
+    """Largest difference in levels of 255; sums in another order may round one level apart."""
+    return max(abs(a - b) for a, b in zip(one.tobytes(), other.tobytes(), strict=True))
+
+
 def test_a_saved_folder_draws_the_same_picture(family, backend, tmp_path):
     family.pipeline().save_pretrained(tmp_path, safe_serialization=True)
     again = load(str(tmp_path), backend, text=Text(t5_tokens=T5_TOKENS))
     assert again.name == family.name
     assert again.prediction == family.prediction
     assert again.fingerprint() == family.fingerprint()
-    assert draw(again, ONE)[0].tobytes() == draw(family, ONE)[0].tobytes()
+    assert furthest(draw(again, ONE)[0], draw(family, ONE)[0]) <= 1
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +60,7 @@ def checkpoint(families, tmp_path_factory):
 def test_a_single_file_draws_the_same_picture_as_the_model_it_holds(families, backend, checkpoint):
     again = load(str(checkpoint), backend)
     assert again.fingerprint() == families["sd1"].fingerprint()
-    assert draw(again, ONE)[0].tobytes() == draw(families["sd1"], ONE)[0].tobytes()
+    assert furthest(draw(again, ONE)[0], draw(families["sd1"], ONE)[0]) <= 1
 
 
 def test_the_published_layouts_have_the_published_sizes(tmp_path):
