@@ -63,8 +63,8 @@ class Line:
 
 def shelf() -> dict[str, c.Adapter]:
     """Every member of the union with its defaults, and the variants people choose among."""
-    plain = {kind.__name__.lower(): kind() for kind in c.Adapter.__args__}
-    variants = {
+    plain: dict[str, c.Adapter] = {kind.__name__.lower(): kind() for kind in c.Adapter.__args__}
+    variants: dict[str, c.Adapter] = {
         "lora, dora": c.Lora(dora=True),
         "lora, rslora": c.Lora(rslora=True),
         "oft, coft radius 0.5": c.Oft(radius=0.5),
@@ -125,7 +125,7 @@ def _line(model: nn.Module, base: nn.Module, trains: frozenset[str], x: Tensor) 
     parameters = dict(model.named_parameters())
     generator = torch.Generator().manual_seed(1)
     for name in sorted(trains):
-        parameters[name] += 0.02 * torch.randn(parameters[name].shape, generator=generator)
+        parameters[name].add_(0.02 * torch.randn(parameters[name].shape, generator=generator))
     count = sum(parameters[name].numel() for name in trains)
     adapted = bool(names(model))
     merged = _off(merged_copy(model)(x), model(x)) if adapted else 0.0

@@ -162,10 +162,11 @@ class OftControlTrainer(Trainer):
 
     def _wanted(self, request: Request) -> Float[Tensor, "b 3 h w"]:
         """The signal for each prompt, of the size to draw."""
-        size = (request.height or self.family.default_size, request.width or self.family.default_size)
+        height, width = (side or self.family.default_size for side in (request.height, request.width))
         if request.references:
-            given = torch.stack([_tensor(picture.resize(size[::-1])) for picture in request.references])
+            given = torch.stack([_tensor(picture.resize((width, height))) for picture in request.references])
         else:
+            size = (height, width)
             given = torch.nn.functional.interpolate(
                 self._shown["images"], size=size, mode="bilinear", antialias=True
             )
