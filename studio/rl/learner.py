@@ -124,15 +124,29 @@ class PolicyGradient:
 
     def state(self) -> dict[str, Any]:
         """The memory and, in the middle of a rollout of one process, the rollout."""
-        inside = self._rollout is not None and not self.resumable(self._done) and self._backend.world == 1
-        kept = {"rollout": self._rollout.rollout.state(), "facts": self._rollout.facts} if inside else {}
-        return {"memory": self._memory.state(), **kept}
+        kept = {"memory": self._memory.state()}
+        if self._rollout is None or self.resumable(self._done) or self._backend.world > 1:
+            return kept
+        return kept | {"rollout": self._rollout.rollout.state(), "facts": self._rollout.facts}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave."""
         self._memory.load_state(state["memory"])
         if "rollout" in state:
             self._rollout = Collected(Rollout(**state["rollout"]), state["facts"], self._memory)
+
+    def appraise(self, images: Float[Tensor, "b 3 H W"], prompts: list[str]) -> dict[str, float]:
+        """Mean of each reward and of the held-out one, diversity, and as quality the weighted sum of the rewards."""
+        means = dict(zip(self.terms.weights, self.terms(images, prompts).mean(1).tolist(), strict=True))
+        watched = self._held_out(images, prompts).mean(1).tolist()
+        quality = sum(self.terms.weights[name] * mean for name, mean in means.items())
+        spread = float(diversity(thumbnails(images), prompts))
+        return {
+            **means,
+            **({"held_out": watched[0]} if watched else {}),
+            "diversity": spread,
+            "quality": quality,
+        }
 
     def _mine(self, images: int) -> slice:
         """The pictures of a rollout that this process draws."""

@@ -4,6 +4,7 @@ Axes: `b` transitions, `n` sampler steps, `c h w` latent. `k` counts sampler ste
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -88,7 +89,7 @@ def stepper(family: Family, steps: int, *, noise: float, size: int = 0) -> Stepp
         noise: Eta of DDIM, or a of the flow sampler.
         size: Height and width in pixels; 0 is the model's own.
     """
-    scheduler = family.scheduler("", steps, height=size, width=size)
+    scheduler: Any = family.scheduler("", steps, height=size, width=size)
     if family.prediction == "flow":
         levels = scheduler.sigmas.float().cpu()
         return FlowSde(levels[:-1], levels, noise)

@@ -106,15 +106,10 @@ class ReinforcedTrainer(Trainer):
 
     @override
     def score(self, output: Output, request: Request) -> dict[str, float]:
-        """Each reward of the previews, drawn as a user would draw them; their weighted sum is the quality."""
+        """Rewards, held-out reward and diversity of the previews, drawn as a user would draw them."""
         prompts = [prompt for prompt in request.prompts for _ in range(request.num_images)]
         images = torch.stack([to_tensor(image) for image in output.images]).to(self.backend.device)
-        means = self.learner.terms(images, prompts).mean(1).tolist()
-        named = dict(zip(self.learner.terms.weights, means, strict=True))
-        return {
-            **named,
-            "quality": sum(self.learner.terms.weights[name] * mean for name, mean in named.items()),
-        }
+        return self.learner.appraise(images, prompts)
 
     @override
     def prompts(self) -> Sequence[str]:

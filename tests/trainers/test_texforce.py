@@ -21,6 +21,7 @@ from studio.rl.orders import Orders
 from studio.rl.rollout import roll_out
 from studio.rl.trainer import ReinforcedTrainer
 from studio.train import run_to_end, train
+from studio.trainer import Request
 from studio.verify import verify_resume
 from trainers.ddpo.config import Ddpo
 from trainers.ddpo.config import check as check_ddpo
@@ -200,6 +201,14 @@ def test_a_step_tells_reward_spread_ratio_and_drift(tmp_path: Path):
     }
     assert wanted <= event.keys()
     assert event["similarity"] == pytest.approx(1, abs=1e-5)
+
+
+def test_previews_are_scored_by_reward_held_out_reward_and_diversity():
+    trainer = texforce()
+    request = Request(prompts=["a dog"], num_images=2, steps=1, guidance=1.0)
+    scores = trainer.score(trainer.sample(request, Rng.single(0, 0, 2)), request)
+    assert set(scores) == {"redness", "held_out", "diversity", "quality"}
+    assert scores["quality"] == scores["redness"]
 
 
 def test_a_run_ends_when_the_embeddings_have_drifted(tmp_path: Path):
