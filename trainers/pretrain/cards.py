@@ -49,6 +49,9 @@ def write_card(folder: RunFolder, run: Run, target: Path, facts: Mapping[str, st
         f"| {key.replace('_', ' ')} | {value:.3f} |" for key, value in scores.items() if key != "quality"
     )
     scenes: config.Stickers = model.scenes
+    shown = (
+        "![the first 50 of the held-out prompts](samples.png)\n" if (target / "samples.png").exists() else ""
+    )
     text = f"""# {_TITLES[name]}
 
 | fact | value |
@@ -61,6 +64,7 @@ def write_card(folder: RunFolder, run: Run, target: Path, facts: Mapping[str, st
 | made by | `python -m trainers.pretrain.run {_COMMANDS[name]} --install assets/models` at commit {facts["commit"]}, {facts["date"]}; settings in `run.json` |
 
 {facts["note"]}
+{shown}
 
 Scores on scenes that training never drew:
 

@@ -37,6 +37,8 @@ NUM_PROMPTS = 200
 NUM_CANDIDATES = 20
 _REAL_EACH = 24
 """Real scenes whose mean features stand for an object or a background."""
+_SHOWN = 50
+"""Pictures on the sheet: each held-out pair once."""
 _BORDER = 7
 """Width in pixels of the frame in which only the background shows."""
 
@@ -184,7 +186,7 @@ def judge_pictures(
     prompts, pairs = held_out_prompts(scenes)
     pictures = draw(pipeline, prompts, guidance)
     if sheet:
-        to_sheet(pictures, columns=20).save(sheet)
+        to_sheet(pictures[:_SHOWN], columns=10).save(sheet, optimize=True)
     images, judge = to_tensor(pictures), IndependentJudge()
     centroids = object_centroids(judge, scenes)
     real = torch.cat(

@@ -129,9 +129,8 @@ def finish(folder: RunFolder, install: Path, *, note: str = "") -> Path:
     for path in target.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     if isinstance(settings.method.model, config.TextToImage):
-        scores = judge_autoencoder(target / "vae") | judge_pictures(
-            target, settings.method.model.scenes, GUIDANCE
-        )
+        scenes, sheet = settings.method.model.scenes, target / "samples.png"
+        scores = judge_autoencoder(target / "vae") | judge_pictures(target, scenes, GUIDANCE, sheet)
         write_text(folder.export / "scores.json", json.dumps(scores, indent=2) + "\n")
     write_text(target / "run.json", json.dumps(runs.dump(replace(settings, output="runs")), indent=2) + "\n")
     write_card(folder, settings, target, facts(folder) | {"note": note})
