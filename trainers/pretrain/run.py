@@ -126,8 +126,7 @@ def finish(folder: RunFolder, install: Path, *, note: str = "") -> Path:
             exported = next(path for path in folder.export.iterdir() if path.is_dir())
             target = install / exported.name
     shutil.copytree(exported, target, dirs_exist_ok=True)
-    for path in target.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    _tidy(target)
     if isinstance(settings.method.model, config.TextToImage):
         scenes, sheet = settings.method.model.scenes, target / "samples.png"
         scores = judge_autoencoder(target / "vae") | judge_pictures(target, scenes, GUIDANCE, sheet)
@@ -135,6 +134,16 @@ def finish(folder: RunFolder, install: Path, *, note: str = "") -> Path:
     write_text(target / "run.json", json.dumps(runs.dump(replace(settings, output="runs")), indent=2) + "\n")
     write_card(folder, settings, target, facts(folder) | {"note": note})
     return target
+
+
+def _tidy(target: Path) -> None:
+    """Makes the files readable for all, and forgets the folders that their parts were once loaded from."""
+    for path in target.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    for path in [*target.rglob("config.json"), *target.glob("model_index.json")]:
+        values = json.loads(path.read_text("utf-8"))
+        if values.pop("_name_or_path", None) is not None:
+            write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def facts(folder: RunFolder) -> dict[str, str]:
