@@ -23,7 +23,8 @@ QUIET = {"loop.checkpoint_every": 0, "loop.log_every": 50}
 BASE = {
     "loop.steps": 800,
     "loop.batch_size": 64,
-    "optim.lr": 2e-3,
+    "optim.lr": 1e-3,
+    "optim.warmup": 50,
     "optim.schedule": "cosine",
     "optim.weight_decay": 0.05,
 }
@@ -74,7 +75,7 @@ def units(bench: str) -> list[Unit]:
     folder = Path(bench) if bench else FASHION
     found = []
     if folder.is_dir():
-        data = {"train": str(folder), "shots": 500, "augment": "crop-flip"}
+        data = {"train": str(folder), "shots": 500, "augment": "none"}
         found.append(Unit(name=folder.name, data=data, model="tiny:vit"))
     if assets.exists(f"models/{EMBEDDED}"):
         data = {"train": "stickers", "stickers_per_class": 100}
