@@ -1,4 +1,7 @@
-"""From settings to rewards, and the one place where they are called. Axes: `b` pictures, `k` terms of a mix."""
+"""From settings to rewards, and the one place where they are called.
+
+Axes: `b` pictures, `k` terms of a mix.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, assert_never

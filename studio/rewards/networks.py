@@ -1,4 +1,7 @@
-"""Rewards of networks, differentiable in the images. Axes: `b` pictures, `d` features, `H W` image."""
+"""Rewards of networks, differentiable in the images.
+
+Axes: `b` pictures, `d` features, `H W` image.
+"""
 
 import itertools
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Rewards that need no network. Axes: `b` pictures, `H W` image."""
+"""Rewards that need no network.
+
+Axes: `b` pictures, `H W` image.
+"""
 
 import io
 from collections.abc import Sequence

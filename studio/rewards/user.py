@@ -1,4 +1,7 @@
-"""A function of the person's own as a reward. Axes: `b` pictures, `H W` image."""
+"""A function of the person's own as a reward.
+
+Axes: `b` pictures, `H W` image.
+"""
 
 import importlib
 import sys

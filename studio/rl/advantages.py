@@ -1,4 +1,7 @@
-"""Advantages: how much better a picture did than was to be expected. Axes: `b` pictures."""
+"""Advantages: how much better a picture did than was to be expected.
+
+Axes: `b` pictures.
+"""
 
 from collections import deque
 from collections.abc import Sequence

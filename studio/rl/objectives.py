@@ -1,4 +1,7 @@
-"""Objectives of the policy gradient, one number a transition. Axes: `b` transitions, `...` latent."""
+"""Objectives of the policy gradient, one number a transition.
+
+Axes: `b` transitions, `...` latent.
+"""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,7 @@
-"""A text-to-image model as a policy: each sampler step is an action. Axes: `b` transitions, `c h w` latent."""
+"""A text-to-image model as a policy: each sampler step is an action.
+
+Axes: `b` transitions, `c h w` latent.
+"""
 
 from collections.abc import Mapping, Sequence
 
