@@ -39,11 +39,14 @@ _WHAT = (
 
 def _subject(argv: list[str], console: Console) -> None:
     request: SubjectEval = flags.parse(SubjectEval, argv, prog="studio eval subject")
+    from studio.backend.quiet import quiet
     from studio.evaluate import evaluate as run
     from studio.report import summary
 
+    quiet()
     found = run(request)
     console.table(table.HEADER, table.lines(found.rows))
+    console.print("↑ higher is better, ↓ lower is better; ± standard error over pictures")
     console.print(summary(found.rows))
     console.print(f"report: {found.report}")
     console.record({"event": "evaluation", "report": str(found.report), "scores": str(found.scores)})
@@ -51,8 +54,10 @@ def _subject(argv: list[str], console: Console) -> None:
 
 def _dreambench(argv: list[str], console: Console) -> None:
     request: DreamBenchEval = flags.parse(DreamBenchEval, argv, prog="studio eval dreambench")
+    from studio.backend.quiet import quiet
     from studio.evaluate_dreambench import evaluate as run
 
+    quiet()
     found = run(request)
     console.table(table.HEADER, table.lines(found.rows))
     console.print(f"{len(found.subjects)} subjects; report: {found.folder / 'report.html'}")
@@ -65,6 +70,9 @@ def reproduce(argv: list[str], console: Console) -> None:
 
     named = ["--method", argv[0], *argv[1:]] if argv and not argv[0].startswith("-") else argv
     request: Reproduce = flags.parse(Reproduce, named, prog="studio reproduce")
+    from studio.backend.quiet import quiet
+
+    quiet()
     for event in run(request):
         console.record(event)
         if event["event"] == "cell":

@@ -17,12 +17,17 @@ def summary(rows: Sequence[Row]) -> str:
     sentences = []
     if (row := found.get("likeness")) and row.base and row.change:
         way = ""
-        if row.ceiling and row.ceiling > row.base.mean:
+        if row.ceiling and row.ceiling > row.base.mean and row.verdict != "even":
             share = row.change.mean / (row.ceiling - row.base.mean)
             way = f", {share:.0%} of the way to true pictures ({row.ceiling:.2f})"
         told = {"better": "rose", "worse": "fell", "even": "did not change clearly:"}[row.verdict]
         sentences.append(
             f"Likeness to the subject {told} from {row.base.mean:.2f} to {row.tuned.mean:.2f}{way}."
+        )
+    if (row := found.get("pixel_distance")) and row.base and row.verdict != "even":
+        told = "fell" if row.verdict == "better" else "rose"
+        sentences.append(
+            f"The distance to true pictures {told} from {row.base.mean:.0f} to {row.tuned.mean:.0f} levels."
         )
     if row := found.get("background"):
         sentences.append(
@@ -74,13 +79,17 @@ def from_run(folder: RunFolder) -> Page:
     )
 
 
-def facts(settings: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def facts(settings: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """What a person asks first about a run: method, model, steps, time, hardware."""
     method = settings.get("method", {})
     found = [("Method", str(method.get("kind", ""))), ("Model", str(method.get("model", "")))]
     if isinstance(adapter := method.get("adapter"), Mapping):
         found.append(("Weights", str(adapter.get("kind", ""))))
-    found.append(("Steps", str(settings.get("loop", {}).get("steps", ""))))
+    wanted, done = (
+        settings.get("loop", {}).get("steps", ""),
+        max((e.get("step", 0) for e in events), default=0),
+    )
+    found.append(("Steps", f"{done} of {wanted}" if 0 < done != wanted else str(wanted)))
     for event in events:
         if event["event"] == "done":
             found.append(("Training time", _duration(event["seconds"])))

@@ -122,7 +122,7 @@ def lines(rows: Sequence[Row]) -> list[list[str]]:
     ]
 
 
-HEADER = ["score (better: ↑ higher, ↓ lower)", "base", "trained", "change", "true pictures"]
+HEADER = ["score", "base", "trained", "change", "true pictures"]
 
 
 def to_dict(rows: Sequence[Row]) -> dict[str, Any]:
