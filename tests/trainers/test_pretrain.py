@@ -16,6 +16,7 @@ from studio import assets, catalog, serial
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.config import Hardware, Loop, Optim, Run
+from studio.console import Console
 from studio.data.sticker_concepts import HELD_OUT
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import draw_scenes, names
@@ -28,7 +29,7 @@ from trainers.pretrain.config import METHOD, Autoencoder, Pretrain, TextToImage,
 from trainers.pretrain.evaluate import held_out_prompts, names_background, real_scenes
 from trainers.pretrain.muon import Muon, is_hidden, orthogonalize
 from trainers.pretrain.pca import PatchPca, start_encoder
-from trainers.pretrain.run import RUNS, pretrain
+from trainers.pretrain.run import RUNS, command, pretrain
 from trainers.pretrain.text_to_image import LatentSource, noise_scheduler, tokenize
 from trainers.pretrain.tokens import LENGTH, VOCABULARY, build_tokenizer, corpus, merges
 from trainers.pretrain.vit import build_vit, erase
@@ -210,6 +211,11 @@ def test_a_stopped_run_goes_on_exactly(tmp_path):
 def test_an_unknown_embedded_model_is_refused():
     with pytest.raises(StudioError, match="tiny-vit"):
         next(pretrain("tiny-vitt"))
+
+
+def test_the_command_refuses_an_unknown_model():
+    with pytest.raises(StudioError, match="tiny-clip"):
+        command(["tiny-clipp"], Console())
 
 
 def test_the_settings_survive_json():

@@ -61,7 +61,7 @@ def write_card(folder: RunFolder, run: Run, target: Path, facts: Mapping[str, st
 | optimizer | {run.optim.name.rpartition(".")[2]}, learning rate {run.optim.lr}, average of weights {run.optim.ema} |
 | hardware | {facts["device"]}, shared with other work |
 | time | {time["minutes"]:.0f} minutes of wall time |
-| made by | `python -m trainers.pretrain.run {_COMMANDS[name]} --install assets/models` at commit {facts["commit"]}, {facts["date"]}; settings in `run.json` |
+| made by | `studio models pretrain {_COMMANDS[name]} --install assets/models` at commit {facts["commit"]}, {facts["date"]}; settings in `run.json` |
 
 {facts["note"]}
 {shown}

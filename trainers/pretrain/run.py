@@ -8,16 +8,17 @@
 
 import argparse
 import json
-import logging
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from studio import runs, serial
 from studio.config import Hardware, Loop, Optim, Preview, Run
+from studio.console import Console
 from studio.errors import unknown
 from studio.runs import RunFolder, write_text
 from studio.train import Event, resume, train
@@ -25,7 +26,6 @@ from trainers.pretrain import config
 from trainers.pretrain.cards import write_card
 from trainers.pretrain.evaluate import judge_autoencoder, judge_pictures
 
-log = logging.getLogger(__name__)
 GUIDANCE = 4.0
 """Guidance at which the pictures are judged."""
 MUON = "trainers.pretrain.muon.Muon"
@@ -159,24 +159,25 @@ def facts(folder: RunFolder) -> dict[str, str]:
     }
 
 
-def main() -> None:
-    """Pre-trains from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=sorted(RUNS))
+def command(argv: Sequence[str], console: Console) -> None:
+    """`studio models pretrain NAME ...`: trains, judges and installs one of the embedded models.
+
+    Raises:
+        StudioError: No embedded model has this name, or a setting of the hardware is wrong.
+    """
+    parser = argparse.ArgumentParser(prog="studio models pretrain", description=command.__doc__)
+    parser.add_argument("name", help=", ".join(sorted(RUNS)))
     parser.add_argument("--output", default="runs", help="Folder of the runs.")
     parser.add_argument("--steps", type=int, default=0, help="Optimizer steps; 0 takes the usual number.")
-    parser.add_argument(
-        "--install", type=Path, help="Folder that receives the model, normally assets/models."
-    )
+    parser.add_argument("--install", type=Path, help="Folder that receives the model, such as assets/models.")
     parser.add_argument("--hardware", type=json.loads, default={}, help='Such as {"threads": 1}.')
-    flags = parser.parse_args()
-    logging.basicConfig(level=logging.INFO)
+    flags = parser.parse_args(argv)
     hardware = serial.from_dict(Hardware, flags.hardware, where="hardware")
-    for event in pretrain(
-        flags.name, output=flags.output, steps=flags.steps, hardware=hardware, install=flags.install
-    ):
-        log.info("%s", event)
+    total = flags.steps or (RUNS[flags.name].loop.steps if flags.name in RUNS else 0)
+    settings = {"output": flags.output, "steps": flags.steps, "hardware": hardware, "install": flags.install}
+    for event in pretrain(flags.name, **settings):
+        console.event(event, total)
 
 
 if __name__ == "__main__":
-    main()
+    command(sys.argv[1:], Console())
