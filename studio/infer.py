@@ -45,6 +45,7 @@ def sample(request: SampleRequest, family: Family | None = None) -> Generator[Pr
         request: What to draw.
         family: A loaded model to use as it is, artifacts included; None loads what the request names.
     """
+    _make_folder(Path(request.output))
     request = dataclasses.replace(request, model=request.model or model_of(request.artifact))
     family = family or load(request)
     request = _filled(request, family)
@@ -124,6 +125,16 @@ def _filled(request: SampleRequest, family: Family) -> SampleRequest:
         width=request.width or family.default_size,
         height=request.height or family.default_size,
     )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudioError(
+            f"Cannot make the folder {str(folder)!r} ({error.strerror}); choose another --output.",
+            field="output",
+        ) from None
 
 
 def _write(request: SampleRequest, images: Sequence[Image.Image], fingerprint: str) -> list[Path]:

@@ -60,7 +60,7 @@ def write(path: Path, picture: Image.Image, request: SampleRequest, *, fingerpri
     """Write a picture as a PNG with its recipe; whole, or not at all.
 
     Args:
-        path: File to write.
+        path: File to write, in a folder that exists.
         picture: The picture.
         request: The request of this one picture (see `one`).
         fingerprint: Hash of the base model's weights.
@@ -75,7 +75,6 @@ def write(path: Path, picture: Image.Image, request: SampleRequest, *, fingerpri
     info.add_text("studio", json.dumps(values))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(temporary, format="PNG", pnginfo=info)
         temporary.replace(path)
     except OSError as error:

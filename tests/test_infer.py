@@ -28,7 +28,8 @@ def request(tmp_path, **changes):
 def test_pictures_and_a_grid_are_written(family, tmp_path):
     done = infer.run(request(tmp_path), family)
     assert [path.name for path in done.paths] == ["00000-7.png", "00001-8.png", "00002-7.png", "00003-8.png"]
-    assert Image.open(done.grid).size == (128, 128)
+    with Image.open(done.grid) as sheet:
+        assert sheet.size == (128, 128)
 
 
 def test_a_second_call_writes_over_nothing(family, tmp_path):
@@ -58,13 +59,14 @@ def test_progress_comes_once_a_step_and_can_be_left(family, tmp_path):
 
 def test_other_programs_find_their_text_field(family, tmp_path):
     path = infer.run(request(tmp_path, scheduler="dpm++"), family).paths[0]
-    text = Image.open(path).info["parameters"]
-    assert text.split("\n") == [
+    with Image.open(path) as picture:
+        fields = dict(picture.info)
+    assert fields["parameters"].split("\n") == [
         "a dog, red: big",
         "Negative prompt: rain",
         'Steps: 2, Sampler: DPM++ 2M, CFG scale: 4, Seed: 7, Size: 64x64, Model: "tiny:sd1"',
     ]
-    assert json.loads(Image.open(path).info["studio"])["fingerprint"] == family.fingerprint()
+    assert json.loads(fields["studio"])["fingerprint"] == family.fingerprint()
 
 
 def test_the_text_of_another_program_becomes_a_request():
@@ -107,7 +109,7 @@ def test_a_picture_without_a_recipe_and_a_text_file_are_refused(tmp_path):
 
 def test_an_output_that_is_a_file_is_refused(family, tmp_path):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(StudioError, match=r"Cannot write .*choose another --output"):
+    with pytest.raises(StudioError, match=r"Cannot make the folder .*choose another --output"):
         infer.run(request(tmp_path / "taken", num_images=1), family)
 
 
