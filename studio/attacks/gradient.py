@@ -107,20 +107,31 @@ def pgd(
     left = torch.arange(len(images), device=images.device)
     with under_attack(model, images.device):
         for start in starts:
-            moved = start[left]
-            for _ in range(walk.steps):
-                logits, gradient = _slope(model, moved, labels[left], walk.objective)
-                broken = logits.argmax(1) != labels[left]
-                result[left[broken]] = moved[broken]
-                left, moved, gradient = left[~broken], moved[~broken], gradient[~broken]
-                if not len(left):
-                    return result
-                moved = ball.rows(left).project(moved + walk.stride * ball.direction(gradient), images[left])
-            result[left] = moved
+            result[left] = _worst_on_path(
+                model, images[left], labels[left], ball.rows(left), start[left], walk
+            )
             with torch.no_grad():
-                left = left[model(moved).argmax(1) == labels[left]]
+                left = left[model(result[left]).argmax(1) == labels[left]]
             if not len(left):
-                return result
+                break
+    return result
+
+
+def _worst_on_path(
+    model: nn.Module, images: Tensor, labels: Tensor, ball: Ball, start: Tensor, walk: Walk
+) -> Float[Tensor, "b c h w"]:
+    """For each picture the first misclassified one on a path, else the path's end."""
+    result, moved = start.clone(), start
+    left = torch.arange(len(images), device=images.device)
+    for _ in range(walk.steps):
+        logits, gradient = _slope(model, moved, labels[left], walk.objective)
+        broken = logits.argmax(1) != labels[left]
+        result[left[broken]] = moved[broken]
+        left, moved, gradient = left[~broken], moved[~broken], gradient[~broken]
+        if not len(left):
+            return result
+        moved = ball.rows(left).project(moved + walk.stride * ball.direction(gradient), images[left])
+    result[left] = moved
     return result
 
 

@@ -213,12 +213,12 @@ def test_our_pgd_is_as_fast_as_torchattacks() -> None:
     theirs = torchattacks.PGD(model, eps=4 / 255, alpha=1 / 255, steps=10, random_start=True)
     speed = {"studio": [], "torchattacks": []}
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         gradient.ascend(model, images, labels, ball, start=images, walk=walk)
-        middle = time.perf_counter()
+        middle = time.process_time()
         theirs(images, labels)
         speed["studio"].append(128 / (middle - start))
-        speed["torchattacks"].append(128 / (time.perf_counter() - middle))
+        speed["torchattacks"].append(128 / (time.process_time() - middle))
     best = {name: max(values) for name, values in speed.items()}
     print(", ".join(f"{name} {value:.0f} pictures/s" for name, value in best.items()))
     assert best["studio"] >= 0.95 * best["torchattacks"]
