@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from peft import PeftType
 from torch import Tensor, nn
 
 from studio.adapters import formats
@@ -125,10 +126,10 @@ def _fitting(job: _Job, adapted: Mapping[str, nn.Module]) -> tuple[Format, ...]:
     """Formats that can hold what was trained."""
     if len(adapted) < len(job.modules):
         return ("merged",)
-    kinds = {str(module.peft_config[job.name].peft_type.value) for module in adapted.values()}
-    if kinds != {"LORA"}:
+    configs = [vars(module)["peft_config"][job.name] for module in adapted.values()]
+    if any(config.peft_type != PeftType.LORA for config in configs):
         return ("peft",)
-    dora = any(module.peft_config[job.name].use_dora for module in adapted.values())
+    dora = any(config.use_dora for config in configs)
     t5 = any(type(module).__name__ == "T5EncoderModel" for module in adapted.values())
     return ("diffusers", "peft") if dora or t5 else ("diffusers", "kohya")
 
