@@ -107,7 +107,7 @@ class Plan:
     kinds: Int[Tensor, " b"]
     colors: Int[Tensor, "b two"]
     numbers: Float[Tensor, "b k"]
-    noise: Float[Tensor, "b 1 h w"]
+    noise: Float[Tensor, "painted 1 h w"]
 
 
 def plan_scenes(

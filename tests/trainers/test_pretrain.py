@@ -199,7 +199,7 @@ def test_a_stopped_run_goes_on_exactly(tmp_path):
     )  # fmt: skip
     list(train(run))
     asked = iter([False, True])
-    list(train(replace(run, name="parts"), stop=lambda: next(asked)))
+    list(train(replace(run, name="parts"), stop=lambda: next(asked, True)))
     list(resume(tmp_path / "parts"))
     read = [
         tmp_path / name / "checkpoints" / "step-00000003" / "weights.safetensors"
