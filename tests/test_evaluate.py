@@ -111,7 +111,11 @@ def test_strength_zero_is_the_base_model(ask, found, tmp_path):
 
 def test_kept_base_pictures_give_the_same_scores(ask, found, tmp_path, tmp_path_factory):
     again = evaluate(ask(keep_base=str(tmp_path_factory.getbasetemp() / "base"), output=str(tmp_path)))
-    assert [row.base for row in again.rows] == [row.base for row in found.rows]
+    assert [row.name for row in again.rows] == [row.name for row in found.rows]
+    for one, two in zip(again.rows, found.rows, strict=True):
+        assert (one.base is None) is (two.base is None)
+        if one.base is not None and two.base is not None:  # judged in other batches: equal up to rounding
+            assert one.base.mean == pytest.approx(two.base.mean, abs=1e-4, nan_ok=True)
 
 
 def test_prompts_of_a_file_replace_the_captions(subject, tmp_path):

@@ -40,11 +40,10 @@ def merge(modules: Mapping[str, nn.Module]) -> Merged:
         if module in _FOLDED:
             raise StudioError("The adapters are merged into this model already; unmerge them first.")
         for layer in _outermost(module):
-            values = folded(layer)
-            for name, value in _root_parameters(layer).items():
-                if name in values:
-                    done.kept.append((value, value.data))
-                    value.data = values[name]
+            values, roots = folded(layer), _root_parameters(layer)
+            for name in roots.keys() & values.keys():
+                done.kept.append((roots[name], roots[name].data))
+                roots[name].data = values[name]
         for layer in _layers(module):
             if not layer.disable_adapters:
                 layer._disable_adapters = True  # enable_adapters would switch requires_grad off
