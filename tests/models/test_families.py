@@ -8,6 +8,7 @@ from studio.backend.rng import Rng
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
 from studio.models.base import Condition
+from studio.models.build import load
 from studio.models.config import Text
 from studio.models.dit import pack
 from studio.models.draw import draw, drawing, start_noise
@@ -248,18 +249,16 @@ def test_conditions_join_split_and_repeat():
     assert cond.rows([1]).cat(cond.rows([0])).extra["kinds"].tolist() == [[3, 4], [1, 2]]
 
 
-def test_the_fingerprint_follows_the_weights(families, backend):
-    family = families["sd1"]
-    before = family.fingerprint()
+def test_the_fingerprint_follows_the_weights(backend):
+    family = load("tiny:sd1", backend)
+    before, vae = family.fingerprint(), family.fingerprint("vae")
     parts = family.pipeline()
     assert type(family)(parts, backend).fingerprint() == before
     with torch.no_grad():
         parts.unet.conv_in.bias[0] += 1
     changed = type(family)(parts, backend)
     assert changed.fingerprint() != before
-    assert changed.fingerprint("vae") == family.fingerprint("vae")
-    with torch.no_grad():
-        parts.unet.conv_in.bias[0] -= 1
+    assert changed.fingerprint("vae") == vae
 
 
 def test_modules_are_frozen_when_loaded(family):
