@@ -6,6 +6,7 @@ The timestep a network sees is t * 1000 for every family. Axes: `b` batch, `...`
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol, assert_never, runtime_checkable
 
@@ -77,14 +78,16 @@ class Process(Protocol):
         ...
 
 
-class _Affine:
+class _Affine(ABC):
     """What follows from alpha and sigma alone."""
 
+    @abstractmethod
     def alpha(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        raise NotImplementedError
+        """Factor of the clean latent."""
 
+    @abstractmethod
     def sigma(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        raise NotImplementedError
+        """Factor of the noise."""
 
     def snr(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         return (self.alpha(t) / self.sigma(t)) ** 2

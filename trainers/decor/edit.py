@@ -32,33 +32,10 @@ from trainers.decor.config import Decor
 from trainers.decor.projection import directions, overlap, project_out, without
 
 log = logging.getLogger(__name__)
-_STOP = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "on",
-        "in",
-        "at",
-        "with",
-        "and",
-        "or",
-        "to",
-        "from",
-        "by",
-        "for",
-        "is",
-        "are",
-        "my",
-        "its",
-        "his",
-        "her",
-        "photo",
-        "picture",
-        "image",
-    ]
-)
+_STOP = frozenset([
+    "a", "an", "the", "of", "on", "in", "at", "with", "and", "or", "to", "from", "by", "for",
+    "is", "are", "my", "its", "his", "her", "photo", "picture", "image",
+])  # fmt: skip
 SHARED = 0.6
 """Share of the captions that must say a word for it to be suggested."""
 
