@@ -153,7 +153,8 @@ def test_the_search_leaves_the_model_alone() -> None:
 def test_the_stop_metric_is_squared_differences_of_probabilities() -> None:
     model, (images, _) = trained(), pictures(4, 1)
     noise = torch.randn(1, 16, 48, generator=generator())
-    moved, plain = model.from_tokens(model.tokens(images) + noise).softmax(1), model(images).softmax(1)
+    with torch.no_grad():
+        moved, plain = model.from_tokens(model.tokens(images) + noise).softmax(1), model(images).softmax(1)
     slow = sum(float(((m - p) ** 2).sum()) for m, p in zip(moved, plain, strict=True)) / 4
     assert noise_change(model, images, noise) == pytest.approx(slow, rel=1e-4)
 
