@@ -144,5 +144,5 @@ class Run:
     optim: Optim = Optim()
     hardware: Hardware = Hardware()
     preview: Preview = Preview()
-    trackers: tuple[Literal["trackio", "tensorboard", "wandb"], ...] = ()
-    """Trackers besides events.jsonl, which is always written."""
+    trackers: tuple[Literal["auto", "trackio", "tensorboard", "wandb"], ...] = ("auto",)
+    """Trackers besides events.jsonl, which is always written; auto: a local Trackio, where installed."""

@@ -6,10 +6,11 @@ imported only when asked for.
 
 import contextlib
 import importlib
+import importlib.util
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,6 +35,13 @@ class Tracker(Protocol):
     def close(self) -> None:
         """Send what is left and end."""
         ...
+
+
+def chosen(names: Iterable[str]) -> list[str]:
+    """The trackers that `names` mean here: `auto` is Trackio where it is installed and stays on this machine."""
+    local = importlib.util.find_spec("trackio") is not None and not any(v in os.environ for v in _REMOTE)
+    meant = [("trackio" if local else "") if name == "auto" else name for name in names]
+    return list(dict.fromkeys(name for name in meant if name))
 
 
 def tracker(name: str, folder: RunFolder) -> Tracker:
@@ -80,10 +88,10 @@ class Trackio(Tracker):
                     f"locally: unset {variable}, or choose another of --trackers.",
                     field="trackers",
                 )
-        library = _library("trackio", extra="trackio")
+        self._library = _library("trackio", extra="trackio")
         # Its greeting would break `--json` and the progress bar.
         with contextlib.redirect_stdout(io.StringIO()):
-            self._run = library.init(
+            self._run = self._library.init(
                 project=PROJECT,
                 name=folder.path.name,
                 config=_settings(folder),
@@ -100,8 +108,9 @@ class Trackio(Tracker):
 
     @override
     def close(self) -> None:
+        # The run's own finish() would leave it current, to be finished and announced once more at exit.
         with contextlib.redirect_stdout(io.StringIO()):
-            self._run.finish()
+            self._library.finish()
 
 
 class TensorBoard(Tracker):

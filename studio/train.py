@@ -22,8 +22,7 @@ from studio.errors import RunFailed, StudioError
 from studio.loop import fit
 from studio.runs import EventLog, RunFolder
 from studio.session import Event, Session
-from studio.tracking import tracker
-from studio.trainer import Trainer
+from studio.tracking import chosen, tracker
 
 log = logging.getLogger(__name__)
 _EXTENDS = {
@@ -54,12 +53,23 @@ def check(run: Run) -> None:
         )
 
 
-def train(run: Run, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+Between = Callable[[Session], None]
+"""Looks at a run between two steps; may draw from its live weights, must not change them."""
+
+
+def _nothing(session: Session) -> None:
+    del session
+
+
+def train(
+    run: Run, *, stop: Callable[[], bool] = lambda: False, between: Between = _nothing
+) -> Iterator[Event]:
     """Train a new run. Yields events as they are written to `events.jsonl`.
 
     Args:
         run: What to do.
         stop: Asked after each step; yes ends the run there, saved.
+        between: Called with the run in progress after each step.
 
     Raises:
         StudioError: the settings cannot work; nothing was written if it is found before the run folder is made.
@@ -69,7 +79,8 @@ def train(run: Run, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Eve
     trainer = catalog.card_of(run.method).load_trainer()(run.method)
     backend = Backend(run.hardware)
     folder = _agreed_folder(run, backend)
-    yield from _drive(run, folder, trainer, backend, stop, resume=False)
+    session = Session(run, folder, trainer, backend)
+    yield from _drive(session, stop, between, resume=False)
 
 
 def resume(
@@ -78,6 +89,7 @@ def resume(
     *,
     allow_changes: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    between: Between = _nothing,
 ) -> Iterator[Event]:
     """Go on with a run from its newest sound checkpoint, exactly as if it had never stopped.
 
@@ -87,6 +99,7 @@ def resume(
             constant schedule or the hardware, pass without `allow_changes`.
         allow_changes: Take any change; the run is then no longer the uninterrupted one.
         stop: Asked after each step; yes ends the run there, saved.
+        between: Called with the run in progress after each step.
     """
     folder, old = runs.open_run(path)
     values = runs.dump(old)
@@ -98,7 +111,8 @@ def resume(
     if backend.rank == 0:
         checkpoint.sweep(folder.checkpoints)
         runs.write_text(folder.config, json.dumps(runs.dump(run), indent=2) + "\n")
-    yield from _drive(run, folder, trainer, backend, stop, resume=True)
+    session = Session(run, folder, trainer, backend)
+    yield from _drive(session, stop, between, resume=True)
 
 
 def export_again(folder: RunFolder, run: Run) -> list[str]:
@@ -149,7 +163,7 @@ class _Notes:
     def __init__(self, run: Run, folder: RunFolder, backend: Backend, *, after: int | None) -> None:
         first = backend.rank == 0
         self._record = EventLog(folder, after=after) if first else None
-        self._copies = [tracker(name, folder) for name in run.trackers] if first else []
+        self._copies = [tracker(name, folder) for name in chosen(run.trackers)] if first else []
 
     def __call__(self, event: str, **values: Any) -> Iterator[Event]:
         if self._record:
@@ -164,10 +178,8 @@ class _Notes:
             each.close()
 
 
-def _drive(
-    run: Run, folder: RunFolder, trainer: Trainer, backend: Backend, stop: Callable[[], bool], *, resume: bool
-) -> Iterator[Event]:
-    session = Session(run, folder, trainer, backend)
+def _drive(session: Session, stop: Callable[[], bool], between: Between, *, resume: bool) -> Iterator[Event]:
+    run, folder, backend = session.run, session.folder, session.backend
     found = resume and session.resume()
     note = _Notes(run, folder, backend, after=session.step if found else None)
     try:
@@ -175,7 +187,7 @@ def _drive(
             "start", step=session.step, folder=str(folder.path), resumed=found, facts=session.facts()
         )
         yield from _look(session, note, force=not found)
-        yield from _steps(session, note, stop)
+        yield from _steps(session, note, stop, between)
         yield from _end(session, note, stop)
     except GeneratorExit:
         session.save()
@@ -191,12 +203,13 @@ def _drive(
             backend.close()
 
 
-def _steps(session: Session, note: _Notes, stop: Callable[[], bool]) -> Iterator[Event]:
+def _steps(session: Session, note: _Notes, stop: Callable[[], bool], between: Between) -> Iterator[Event]:
     for done in fit(session.trainer, session.learner, session.backend, session.run, first=session.step):
         session.step = done.step
         if done.values:
             yield from note("step", step=done.step, **done.values)
         yield from _look(session, note)
+        between(session)
         if session.backend.any(stop()):
             return
 

@@ -1,11 +1,14 @@
 """Settings of every test: one thread's results, no network, GPU tests that skip themselves."""
 
 import os
+import tempfile
 
 # Before torch and the hub are imported: tests never reach for a network, and small tensors need no threads.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+# Runs are tracked by Trackio where it is installed; those of tests must not fill the person's own dashboard.
+os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp(prefix="trackio-"))
 
 import pytest
 import torch

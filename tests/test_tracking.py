@@ -9,7 +9,7 @@ import pytest
 
 from studio.errors import StudioError
 from studio.runs import RunFolder
-from studio.tracking import numbers, tracker
+from studio.tracking import chosen, numbers, tracker
 
 STEP = {"event": "step", "time": 1.0, "step": 3, "loss": 0.5, "parts": {"prior": 0.25}, "clipped": True}
 SCORES = {"event": "scores", "time": 1.0, "step": 3, "identity": 0.7, "picture": "0.png"}
@@ -34,6 +34,16 @@ def test_the_numbers_of_other_events_carry_their_kind():
 def test_an_unknown_tracker_offers_the_nearest(folder: RunFolder):
     with pytest.raises(StudioError, match="did you mean 'tensorboard'"):
         tracker("tensorbord", folder)
+
+
+def test_auto_is_trackio_where_it_is_installed():
+    pytest.importorskip("trackio")
+    assert chosen(["auto", "trackio", "tensorboard"]) == ["trackio", "tensorboard"]
+
+
+def test_auto_never_sends_a_run_away(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TRACKIO_SPACE_ID", "someone/space")
+    assert chosen(["auto"]) == []
 
 
 def test_a_missing_library_names_its_extra(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
@@ -64,7 +74,7 @@ def test_trackio_keeps_the_run_in_its_local_database(folder: RunFolder, monkeypa
     monkeypatch.setenv("TRACKIO_DIR", str(store))
     command = [sys.executable, "-c", code, str(folder.path), str(store)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert result.stdout.splitlines()[0] == "fox True", result.stderr
+    assert result.stdout.splitlines() == ["fox True"], result.stderr
 
 
 @pytest.mark.parametrize("variable", ["TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"])

@@ -76,7 +76,7 @@ def render(path: Path) -> Image.Image:
 
 def to_sprite(image: Image.Image) -> np.ndarray:
     """Crops to the visible box, pads to a square and resizes to `SIZE` without dark fringes (uint8 RGBA)."""
-    box = image.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox()
+    box = image.getchannel("A").point([0] * 9 + [255] * 247).getbbox()
     image = image.crop(box)
     side = max(image.size)
     square = Image.new("RGBA", (side, side))

@@ -96,8 +96,12 @@ class Family(ABC):
     prediction: Prediction
     process: Process
     denoiser_name: str
-    patch: int = 1
     distilled: bool = False
+
+    @property
+    def patch(self) -> int:
+        """Side of a token of the denoiser, in latents."""
+        return 1
 
     def __init__(self, parts: DiffusionPipeline, backend: Backend, text: Text = Text()) -> None:
         """Take the modules of a diffusers pipeline."""

@@ -22,6 +22,8 @@ class Text:
     """CLIP layers to leave out, counted from the one that the family reads (1: the layer before it)."""
     long_prompts: bool = False
     """Encode prompts of more than 75 tokens in parts; otherwise they are cut, with a warning."""
+    weights: bool = False
+    """Read (word:1.3), (word), ((word)) and [word] as weights; a backslash before a bracket keeps it."""
     t5_tokens: Annotated[int, Field(ge=0, le=512)] = 0
     """Tokens T5 reads (SD3, FLUX); 0 takes the family's own: 256 for SD3, 512 for FLUX."""
 
@@ -58,7 +60,7 @@ class SampleRequest:
     """Height in pixels; 0 takes the model's own."""
     edits: tuple[str, ...] = ()
     """Changes to sampling, in order: a method's name, or its settings as JSON with the name under `kind`."""
-    text: Text = Text()
+    text: Text = Text(weights=True)
     output: str = "samples"
     """Folder for the pictures."""
     grid: bool = True

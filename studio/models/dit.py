@@ -60,7 +60,9 @@ class StableDiffusion3(Family):
             return zeros, torch.zeros(zeros.shape[:2], dtype=torch.long, device=like.device)
         encoder = self.text_encoders["text_encoder_3"]
         with self.present(encoder), self.backend.autocast():
-            found = encode_t5(encoder, self.tokenizers["tokenizer_3"], prompts, length=length)
+            found = encode_t5(
+                encoder, self.tokenizers["tokenizer_3"], prompts, length=length, weighted=self.text.weights
+            )
         return found.tokens.to(like), found.kinds
 
     @override
@@ -81,13 +83,17 @@ class Flux(Family):
     name = "flux"
     denoiser_name = "transformer"
     prediction = "flow"
-    patch = 2
     distilled = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         base = self.scheduler_base.config
         self.process = Flow(1.0 if base.use_dynamic_shifting else float(base.shift))
+
+    @property
+    @override
+    def patch(self) -> int:
+        return 2
 
     @override
     def embed(self, prompts: Sequence[str]) -> Condition:
@@ -98,7 +104,8 @@ class Flux(Family):
             ).pooled
         with self.present(t5), self.backend.autocast():
             tokenizer = self.tokenizers["tokenizer_2"]
-            found = encode_t5(t5, tokenizer, prompts, length=self.text.t5_tokens or 512)
+            length = self.text.t5_tokens or 512
+            found = encode_t5(t5, tokenizer, prompts, length=length, weighted=self.text.weights)
         return Condition(found.tokens, pooled, {"kinds": found.kinds})
 
     @override

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
 from studio.models.config import Text
+from studio.models.weighting import marked, numbers, weigh
 
 log = logging.getLogger(__name__)
 
@@ -31,23 +32,29 @@ class Encoded:
     kinds: Int[Tensor, "b n"]
 
 
-def clip_ids(tokenizer: Any, prompts: Sequence[str], *, long_prompts: bool) -> Int[Tensor, "b k l"]:
-    """Token numbers in parts of the tokenizer's length, each with begin and end; short ones padded."""
+def clip_ids(
+    tokenizer: Any, prompts: Sequence[str], text: Text
+) -> tuple[Int[Tensor, "b k l"], Float[Tensor, "b k l"]]:
+    """Token numbers in parts of the tokenizer's length, each with begin and end, short ones padded; and weights."""
     length = int(tokenizer.model_max_length)
-    words = [tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids for prompt in prompts]
-    longest = max(len(ids) for ids in words)
-    parts = max(1, -(-longest // (length - 2))) if long_prompts else 1
-    if longest > parts * (length - 2):
+    found = [numbers(tokenizer, prompt, weighted=text.weights) for prompt in prompts]
+    longest = max(len(ids) for ids, _ in found)
+    count = max(1, -(-longest // (length - 2))) if text.long_prompts else 1
+    if longest > count * (length - 2):
         log.warning(
             "A prompt of %d tokens is cut to %d; set long_prompts to encode all of it.", longest, length - 2
         )
-    return torch.tensor([[_part(tokenizer, ids, k, length) for k in range(parts)] for ids in words])
+    begin, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    ids = [[_part(ids, k, length, (begin, end, pad)) for k in range(count)] for ids, _ in found]
+    weights = [[_part(own, k, length, (1.0, 1.0, 1.0)) for k in range(count)] for _, own in found]
+    return torch.tensor(ids), torch.tensor(weights)
 
 
-def _part(tokenizer: Any, ids: list[int], k: int, length: int) -> list[int]:
-    taken = ids[k * (length - 2) : (k + 1) * (length - 2)]
-    row = [tokenizer.bos_token_id, *taken, tokenizer.eos_token_id]
-    return row + [tokenizer.pad_token_id] * (length - len(row))
+def _part(values: list[Any], k: int, length: int, marks: tuple[Any, Any, Any]) -> list[Any]:
+    """Part k of a row between what stands for begin and end, padded."""
+    begin, end, pad = marks
+    row = [begin, *values[k * (length - 2) : (k + 1) * (length - 2)], end]
+    return row + [pad] * (length - len(row))
 
 
 def clip_kinds(tokenizer: Any, ids: Int[Tensor, "b k l"]) -> Int[Tensor, "b n"]:
@@ -73,21 +80,32 @@ def encode_clip(
         text: Layers to skip, and what to do with long prompts.
         penultimate: Read the layer before the last, not normalized (SDXL, SD3), instead of the last.
     """
-    ids = clip_ids(tokenizer, prompts, long_prompts=text.long_prompts)
+    ids, weights = clip_ids(tokenizer, prompts, text)
+    rows, pooled = _run_clip(encoder, ids, text.clip_skip, penultimate=penultimate)
+    if bool((weights != 1).any()):
+        nothing, _ = clip_ids(tokenizer, [""], text)
+        empty, _ = _run_clip(encoder, nothing, text.clip_skip, penultimate=penultimate)
+        rows = weigh(rows, rearrange(weights, "b k l -> b (k l)"), empty)
+    return Encoded(rows, pooled, clip_kinds(tokenizer, ids).to(rows.device))
+
+
+def _run_clip(
+    encoder: nn.Module, ids: Int[Tensor, "b k l"], skip: int, *, penultimate: bool
+) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b p"]]:
+    """Rows of all parts side by side, and the pooled vector of the first part."""
     device = next(encoder.parameters()).device
     output = encoder(rearrange(ids, "b k l -> (b k) l").to(device), output_hidden_states=True)
     if penultimate:
-        rows = output.hidden_states[-(text.clip_skip + 2)]
-    elif text.clip_skip == 0:
+        rows = output.hidden_states[-(skip + 2)]
+    elif skip == 0:
         rows = output.last_hidden_state
     else:
-        rows = _final_norm(encoder)(output.hidden_states[-(text.clip_skip + 1)])
+        rows = _final_norm(encoder)(output.hidden_states[-(skip + 1)])
     pooled = output[0] if output[0].ndim == 2 else output.pooler_output
-    count = len(prompts)
-    return Encoded(
+    count = len(ids)
+    return (
         rearrange(rows, "(b k) l d -> b (k l) d", b=count),
         rearrange(pooled, "(b k) p -> b k p", b=count)[:, 0],
-        clip_kinds(tokenizer, ids).to(device),
     )
 
 
@@ -100,10 +118,16 @@ def _final_norm(encoder: nn.Module) -> nn.Module:
     )
 
 
-def encode_t5(encoder: nn.Module, tokenizer: Any, prompts: Sequence[str], *, length: int) -> Encoded:
+def encode_t5(
+    encoder: nn.Module, tokenizer: Any, prompts: Sequence[str], *, length: int, weighted: bool = False
+) -> Encoded:
     """T5 rows, padded to `length` (diffusers passes no mask, so padding is read like words)."""
     options = {"padding": "max_length", "max_length": length, "truncation": True, "return_tensors": "pt"}
-    ids = tokenizer(list(prompts), **options).input_ids
+    weighted = weighted and marked(prompts)
+    ids = torch.tensor([]) if weighted else tokenizer(list(prompts), **options).input_ids
+    weights = torch.ones(len(prompts), length)
+    if weighted:
+        ids, weights = _t5_ids(tokenizer, prompts, length)
     longest = max(len(row) for row in tokenizer(list(prompts), verbose=False).input_ids)
     if longest > length:
         log.warning("A prompt of %d T5 tokens is cut to %d; set t5_tokens to read more.", longest, length)
@@ -111,4 +135,18 @@ def encode_t5(encoder: nn.Module, tokenizer: Any, prompts: Sequence[str], *, len
     kinds = torch.full_like(ids, WORD)
     kinds[ids == tokenizer.pad_token_id] = PAD
     kinds[ids == tokenizer.eos_token_id] = EOS
-    return Encoded(encoder(ids.to(device))[0], None, kinds.to(device))
+    rows = encoder(ids.to(device))[0]
+    if weighted:
+        rows = weigh(rows, weights, encoder(tokenizer([""], **options).input_ids.to(device))[0])
+    return Encoded(rows, None, kinds.to(device))
+
+
+def _t5_ids(
+    tokenizer: Any, prompts: Sequence[str], length: int
+) -> tuple[Int[Tensor, "b n"], Float[Tensor, "b n"]]:
+    """Token numbers and weights of prompts with weights."""
+    found = [numbers(tokenizer, prompt, weighted=True) for prompt in prompts]
+    rows = [[*ids[: length - 1], tokenizer.eos_token_id] for ids, _ in found]
+    weights = [[*own[: length - 1], 1.0] for _, own in found]
+    padded = [row + [tokenizer.pad_token_id] * (length - len(row)) for row in rows]
+    return torch.tensor(padded), torch.tensor([row + [1.0] * (length - len(row)) for row in weights])

@@ -108,7 +108,7 @@ def _band(tokenizer: PreTrainedTokenizerBase) -> range:
 
 def _candidates(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     for index in _band(tokenizer):
-        word = tokenizer.decode([index]).strip()
+        word = str(tokenizer.decode([index])).strip()
         letters = word.isascii() and word.isalpha() and word.islower() and 2 <= len(word) <= 3
         if letters and word not in STOP_WORDS and _ids(tokenizer, word) == [index]:
             yield word

@@ -74,29 +74,29 @@ class Muon(torch.optim.Optimizer):
                 if weight.grad is None:
                     continue
                 if is_hidden(weight):
-                    self._muon(weight, group)
+                    self._muon(weight, weight.grad, group)
                 else:
-                    self._adam(weight, group)
+                    self._adam(weight, weight.grad, group)
 
-    def _muon(self, weight: nn.Parameter, group: dict[str, Any]) -> None:
+    def _muon(self, weight: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        momentum = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-        update = torch.lerp(weight.grad, momentum, group["momentum"]).flatten(1)
+        momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        update = torch.lerp(gradient, momentum, group["momentum"]).flatten(1)
         rows, columns = update.shape
         update = orthogonalize(update, int(group["newton_steps"])) * max(1.0, rows / columns) ** 0.5
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_(update.view_as(weight), alpha=-group["lr"])
 
-    def _adam(self, weight: nn.Parameter, group: dict[str, Any]) -> None:
+    def _adam(self, weight: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             state |= {"step": 0, "mean": torch.zeros_like(weight), "square": torch.zeros_like(weight)}
         state["step"] += 1
         first, second = group["betas"]
-        mean = state["mean"].lerp_(weight.grad, 1 - first)
-        square = state["square"].lerp_(weight.grad.square(), 1 - second)
+        mean = state["mean"].lerp_(gradient, 1 - first)
+        square = state["square"].lerp_(gradient.square(), 1 - second)
         scale = (square / (1 - second ** state["step"])).sqrt_().add_(1e-8)
         rate = group["lr"] * group["adam_ratio"] / (1 - first ** state["step"])
         weight.addcdiv_(mean, scale, value=-rate)

@@ -59,7 +59,7 @@ def start_encoder(autoencoder: AutoencoderTiny, pca: PatchPca) -> None:
     """
     layers = list(autoencoder.encoder.layers)
     first, half, quarter, eighth, last = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
-    first.weight[:_CHANNELS], first.bias[:_CHANNELS] = 0, 0
+    first.weight[:_CHANNELS], first.bias[:_CHANNELS] = 0, 0  # pyright: ignore[reportOptionalSubscript]  # AutoencoderTiny's outer convolutions have a bias
     for channel in range(_CHANNELS):
         first.weight[channel, channel, 1, 1] = 1
     _gather(half, _CHANNELS)
@@ -80,7 +80,7 @@ def start_encoder(autoencoder: AutoencoderTiny, pca: PatchPca) -> None:
     last.weight.zero_()
     for channel in range(NUM_COMPONENTS):
         last.weight[channel, channel, 1, 1] = 1
-    last.bias.copy_(-(pca.projection() @ pca.mean))
+    last.bias.copy_(-(pca.projection() @ pca.mean))  # pyright: ignore[reportOptionalMemberAccess]  # as above
     for block in layers:
         if not isinstance(block, nn.Conv2d):
             block.conv[-1].weight.zero_()

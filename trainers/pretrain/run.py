@@ -117,14 +117,7 @@ def finish(folder: RunFolder, install: Path, *, note: str = "") -> Path:
         note: A sentence for the card about how the run was led.
     """
     settings = runs.build(json.loads(folder.config.read_text("utf-8")))
-    match settings.method.model:
-        case config.Autoencoder():
-            exported, target = folder.export / "vae", install / "studio-tiny" / "vae"
-        case config.TextToImage():
-            exported, target = folder.export / "studio-tiny", install / "studio-tiny"
-        case config.Vit() | config.Clip():
-            exported = next(path for path in folder.export.iterdir() if path.is_dir())
-            target = install / exported.name
+    exported, target = _places(folder, settings.method.model, install)
     shutil.copytree(exported, target, dirs_exist_ok=True)
     _tidy(target)
     if isinstance(settings.method.model, config.TextToImage):
@@ -134,6 +127,22 @@ def finish(folder: RunFolder, install: Path, *, note: str = "") -> Path:
     write_text(target / "run.json", json.dumps(runs.dump(replace(settings, output="runs")), indent=2) + "\n")
     write_card(folder, settings, target, facts(folder) | {"note": note})
     return target
+
+
+def _places(
+    folder: RunFolder,
+    model: config.Autoencoder | config.TextToImage | config.Vit | config.Clip,
+    install: Path,
+) -> tuple[Path, Path]:
+    """Where the run left the model, and where the model belongs."""
+    match model:
+        case config.Autoencoder():
+            return folder.export / "vae", install / "studio-tiny" / "vae"
+        case config.TextToImage():
+            return folder.export / "studio-tiny", install / "studio-tiny"
+        case config.Vit() | config.Clip():
+            exported = next(path for path in folder.export.iterdir() if path.is_dir())
+            return exported, install / exported.name
 
 
 def _tidy(target: Path) -> None:

@@ -18,6 +18,8 @@ class Rows(nn.Module):
         norm: `free`, `clip` or `fixed` against the median length of the vocabulary.
     """
 
+    ids: Tensor
+
     def __init__(
         self, table: nn.Embedding, ids: Int[Tensor, " n"], start: Float[Tensor, "n d"], *, norm: str
     ) -> None:

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from studio.backend.core import Backend
@@ -88,7 +87,7 @@ class TextualInversionTrainer(Trainer):
         self.prompts_of = Prompts(self.family, trains=True)
         return [Group(name=key, module=rows) for key, rows in self.rows.items()]
 
-    def _new_rows(self, encoder: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Rows:
+    def _new_rows(self, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Rows:
         names = [self.config.token, *(f"{self.config.token}_{i}" for i in range(1, self.config.vectors))]
         if tokenizer.convert_tokens_to_ids(self.config.token) in tokenizer.get_vocab().values() and (
             self.config.token in tokenizer.get_vocab()
