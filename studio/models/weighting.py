@@ -1,6 +1,6 @@
-"""Weights inside a prompt, written as AUTOMATIC1111 writes them and applied as ComfyUI and compel apply them.
+r"""Weights inside a prompt, written as AUTOMATIC1111 writes them and applied as ComfyUI and compel apply them.
 
-    (cat)  1.1      ((cat))  1.21      (cat:1.4)  1.4      [cat]  1 / 1.1      \\( \\) \\[ \\]  the bracket itself
+    (cat)  1.1      ((cat))  1.21      (cat:1.4)  1.4      [cat]  1 / 1.1      \( \) \[ \]  the bracket itself
 
 Each row moves along the line from the empty prompt's row: z_w = z_0 + w (z - z_0). That works for CLIP and T5, last or
 penultimate layer alike. AUTOMATIC1111 multiplies the rows and restores their mean instead, which suits SD 1.x only.

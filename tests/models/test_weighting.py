@@ -1,0 +1,93 @@
+"""Weights in prompts: read as people write them, applied to the rows of their words, nothing else moved."""
+
+import pytest
+import torch
+
+from studio.models.config import SampleRequest, Text
+from studio.models.text import BOS, WORD
+from studio.models.weighting import parse
+
+
+def rebuilt(family, **text):
+    return type(family)(family.pipeline(), family.backend, Text(t5_tokens=family.text.t5_tokens, **text))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "pieces"),
+    [
+        ("a cat", [("a cat", 1.0)]),
+        ("a (cat)", [("a ", 1.0), ("cat", 1.1)]),
+        ("a ((cat)) dog", [("a ", 1.0), ("cat", 1.21), (" dog", 1.0)]),
+        ("a (cat:1.4), (dog: .5 )", [("a ", 1.0), ("cat", 1.4), (", ", 1.0), ("dog", 0.5)]),
+        ("[cat] (big [red] hat:2)", [("cat", 1 / 1.1), (" ", 1.0), ("big ", 2.0), ("red", 2 / 1.1), (" hat", 2.0)]),
+        (r"a \(cat\) :1.2", [("a (cat) :1.2", 1.0)]),
+        ("a (cat", [("a ", 1.0), ("cat", 1.1)]),
+        ("a cat)", [("a cat)", 1.0)]),
+        ("12:30 o'clock", [("12:30 o'clock", 1.0)]),
+        ("", [("", 1.0)]),
+    ],
+)  # fmt: skip
+def test_brackets_are_read_as_weights(prompt, pieces):
+    found = parse(prompt)
+    assert [text for text, _ in found] == [text for text, _ in pieces]
+    assert [weight for _, weight in found] == pytest.approx([weight for _, weight in pieces])
+
+
+def test_a_prompt_without_marks_is_the_same_bits(family):
+    prompts = ["a dog, red: big", "the cat"]
+    with torch.no_grad():
+        plain, weighted = rebuilt(family).embed(prompts), rebuilt(family, weights=True).embed(prompts)
+    assert torch.equal(plain.tokens, weighted.tokens)
+
+
+def test_a_weight_of_one_is_the_prompt_without_it(family):
+    with torch.no_grad():
+        plain, weighted = (
+            rebuilt(family).embed(["a red dog"]),
+            rebuilt(family, weights=True).embed(["a (red:1) dog"]),
+        )
+    torch.testing.assert_close(plain.tokens, weighted.tokens)
+
+
+def test_only_rows_of_weighted_words_move_and_by_their_weight(family):
+    both = rebuilt(family, weights=True)
+    with torch.no_grad():
+        plain, empty = both.embed(["a red dog"]), both.embed([""])
+        double, half = both.embed(["a (red:2) dog"]), both.embed(["a (red:0.5) dog"])
+    moved = (double.tokens != plain.tokens).any(-1)[0]
+    assert moved.any()
+    assert not moved[plain.extra["kinds"][0] == BOS].any()
+    assert set(plain.extra["kinds"][0, moved].tolist()) == {WORD}
+    rows = plain.tokens[0, moved]
+    torch.testing.assert_close(
+        double.tokens[0, moved] - rows, 2 * (rows - half.tokens[0, moved]), atol=1e-4, rtol=1e-3
+    )
+    if family.name in ("sd1", "sd2"):
+        torch.testing.assert_close(
+            double.tokens[0, moved], 2 * rows - empty.tokens[0, moved], atol=1e-5, rtol=1e-4
+        )
+    if plain.pooled is not None:
+        assert torch.equal(plain.pooled, double.pooled)
+
+
+def test_brackets_stay_where_weights_are_off(family):
+    with torch.no_grad():
+        off = rebuilt(family).embed(["a (red:2) dog", "a red dog"])
+    assert not torch.equal(off.tokens[0], off.tokens[1])
+
+
+def test_weights_reach_the_second_part_of_a_long_prompt(family):
+    if family.name == "flux":
+        pytest.skip("FLUX reads its rows from T5, in one part")
+    words = "red " * 90
+    both = rebuilt(family, weights=True, long_prompts=True)
+    with torch.no_grad():
+        plain, weighted = both.embed([words + "dog"]), both.embed([words + "(dog:1.5)"])
+    moved = (plain.tokens != weighted.tokens).any(-1)[0].nonzero()[:, 0]
+    assert len(moved)
+    assert int(moved[0]) > 77
+
+
+def test_sampling_reads_weights_unless_told_otherwise():
+    assert SampleRequest(prompt=("a",)).text.weights
+    assert not Text().weights
