@@ -28,7 +28,7 @@ from studio.models.vit import Classifier, load_classifier, require_classes
 from studio.robustness_html import Example, write_page
 from studio.vision import robustness as measure
 from studio.vision.config import Robustness
-from studio.vision.interpolate import interpolated
+from studio.vision.line import curve, load_before
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +76,13 @@ def evaluate(request: Robustness) -> Found:
     started = time.monotonic()
     backend = Backend(request.hardware)
     model = backend.place(load_classifier(request.model)).float()
-    others = {
-        name: _other(name, model, backend) for name in (request.before, request.attacks.surrogate) if name
-    }
     if "transfer" in request.attacks.names and not request.attacks.surrogate:
         raise StudioError(
             "The transfer attack needs a model to take gradients from; give --attacks.surrogate.",
             field="attacks.surrogate",
         )
+    surrogate = _surrogate(request, model, backend)
+    before = load_before(request, model)
     examined = measure.held_out(model, request.data, request.num_images, request.batch_size, backend.device)
     found = Found(_folder(request))
     found.facts = _facts(request, model, len(examined), backend)
@@ -91,20 +90,22 @@ def evaluate(request: Robustness) -> Found:
     _corruptions(found, request, model, examined)
     for where in request.shifts:
         found.shifts[where], _ = measure.shifted_accuracy(model, where, request.data, examined)
-    _attacks(found, request, model, examined, others.get(request.attacks.surrogate))
-    if request.before:
-        _line(found, request, others[request.before], model, examined)
+    _attacks(found, request, model, examined, surrogate)
+    if before:
+        found.line = curve(request, backend.place(before).float(), model, examined)
     found.facts["seconds"] = f"{time.monotonic() - started:.0f}"
     _write(found, request)
     return found
 
 
-def _other(name: str, model: Classifier, backend: Backend) -> Classifier:
-    """Another model for the same classes."""
-    other = backend.place(load_classifier(name, model.classes)).float()
+def _surrogate(request: Robustness, model: Classifier, backend: Backend) -> Classifier | None:
+    """The model that transfer takes its gradients from."""
+    if not request.attacks.surrogate:
+        return None
+    surrogate = load_classifier(request.attacks.surrogate, model.classes)
     if model.classes:
-        require_classes(other, model.classes)
-    return other
+        require_classes(surrogate, model.classes)
+    return backend.place(surrogate).float()
 
 
 def _clean(found: Found, model: Classifier, examined: measure.Examined) -> None:
@@ -165,34 +166,16 @@ def _attacks(
             result = measure.attacked(attacker, model, examined, name, eps)
             if name != "patch":  # it has no radius
                 standing &= result.right
-            found.attacks.setdefault(name, {})[_radius(request, eps)] = result.accuracy
+            found.attacks.setdefault(name, {})[request.attacks.told(eps)] = result.accuracy
             found.numbers[_title(request, name, eps)] = result.accuracy
             log.info("%s: %.3f", _title(request, name, eps), result.accuracy)
             if not found.examples and (fooled := (~result.right).nonzero()[:, 0].tolist()):
                 found.examples = _examples(found, model, examined, result, fooled)
-        found.numbers[f"all attacks {_radius(request, eps)}"] = float(standing.float().mean())
+        found.numbers[f"all attacks {request.attacks.told(eps)}"] = float(standing.float().mean())
     if request.checks and settings.names:
         evidence = measure.masking_evidence(model, examined, settings, request.seed, max(settings.eps))
         found.signs = metrics.masking_signs(evidence)
         found.checks = {name: float(value) for name, value in vars(evidence).items()}
-
-
-def _line(
-    found: Found, request: Robustness, before: Classifier, after: Classifier, examined: measure.Examined
-) -> None:
-    """Clean, corrupted and attacked accuracy along the line of weights."""
-    attacker_settings, eps = request.attacks, max(request.attacks.eps)
-    for alpha in request.alphas:
-        model = interpolated(before, after, alpha).eval()
-        point = {"alpha": alpha, "clean": metrics.accuracy(measure.logits(model, examined), examined.labels)}
-        if request.corruptions != "none":
-            middle = [measure.corrupted(examined, name, 3) for name in BENCHMARK]
-            point["corrupted, severity 3"] = sum(
-                metrics.accuracy(measure.logits(model, c), c.labels) for c in middle
-            ) / len(middle)
-        attacker = Attacker(model, attacker_settings, request.seed)
-        point[_title(request, "pgd", eps)] = measure.attacked(attacker, model, examined, "pgd", eps).accuracy
-        found.line.append(point)
 
 
 def _examples(
@@ -226,13 +209,9 @@ def save_picture(image: torch.Tensor, path: Path) -> Path:
     return path
 
 
-def _radius(request: Robustness, eps: float) -> str:
-    return f"{eps:g}/255" if request.attacks.norm == "linf" else f"l2 {eps:g}"
-
-
 def _title(request: Robustness, name: AttackName, eps: float) -> str:
     steps = f"-{request.attacks.steps}" if name in ("pgd", "pgd-margin") else ""
-    return f"{name}{steps} {_radius(request, eps)}"
+    return f"{name}{steps} {request.attacks.told(eps)}"
 
 
 def _facts(request: Robustness, model: Classifier, count: int, backend: Backend) -> dict[str, str]:

@@ -62,3 +62,7 @@ class Attacks:
     """Side of the patch as a part of the picture's side (one 8 px token of 64 px; PatchFool attacks one token)."""
     surrogate: str = ""
     """Model that transfer takes its gradients from: any name or folder that --model takes, with the same classes."""
+
+    def told(self, eps: float) -> str:
+        """A radius in words."""
+        return f"{eps:g}/255" if self.norm == "linf" else f"l2 {eps:g}"

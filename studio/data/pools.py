@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -222,22 +223,34 @@ def _idx_classes(root: Path, labels: np.ndarray) -> tuple[str, ...]:
 
 
 def _stickers(settings: Labelled, *, held_out: bool) -> Pool:
-    """Sticker scenes drawn once; the held-out ones show pairs of object and background that training never sees."""
+    """Sticker scenes; the held-out ones show pairs of object and background that training never sees."""
+    from studio.data.stickers import names
+
+    pixels, labels = _scenes(settings.stickers_per_class, settings.sticker_classes, held_out)
+    name = f"stickers ({'held out' if held_out else 'training'})"
+    return _from_pixels(name, names(settings.sticker_classes), labels, pixels)
+
+
+@lru_cache(maxsize=4)
+def _scenes(per_class: int, num_classes: int, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures and labels, drawn once a process: an evaluation after training sees the same ones."""
     import torch
 
     from studio.data.sticker_config import Stickers
-    from studio.data.stickers import draw_scenes, names
+    from studio.data.stickers import draw_scenes
 
-    scenes = Stickers(num_concepts=settings.sticker_classes, styles=("3d", "flat", "cartoon", "glossy"))
-    count = settings.stickers_per_class * settings.sticker_classes
+    scenes = Stickers(num_concepts=num_classes, styles=("3d", "flat", "cartoon", "glossy"))
+    count = per_class * num_classes
     generator = torch.Generator().manual_seed(mix(_SCENES, held_out))
     pixels, labels = [], []
     for start in range(0, count, 256):
         drawn = draw_scenes(scenes, min(256, count - start), generator, held_out=held_out)
         pixels.append(((drawn.images + 1) * 127.5).round().to(torch.uint8).movedim(1, -1).numpy())
         labels.append(drawn.concepts.numpy())
-    name = f"stickers ({'held out' if held_out else 'training'})"
-    return _from_pixels(name, names(settings.sticker_classes), np.concatenate(labels), np.concatenate(pixels))
+    found = np.concatenate(pixels), np.concatenate(labels)
+    for values in found:
+        values.flags.writeable = False  # shared by all who ask
+    return found
 
 
 def _hold_out(pool: Pool) -> tuple[Pool, Pool]:

@@ -94,8 +94,9 @@ class Robustness:
     """Folder of ImageNet-C as published (corruption/severity/class); empty corrupts on the fly, which differs slightly."""
     shifts: tuple[str, ...] = ()
     """Further data with the same classes or a part of them (ImageNet-R, sketches), in any form that data.train takes."""
-    before: str = ""
-    """The model before finetuning: adds the WiSE-FT curve of weights between the two."""
+    before: str = "auto"
+    """The model before finetuning, for the WiSE-FT curve of weights between the two; auto takes what a run started
+    from, none draws no curve."""
     alphas: tuple[Fraction, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Points of that curve."""
     checks: bool = True

@@ -1,6 +1,7 @@
 """Is it the nullspace that helps, or any noise? Learned token noise against the same size in other directions."""
 
-from studio.classifier_recipe import Examination, Variant, run, table
+from studio.classifier_recipe.run import run
+from studio.classifier_recipe.units import Variant, table
 from studio.reproduce import Recipe
 
 VARIANTS = {
@@ -14,6 +15,6 @@ RECIPE = Recipe(
         "Does training on token noise that the encoder ignores help against corruptions and small perturbations without "
         "clean accuracy being lost, and do random noise and shuffled noise do the same?"
     ),
-    cells=table(VARIANTS, Examination(eps=(1.0, 4.0), attacks=("fgsm", "pgd"))),
+    cells=table(VARIANTS, eps=(1.0, 4.0), attacks=("fgsm", "pgd")),
     run=run,
 )
