@@ -12,12 +12,15 @@ from studio.attacks.config import Pgd
 from studio.data.config import Labelled
 from studio.data.sticker_config import Stickers
 from studio.rewards.config import Brightness, Redness
-from studio.rl.config import Ppo, Rollouts
+from studio.rl.config import Ppo, Rollouts, Sampler
 from tests.trainers.pictures import class_folders, trained_folder
 from trainers.adversarial.config import Adversarial
 from trainers.arrest.config import Arrest
 from trainers.ddpo.config import Ddpo
+from trainers.diffusion_dpo.config import DiffusionDpo
+from trainers.draft.config import Draft
 from trainers.dreambooth.config import DreamBooth, OnlinePrior
+from trainers.flow_grpo.config import FlowGrpo
 from trainers.oft.config import OftControl
 from trainers.pretrain.config import Pretrain, Vit
 from trainers.texforce.config import TexForce
@@ -31,6 +34,9 @@ REINFORCED: dict[str, Any] = {
     "prompts": ("a dog", "a cat"), "model": "tiny:sd1", "reward": Redness(), "held_out": Brightness(),
     "rollouts": Rollouts(images=2, steps=2), "ppo": Ppo(fraction=1.0),
 }  # fmt: skip
+
+
+REWARDED = {key: REINFORCED[key] for key in ("prompts", "model", "reward", "held_out")}
 
 
 def photos(folder: Path, number: int = 3) -> str:
@@ -50,15 +56,30 @@ def classes(folder: Path) -> Labelled:
     return Labelled(train=str(folder), augment="none")
 
 
+def pairs(folder: Path) -> str:
+    """Two pairs of noise pictures with a prompt each."""
+    for side in ("chosen", "rejected"):
+        photos(folder / side, 2)
+    for index in range(2):
+        (folder / "chosen" / f"{index}.txt").write_text("a dog")
+    return str(folder)
+
+
 CASES: dict[str, Callable[[Path], Any]] = {
     "adversarial": lambda root: Adversarial(model="tiny:vit", data=classes(root), attack=Pgd(steps=2)),
     "arrest": lambda root: Arrest(
         model=trained_folder(root), data=class_folders(root / "data", 16), attack=Pgd(steps=2)
     ),
     "ddpo": lambda root: Ddpo(**REINFORCED),
+    "diffusion_dpo": lambda root: DiffusionDpo(data=pairs(root), model="tiny:sd1"),
+    "draft": lambda root: Draft(**REWARDED, sampler=Sampler(steps=2, noise=1.0), adapter=Lora(rank=2)),
     "dreambooth": lambda root: DreamBooth(
         data=photos(root), model="tiny:sd1", class_word="dog", token="sks", prior=OnlinePrior(), text_encoder=True,
         adapter=Lora(rank=2, dropout=0.1),
+    ),
+    "flow_grpo": lambda root: FlowGrpo(
+        **REINFORCED | {"model": "tiny:sd3", "rollouts": Rollouts(images=2, group=2, steps=2, noise=0.7)},
+        adapter=Lora(rank=2),
     ),
     "oft": lambda root: OftControl(data=photos(root), model="tiny:sd1", adapter=Oft()),
     "pretrain": lambda root: Pretrain(model=Vit(width=32, depth=1, scenes=Stickers(num_concepts=4))),

@@ -3,7 +3,9 @@
 Axes: `b` pictures, `k` terms of a mix.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, assert_never
 
 import torch
@@ -12,7 +14,8 @@ from torch import Tensor
 
 from studio.errors import RunFailed, StudioError, unknown
 from studio.rewards import config as settings
-from studio.rewards import pixels
+from studio.rewards import pixels, preference
+from studio.rewards.image_reward import load_image_reward
 from studio.rewards.networks import load_aesthetic, load_alignment
 from studio.rewards.user import UserReward
 from studio.serial import kind, members
@@ -25,6 +28,10 @@ Single = (
     | settings.Redness
     | settings.Brightness
     | settings.Aesthetic
+    | settings.HpsV2
+    | settings.PickScore
+    | settings.ImageReward
+    | settings.FaceQuality
     | settings.User
 )
 
@@ -47,6 +54,23 @@ def reward(chosen: Single, device: torch.device | str) -> Function:
         case settings.User():
             return UserReward(chosen)
         case _:
+            return _preference(chosen, device)
+
+
+def _preference(
+    chosen: settings.HpsV2 | settings.PickScore | settings.ImageReward | settings.FaceQuality,
+    device: torch.device | str,
+) -> Function:
+    match chosen:
+        case settings.HpsV2():
+            return preference.load_hps(chosen, device)
+        case settings.PickScore():
+            return preference.load_pick_score(chosen, device)
+        case settings.ImageReward():
+            return load_image_reward(chosen, device)
+        case settings.FaceQuality():
+            return preference.load_face_quality(chosen, device)
+        case _:
             assert_never(chosen)
 
 
@@ -56,24 +80,74 @@ class Terms:
     def __init__(self, chosen: settings.Reward | settings.NoReward, device: torch.device | str) -> None:
         self._functions: dict[str, Function] = {}
         self.weights: dict[str, float] = {}
+        self._seen = Seen()
         for name, (each, weight) in _terms(chosen).items():
             self._functions[name] = reward(each, device)
             self.weights[name] = weight
 
+    @torch.no_grad()
     def __call__(self, images: Float[Tensor, "b 3 H W"], prompts: Sequence[str]) -> Float[Tensor, "k b"]:
-        """Raw scores of every term, on the CPU.
+        """Raw scores of every term, on the CPU; a picture that was scored before is not scored again.
 
         Raises:
             RunFailed: A reward broke, or gave something else than one finite number a picture; it is named.
         """
-        found = [checked(name, function, images, prompts) for name, function in self._functions.items()]
+        found = [
+            self._seen(partial(checked, name, function), name, images, prompts)
+            for name, function in self._functions.items()
+        ]
         return torch.stack(found) if found else torch.zeros(0, len(prompts))
+
+    def graded(self, images: Float[Tensor, "b 3 H W"], prompts: Sequence[str]) -> Float[Tensor, "k b"]:
+        """Raw scores of every term with their gradient to the pictures, on their device.
+
+        Raises:
+            RunFailed: As above, or a reward has no gradient.
+        """
+        found = [checked(name, function, images, prompts) for name, function in self._functions.items()]
+        for name, scores in zip(self._functions, found, strict=True):
+            if torch.is_grad_enabled() and not scores.requires_grad:
+                raise RunFailed(
+                    f"Reward {name!r} has no gradient to the pictures; choose a differentiable reward, or learn with "
+                    "texforce or ddpo, which need none."
+                )
+        return torch.stack([scores.to(images.device) for scores in found])
+
+
+class Seen:
+    """Scores by picture and prompt, so that no picture is judged twice; the oldest are forgotten."""
+
+    def __init__(self, size: int = 4096) -> None:
+        """Remember at most `size` scores."""
+        self._scores: dict[str, float] = {}
+        self._size = size
+
+    def __call__(
+        self,
+        judge: Callable[[Tensor, Sequence[str]], Tensor],
+        name: str,
+        images: Float[Tensor, "b 3 H W"],
+        prompts: Sequence[str],
+    ) -> Float[Tensor, " b"]:
+        """One score a picture, on the CPU; new pictures go to the judge together."""
+        keys = [
+            f"{name}:{prompt}:{hashlib.blake2b(pixels.tobytes()).hexdigest()}"
+            for pixels, prompt in zip(images.cpu().numpy(), prompts, strict=True)
+        ]
+        new = list(dict.fromkeys(row for row, key in enumerate(keys) if key not in self._scores))
+        if new:
+            found = judge(images[new], [prompts[row] for row in new]).float().cpu()
+            self._scores |= {keys[row]: float(score) for row, score in zip(new, found, strict=True)}
+        scores = torch.tensor([self._scores[key] for key in keys])
+        for key in list(self._scores)[: max(0, len(self._scores) - self._size)]:
+            del self._scores[key]
+        return scores
 
 
 def checked(
     name: str, function: Function, images: Float[Tensor, "b 3 H W"], prompts: Sequence[str]
 ) -> Float[Tensor, " b"]:
-    """One finite number a picture, on the CPU.
+    """One finite number a picture.
 
     Raises:
         RunFailed: Names the reward and what was wrong.
@@ -88,7 +162,7 @@ def checked(
         raise RunFailed(
             f"Reward {name!r} failed ({type(error).__name__}: {error}); correct it and resume."
         ) from error
-    scores = torch.as_tensor(given).detach().float().cpu()
+    scores = torch.as_tensor(given).float()
     if scores.shape != (len(prompts),):
         raise RunFailed(
             f"Reward {name!r} gave the shape {tuple(scores.shape)}; it must give one number a picture, ({len(prompts)},)."

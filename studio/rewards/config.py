@@ -48,6 +48,42 @@ class Aesthetic:
 
 
 @config
+class HpsV2:
+    """Human preference (Wu et al. 2023): the cosine of an open_clip ViT-H/14 finetuned on choices (0.2 to 0.3)."""
+
+    weights: str = ""
+    """File of the weights, such as HPS_v2.1_compressed.pt; empty takes xswu/HPSv2 from the hub."""
+    model: str = "ViT-H-14"
+    """The open_clip architecture, by name or as a folder."""
+
+
+@config
+class PickScore:
+    """Human preference (Kirstain et al. 2023): the cosine of a CLIP ViT-H finetuned on Pick-a-Pic."""
+
+    model: str = "yuvalkirstain/PickScore_v1"
+    """Hub name or folder of a transformers CLIP with its tokenizer."""
+
+
+@config
+class ImageReward:
+    """Human preference (Xu et al. 2023): BLIP-L reads prompt and picture together; about N(0, 1)."""
+
+    weights: str = ""
+    """File ImageReward.pt; empty takes THUDM/ImageReward from the hub."""
+    tokenizer: str = "bert-base-uncased"
+    """Hub name or folder of BERT's tokenizer."""
+
+
+@config
+class FaceQuality:
+    """Quality of the face in a picture, 0 to 1, 0 where there is none (pyiqa; `pip install pyiqa`)."""
+
+    metric: str = "topiq_nr-face"
+    """A metric of pyiqa in which more is better and which needs no reference."""
+
+
+@config
 class User:
     """A function of your own: (images (b 3 H W) in [-1, 1], prompts) -> scores (b), higher is better."""
 
@@ -55,6 +91,8 @@ class User:
     """`module:function`, importable from where the command is started."""
     seconds: Annotated[float, Field(gt=0)] = 600.0
     """A call that takes longer fails the run."""
+    differentiable: bool = False
+    """Its scores have a gradient to the pictures, so that draft can use it."""
 
 
 @config
@@ -65,7 +103,20 @@ class Mix:
     """Weight by reward: compressible, redness, clip-alignment ... as they are by default, or `module:function`."""
 
 
-Reward = ClipAlignment | Compressible | Incompressible | Redness | Brightness | Aesthetic | User | Mix
+Reward = (
+    ClipAlignment
+    | Compressible
+    | Incompressible
+    | Redness
+    | Brightness
+    | Aesthetic
+    | HpsV2
+    | PickScore
+    | ImageReward
+    | FaceQuality
+    | User
+    | Mix
+)
 
 
 @config
@@ -73,5 +124,21 @@ class NoReward:
     """No held-out reward."""
 
 
-HeldOut = ClipAlignment | Compressible | Incompressible | Redness | Brightness | Aesthetic | User | NoReward
+HeldOut = (
+    ClipAlignment
+    | Compressible
+    | Incompressible
+    | Redness
+    | Brightness
+    | Aesthetic
+    | HpsV2
+    | PickScore
+    | ImageReward
+    | FaceQuality
+    | User
+    | NoReward
+)
 """A reward that is watched, and not optimized."""
+
+BLACK_BOXES = ("compressible", "incompressible", "face-quality")
+"""Rewards without a gradient to the pictures, by name; a function of one's own says itself whether it has one."""

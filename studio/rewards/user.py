@@ -45,6 +45,7 @@ class UserReward:
 
     def __init__(self, settings: User) -> None:
         self._function, self._seconds = load_function(settings.function), settings.seconds
+        self._differentiable = settings.differentiable
 
     def __call__(self, images: Float[Tensor, "b 3 H W"], prompts: Sequence[str]) -> Any:
         """What the function gives; its shape is checked by the caller.
@@ -54,10 +55,11 @@ class UserReward:
         """
         result: list[Any] = []
         failure: list[Exception] = []
+        graph = self._differentiable and torch.is_grad_enabled()  # a thread has a grad mode of its own
 
         def work() -> None:
             try:
-                with torch.no_grad():
+                with torch.set_grad_enabled(graph):
                     result.append(self._function(images, list(prompts)))
             except Exception as error:  # raised again below, in the caller's thread
                 failure.append(error)

@@ -44,6 +44,15 @@ def over_groups(
     return standardize(rewards, mean, std)
 
 
+def flat_groups(rewards: Float[Tensor, " b"], prompts: Sequence[str]) -> float:
+    """Share of prompts whose pictures all score the same, so that nothing is learned from them."""
+    groups = [
+        rewards[torch.tensor([p == prompt for p in prompts], device=rewards.device)]
+        for prompt in dict.fromkeys(prompts)
+    ]
+    return sum(float(group.std(correction=0)) <= STD_FLOOR for group in groups) / len(groups)
+
+
 class PromptStatistics:
     """The recent rewards of each prompt (DDPO, section 4.4)."""
 

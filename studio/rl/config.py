@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from studio import assets
-from studio.adapters.config import Export
+from studio.adapters.config import Export, Lora
+from studio.catalog import Preset
 from studio.config import Count, Positive, config
 from studio.errors import StudioError
 from studio.rewards.config import ClipAlignment, HeldOut, Reward
@@ -15,24 +16,34 @@ EMBEDDED_CLIP = "studio-tiny-clip"
 Real = Annotated[float, Field(ge=0)]
 
 
+Part = Literal["denoiser", "text-encoder"]
+"""What of a model trains; of the text encoders CLIP only, T5 never."""
+
+
 @config
-class Rollouts:
+class Sampler:
+    """How a picture is drawn to learn from."""
+
+    steps: Positive = 20
+    """Sampler steps (paper's code: 50)."""
+    guidance: Real = 5.0
+    """Classifier-free guidance scale, in rollouts and in the loss; 1 skips the unconditional pass (DDPO's code: 5)."""
+    noise: Real = 1.0
+    """Noise of the sampler: eta of DDIM (DDPO's code: 1), or a of the flow sampler (Flow-GRPO: 0.7)."""
+    size: Count = 0
+    """Height and width of the pictures; 0 takes the model's own."""
+
+
+@config
+class Rollouts(Sampler):
     """How pictures are drawn to learn from."""
 
     images: Positive = 64
     """Pictures a rollout, over all processes (paper's code: 512 to 1024)."""
     group: Positive = 1
     """Pictures that share a prompt in one rollout."""
-    steps: Positive = 20
-    """Sampler steps (paper's code: 50)."""
-    guidance: Real = 5.0
-    """Classifier-free guidance scale, in rollouts and in the loss; 1 skips the unconditional pass (DDPO's code: 5)."""
-    noise: Annotated[float, Field(gt=0)] = 1.0
-    """Noise of the sampler: eta of DDIM (DDPO's code: 1), or a of the flow sampler (Flow-GRPO: 0.7)."""
-    size: Count = 0
-    """Height and width of the pictures; 0 takes the model's own."""
     chunk: Positive = 8
-    """Pictures drawn at once."""
+    """Pictures drawn, and given to the reward, at once."""
 
 
 @config
@@ -78,30 +89,63 @@ class Ppo:
 
 
 @config
-class Reinforced:
-    """What every method of reinforcement learning is told."""
+class Adapted:
+    """What every method of this family is told."""
+
+    model: str = "studio-tiny"
+    """Base model: studio-tiny, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
+    export: Export = Export()
+    """What to write at the end."""
+
+
+@config
+class Rewarded(Adapted):
+    """What every method that learns from rewards is told."""
 
     prompts: tuple[str, ...] = ()
     """Prompts to learn on."""
     file: str = ""
     """Text file of prompts, one a line, instead of `prompts`."""
-    model: str = "studio-tiny"
-    """Base model: studio-tiny, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
     reward: Reward = ClipAlignment()
     """What is optimized."""
     held_out: HeldOut = ClipAlignment()
     """A reward that is only watched: it falls when the optimized one is cheated."""
+
+
+@config
+class Reinforced(Rewarded):
+    """What every method of reinforcement learning is told."""
+
     rollouts: Rollouts = Rollouts()
     """How pictures are drawn to learn from."""
     advantage: Advantage = RolloutAdvantage()
     """What a reward is compared with."""
     ppo: Ppo = Ppo()
     """The objective."""
-    export: Export = Export()
-    """What to write at the end."""
 
 
-def read_prompts(settings: Reinforced) -> tuple[str, ...]:
+TINY = Preset(
+    {
+        "method.rollouts.images": 64,
+        "method.rollouts.steps": 10,
+        "method.rollouts.chunk": 32,
+        "method.ppo.fraction": 1.0,
+        "loop.batch_size": 320,
+        "loop.accumulate": 5,
+        "loop.steps": 60,
+        "loop.log_every": 2,
+        "loop.checkpoint_every": 10,
+        "optim.lr": 3e-3,
+        "optim.weight_decay": 1e-4,
+        "preview.every": 10,
+    },
+    models=("studio-tiny", "tiny:*"),
+    note="the embedded model; two updates a rollout",
+)
+"""What texforce and ddpo take for the embedded model."""
+
+
+def read_prompts(settings: Rewarded) -> tuple[str, ...]:
     """The prompts as given, or the lines of the file."""
     if not settings.file:
         return settings.prompts
@@ -115,13 +159,13 @@ def check(settings: Reinforced) -> None:
     Raises:
         StudioError: Names the setting.
     """
-    if settings.file and not Path(settings.file).expanduser().is_file():
-        raise StudioError(
-            f"There is no file {settings.file!r}; --file takes a text file of prompts.", field="file"
-        )
-    if bool(settings.file) == bool(settings.prompts) or not read_prompts(settings):
-        raise StudioError("Give prompts to learn on, either with --prompts or in a --file.", field="prompts")
+    check_rewarded(settings)
     rollouts = settings.rollouts
+    if not rollouts.noise:
+        raise StudioError(
+            "rollouts.noise 0 draws without chance, so that no step has a probability to learn from; choose 1.",
+            field="rollouts.noise",
+        )
     if rollouts.images % rollouts.group:
         raise StudioError(
             f"rollouts.images {rollouts.images} is not a multiple of rollouts.group {rollouts.group}; choose "
@@ -133,8 +177,36 @@ def check(settings: Reinforced) -> None:
             "advantage group-advantage compares pictures of one prompt; set --rollouts.group to 2 or more.",
             field="rollouts.group",
         )
+
+
+def check_rewarded(settings: Rewarded) -> None:
+    """Refuse prompts and judges that are not there.
+
+    Raises:
+        StudioError: Names the setting.
+    """
+    if settings.file and not Path(settings.file).expanduser().is_file():
+        raise StudioError(
+            f"There is no file {settings.file!r}; --file takes a text file of prompts.", field="file"
+        )
+    if bool(settings.file) == bool(settings.prompts) or not read_prompts(settings):
+        raise StudioError("Give prompts to learn on, either with --prompts or in a --file.", field="prompts")
     for name, chosen in (("reward", settings.reward), ("held_out", settings.held_out)):
         _check_judge(name, chosen)
+
+
+def check_policy(adapter: Lora) -> None:
+    """Refuse dropout: the policy that learns has to be the one that drew.
+
+    Raises:
+        StudioError: There is dropout.
+    """
+    if adapter.dropout:
+        raise StudioError(
+            f"adapter.dropout {adapter.dropout} would make the policy another one than drew the pictures; "
+            "leave it at 0.",
+            field="adapter.dropout",
+        )
 
 
 def _check_judge(name: str, chosen: object) -> None:

@@ -7,7 +7,7 @@ as many steps as it has transitions for. Axes: `b` transitions or pictures, `k` 
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,14 @@ from studio.backend.rng import mix
 from studio.batch import Batch
 from studio.diffusion.sampling import log_probability
 from studio.rewards.build import Running, Terms
-from studio.rl.advantages import PromptStatistics, advantages
-from studio.rl.config import PromptAdvantage, Reinforced
+from studio.rl.advantages import PromptStatistics, advantages, flat_groups
+from studio.rl.config import GroupAdvantage, PromptAdvantage, Reinforced
+from studio.rl.judges import Judges
 from studio.rl.objectives import gaussian_kl, ppo_clip
 from studio.rl.policy import Policy
 from studio.rl.rollout import Rollout, joined, roll_out
 from studio.rl.stepper import learnable
-from studio.rl.watch import diversity, thumbnails
+from studio.rl.watch import Drift, diversity, thumbnails
 from studio.trainer import Loss
 
 log = logging.getLogger(__name__)
@@ -76,26 +77,27 @@ class PolicyGradient:
         config: Reinforced,
         policy: Policy,
         backend: Backend,
-        similarity: Callable[[], float] | None = None,
+        judges: Judges,
+        drift: Drift,
     ) -> None:
-        """Load the rewards.
+        """Take the parts.
 
         Args:
             config: Settings.
             policy: The model.
             backend: The machine.
-            similarity: Closeness of the text encoder to the base model, where one trains.
+            judges: Rewards.
+            drift: How far the text encoder is from the base model's, and when that is too far.
         """
-        self._config, self._policy, self._backend, self._similarity = config, policy, backend, similarity
-        self.terms = Terms(config.reward, backend.device)
-        self._held_out = Terms(config.held_out, backend.device)
+        self._config, self._policy, self._backend, self._drift = config, policy, backend, drift
+        self.terms, self._held_out = judges.terms, judges.held_out
         self._memory = Memory(config, self.terms)
         self._rollout: Collected | None = None
         self._done, self._updates = 0, 1
         self._learnable = learnable(policy.stepper)
         self.per_image = max(1, round(config.ppo.fraction * len(self._learnable)))
 
-    def batches(self, data: Iterator[Batch], first: int, *, min_similarity: float = 0.0) -> Iterator[Batch]:
+    def batches(self, data: Iterator[Batch], first: int) -> Iterator[Batch]:
         """Transitions to learn from, a step at a time; ends when the text encoder has moved too far."""
         self._done = first
         for order in data:
@@ -105,10 +107,7 @@ class PolicyGradient:
                             self._updates - position)  # fmt: skip
             if not position or self._rollout is None:
                 self._rollout = self._collect(order)
-                now = self._rollout.facts.get("similarity", 1.0)
-                if self._backend.any(now < min_similarity):
-                    log.warning("Stopped: the prompts' embeddings have a cosine of %.3f to the base model's (at least "
-                                "%.3f was asked for).", now, min_similarity)  # fmt: skip
+                if self._backend.any(self._drift.too_far(self._rollout.facts["similarity"])):
                     return
             yield self._transitions(self._rollout, order, position)
 
@@ -134,19 +133,6 @@ class PolicyGradient:
         self._memory.load_state(state["memory"])
         if "rollout" in state:
             self._rollout = Collected(Rollout(**state["rollout"]), state["facts"], self._memory)
-
-    def appraise(self, images: Float[Tensor, "b 3 H W"], prompts: list[str]) -> dict[str, float]:
-        """Mean of each reward and of the held-out one, diversity, and as quality the weighted sum of the rewards."""
-        means = dict(zip(self.terms.weights, self.terms(images, prompts).mean(1).tolist(), strict=True))
-        watched = self._held_out(images, prompts).mean(1).tolist()
-        quality = sum(self.terms.weights[name] * mean for name, mean in means.items())
-        spread = float(diversity(thumbnails(images), prompts))
-        return {
-            **means,
-            **({"held_out": watched[0]} if watched else {}),
-            "diversity": spread,
-            "quality": quality,
-        }
 
     def _mine(self, images: int) -> slice:
         """The pictures of a rollout that this process draws."""
@@ -176,13 +162,17 @@ class PolicyGradient:
         rewards = memory.running(raw)
         found = advantages(self._config.advantage, rewards, order["prompts"], memory.prompts)
         limit = self._config.ppo.advantage_max
-        facts = self._facts(raw, rewards, self._gathered(torch.cat(watched, 1), images))
+        facts = self._facts(raw, rewards, self._gathered(torch.cat(watched, 1), images), order["prompts"])
         spread = diversity(torch.cat(small), prompts)
         facts["diversity"] = float(self._backend.mean(spread.to(self._backend.device)))
         return Collected(joined(parts, found[mine].clamp(-limit, limit)), facts, memory)
 
     def _facts(
-        self, raw: Float[Tensor, "k n"], rewards: Float[Tensor, " n"], watched: Float[Tensor, "h n"]
+        self,
+        raw: Float[Tensor, "k n"],
+        rewards: Float[Tensor, " n"],
+        watched: Float[Tensor, "h n"],
+        prompts: list[str],
     ) -> dict[str, float]:
         """Rewards of the rollout as drawn: the weighted sum without standardization, its spread, each term."""
         weights = raw.new_tensor(list(self.terms.weights.values()))
@@ -193,9 +183,9 @@ class PolicyGradient:
             }
         if len(watched):
             facts["held_out"] = float(watched.mean())
-        if self._similarity is not None:
-            facts["similarity"] = self._similarity()
-        return facts
+        if isinstance(self._config.advantage, GroupAdvantage):
+            facts["flat_groups"] = flat_groups(rewards, prompts)
+        return facts | {"similarity": self._drift.similarity()}
 
     def _rows(self, order: Batch) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
         """Pictures and sampler steps of all transitions, in the order of learning: whole pictures, shuffled."""

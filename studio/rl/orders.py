@@ -1,4 +1,4 @@
-"""What to draw in each rollout, as a source: prompts and seeds are a function of (seed, step)."""
+"""What to draw in each rollout or step, as a source: prompts and seeds are a function of (seed, step)."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -55,16 +55,35 @@ class Orders:
                 yield order | {"updates": [updates] * self._images, "position": [position] * self._images}
 
     def _order(self, seed: int, number: int) -> Batch:
-        """Prompts and seeds of one rollout: places of the endless, shuffled list of prompts."""
-        first = number * self._images // self._group
-        places = [divmod(first + row // self._group, len(self._prompts)) for row in range(self._images)]
-        shuffled = {
-            turn: _shuffled(len(self._prompts), mix(seed, turn)) for turn in {turn for turn, _ in places}
-        }
-        return {
-            "prompts": [self._prompts[shuffled[turn][place]] for turn, place in places],
-            "seeds": [mix(seed, number + 1, row) for row in range(self._images)],
-        }
+        return ordered(self._prompts, seed, number, images=self._images, group=self._group)
+
+
+class Draws:
+    """A prompt and a seed for each row of each step, for methods that learn from a picture once, as it is drawn."""
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        """Take the prompts to choose from."""
+        self._prompts = prompts
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def stream(self, seed: int, first: int, shard: Shard) -> Iterator[Batch]:
+        """`prompts` and `seeds` of the shard's rows."""
+        for step in itertools.count(first):
+            whole = ordered(self._prompts, seed, step, images=shard.total, group=1)
+            yield {key: values[shard.start : shard.stop] for key, values in whole.items()}
+
+
+def ordered(prompts: Sequence[str], seed: int, number: int, *, images: int, group: int) -> Batch:
+    """Prompts and seeds of one rollout: places of the endless, shuffled list of prompts."""
+    first = number * images // group
+    places = [divmod(first + row // group, len(prompts)) for row in range(images)]
+    shuffled = {turn: _shuffled(len(prompts), mix(seed, turn)) for turn in {turn for turn, _ in places}}
+    return {
+        "prompts": [prompts[shuffled[turn][place]] for turn, place in places],
+        "seeds": [mix(seed, number + 1, row) for row in range(images)],
+    }
 
 
 def _shuffled(count: int, seed: int) -> list[int]:

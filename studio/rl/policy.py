@@ -13,7 +13,7 @@ from studio.adapters.strength import detached
 from studio.models.base import Condition, Family
 from studio.models.denoising import Prompts
 from studio.models.draw import Guidance, guided
-from studio.rl.config import Rollouts
+from studio.rl.config import Sampler
 from studio.rl.stepper import stepper
 
 Conditions = tuple[Condition, Condition | None]
@@ -29,7 +29,7 @@ class Policy:
         self,
         family: Family,
         trained: Mapping[str, nn.Module],
-        settings: Rollouts,
+        settings: Sampler,
         *,
         freeze_uncond: bool = False,
     ) -> None:
@@ -66,16 +66,19 @@ class Policy:
         with torch.no_grad(), detached(self.trained):
             return self._kept([""])
 
+    def predict(
+        self, x_t: Float[Tensor, "b c h w"], k: Int[Tensor, " b"], conditions: Conditions
+    ) -> Float[Tensor, "b c h w"]:
+        """The guided prediction at sampler steps `k`."""
+        cond, uncond = conditions
+        t = self.stepper.times.to(x_t.device)[k]
+        return guided(self.family, x_t, t, cond=cond, uncond=uncond, guidance=Guidance(self.guidance))
+
     def gaussian(
         self, x_t: Float[Tensor, "b c h w"], k: Int[Tensor, " b"], conditions: Conditions
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, " b"]]:
         """Mean and standard deviation of the latents after sampler steps `k`."""
-        cond, uncond = conditions
-        t = self.stepper.times.to(x_t.device)[k]
-        prediction = guided(
-            self.family, x_t, t, cond=cond, uncond=uncond, guidance=Guidance(self.guidance)
-        )  # fmt: skip
-        return self.stepper.gaussian(prediction, x_t, k)
+        return self.stepper.gaussian(self.predict(x_t, k, conditions), x_t, k)
 
     def base_gaussian(
         self, x_t: Float[Tensor, "b c h w"], k: Int[Tensor, " b"], prompts: Sequence[str]

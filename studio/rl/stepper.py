@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from studio.diffusion.config import Prediction
-from studio.diffusion.prediction import to_eps, to_x0
+from studio.diffusion.prediction import expand, to_eps, to_x0
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.diffusion.sampling import ddim_step, flow_sde_step
 from studio.models.base import Family
@@ -45,6 +45,20 @@ class Ddim:
         eps = to_eps(prediction, x_t, alpha=alpha, sigma=sigma, kind=self.kind)
         return ddim_step(x0, eps, now=now, then=then, eta=self.eta)
 
+    def clean(
+        self, prediction: Float[Tensor, "b c h w"], x_t: Float[Tensor, "b c h w"], k: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b c h w"]:
+        """The clean latent that a prediction at sampler steps `k` implies."""
+        level = self.alphas_cumprod.to(x_t.device)[k]
+        return to_x0(prediction, x_t, alpha=level.sqrt(), sigma=(1 - level).sqrt(), kind=self.kind)
+
+    def noised(
+        self, x0: Float[Tensor, "b c h w"], eps: Float[Tensor, "b c h w"], k: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b c h w"]:
+        """A clean latent with the noise that sampler steps `k` start from."""
+        level = self.alphas_cumprod.to(x0.device)[k]
+        return expand(level.sqrt(), x0) * x0 + expand((1 - level).sqrt(), x0) * eps
+
     def stds(self) -> Float[Tensor, " n"]:
         """Standard deviation of each step."""
         zero = torch.zeros(len(self.times), 1, 1, 1)
@@ -70,6 +84,19 @@ class FlowSde:
         """Mean and standard deviation of the next latent."""
         levels = self.levels.to(x_t.device)
         return flow_sde_step(x_t, prediction, t=levels[k], s=levels[k + 1], noise=self.noise)
+
+    def clean(
+        self, prediction: Float[Tensor, "b c h w"], x_t: Float[Tensor, "b c h w"], k: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b c h w"]:
+        """The clean latent that a prediction at sampler steps `k` implies."""
+        return x_t - expand(self.levels.to(x_t.device)[k], x_t) * prediction
+
+    def noised(
+        self, x0: Float[Tensor, "b c h w"], eps: Float[Tensor, "b c h w"], k: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b c h w"]:
+        """A clean latent with the noise that sampler steps `k` start from."""
+        t = expand(self.levels.to(x0.device)[k], x0)
+        return (1 - t) * x0 + t * eps
 
     def stds(self) -> Float[Tensor, " n"]:
         """Standard deviation of each step."""

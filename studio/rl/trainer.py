@@ -1,6 +1,6 @@
-"""What methods of reinforcement learning share as trainers: everything but which modules move.
+"""What methods that learn from rewards or preferences share as trainers: everything but what their papers change.
 
-An abstract base, so that a method's file holds only what its paper changes.
+Abstract bases, so that a method's file holds only its own science.
 """
 
 from abc import abstractmethod
@@ -19,11 +19,13 @@ from studio.adapters.metadata import Facts
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.batch import Batch, Source
+from studio.errors import StudioError
 from studio.metrics.images import to_tensor
 from studio.models.base import Family
 from studio.models.build import load
 from studio.models.draw import draw
-from studio.rl.config import Reinforced, read_prompts
+from studio.rl.config import Adapted, Part, Reinforced, Rewarded, read_prompts
+from studio.rl.judges import Judges
 from studio.rl.learner import PolicyGradient
 from studio.rl.orders import Orders
 from studio.trainer import Group, Loss, Output, Request, Trainer
@@ -32,37 +34,50 @@ NUM_PREVIEWS = 4
 """Prompts drawn as previews when the person named none."""
 
 
-class ReinforcedTrainer(Trainer):
-    """Rollouts, rewards and the policy gradient around whatever `modules` names."""
+def part_of(family: Family, part: Part) -> dict[str, nn.Module]:
+    """The denoiser, or every CLIP text encoder, by component name.
+
+    Raises:
+        StudioError: The family has no CLIP text encoder.
+    """
+    if part == "denoiser":
+        return {family.denoiser_name: family.denoiser}
+    found = {key: m for key, m in family.text_encoders.items() if "CLIP" in type(m).__name__}
+    if not found:
+        raise StudioError(f"{family.name} has no CLIP text encoder to train.", field="model")
+    return found
+
+
+class AdaptedTrainer(Trainer):
+    """An adapter on one part of a text-to-image model."""
 
     family: Family
-    learner: PolicyGradient
+    trained: dict[str, nn.Module]
 
-    def __init__(self, config: Reinforced) -> None:
-        """Read the prompts."""
-        self.settings = config
-        self._prompts = read_prompts(config)
+    def __init__(self, config: Adapted) -> None:
+        """Keep what all are told."""
+        self.adapted = config
 
     @abstractmethod
     def modules(self, family: Family) -> dict[str, nn.Module]:
-        """What trains, by component name."""
+        """What trains, by component name; a method refuses here a family that it cannot train."""
 
     @abstractmethod
     def adapter(self) -> Adapter:
         """How it may move."""
 
     @abstractmethod
-    def learns(self, trained: Mapping[str, nn.Module], backend: Backend) -> PolicyGradient:
-        """The policy and its gradient, once adapters are attached."""
+    def prepare(self, trained: Mapping[str, nn.Module], backend: Backend) -> None:
+        """What the method needs beside the model, once adapters are attached."""
 
     @override
     def setup(self, backend: Backend) -> list[Group]:
-        self.family = load(self.settings.model, backend)
+        self.family = load(self.adapted.model, backend)
         self.trained = self.modules(self.family)
         attached = attach(self.adapter(), self.trained)
         for module in self.trained.values():
             module.eval()  # a policy with dropout would not be the one that drew
-        self.learner = self.learns(self.trained, backend)
+        self.prepare(self.trained, backend)
         return [
             Group(name=key if scale == 1.0 else f"{key}-fast", module=module, names=names, lr_scale=scale,
                   weight_decay=weight_decay(self.adapter()))
@@ -71,8 +86,67 @@ class ReinforcedTrainer(Trainer):
         ]  # fmt: skip
 
     @override
+    def sample(self, request: Request, rng: Rng) -> Output:
+        return Output(images=draw(self.family, request, rng))
+
+    @override
+    def export(self, folder: Path) -> list[Path]:
+        facts = Facts(base_model=self.adapted.model)
+        written = exporting.export(
+            self.family, self.trained, folder, settings=self.adapted.export, facts=facts
+        )
+        return [one.path for one in written]
+
+
+class RewardedTrainer(AdaptedTrainer):
+    """An adapter that learns from rewards; its previews are judged by them."""
+
+    judges: Judges
+
+    def __init__(self, config: Rewarded) -> None:
+        """Read the prompts."""
+        super().__init__(config)
+        self.settings = config
+        self._prompts = read_prompts(config)
+
+    @override
+    def prepare(self, trained: Mapping[str, nn.Module], backend: Backend) -> None:
+        self.judges = Judges(self.settings, backend.device)
+
+    @override
+    def score(self, output: Output, request: Request) -> dict[str, float]:
+        """Rewards, held-out reward and diversity of the previews, drawn as a user would draw them."""
+        prompts = [prompt for prompt in request.prompts for _ in range(request.num_images)]
+        images = torch.stack([to_tensor(image) for image in output.images]).to(self.backend.device)
+        return self.judges.appraise(images, prompts)
+
+    @override
+    def prompts(self) -> Sequence[str]:
+        return self._prompts[:NUM_PREVIEWS]
+
+
+class ReinforcedTrainer(RewardedTrainer):
+    """Rollouts, rewards and the policy gradient around whatever `modules` names."""
+
+    learner: PolicyGradient
+
+    def __init__(self, config: Reinforced) -> None:
+        """Read the prompts."""
+        super().__init__(config)
+        self.reinforced = config
+
+    @abstractmethod
+    def learns(self, trained: Mapping[str, nn.Module], backend: Backend) -> PolicyGradient:
+        """The policy and its gradient, once adapters are attached."""
+
+    @override
+    def prepare(self, trained: Mapping[str, nn.Module], backend: Backend) -> None:
+        super().prepare(trained, backend)
+        self.learner = self.learns(trained, backend)
+
+    @override
     def source(self) -> Source:
-        rollouts, per_image = self.settings.rollouts, self.learner.per_image * self.settings.ppo.epochs
+        rollouts, per_image = self.reinforced.rollouts, self.learner.per_image * self.reinforced.ppo.epochs
         return Orders(self._prompts, images=rollouts.images, group=rollouts.group, per_image=per_image)
 
     @override
@@ -99,26 +173,3 @@ class ReinforcedTrainer(Trainer):
     @override
     def load_state(self, state: dict[str, Any]) -> None:
         self.learner.load_state(state)
-
-    @override
-    def sample(self, request: Request, rng: Rng) -> Output:
-        return Output(images=draw(self.family, request, rng))
-
-    @override
-    def score(self, output: Output, request: Request) -> dict[str, float]:
-        """Rewards, held-out reward and diversity of the previews, drawn as a user would draw them."""
-        prompts = [prompt for prompt in request.prompts for _ in range(request.num_images)]
-        images = torch.stack([to_tensor(image) for image in output.images]).to(self.backend.device)
-        return self.learner.appraise(images, prompts)
-
-    @override
-    def prompts(self) -> Sequence[str]:
-        return self._prompts[:NUM_PREVIEWS]
-
-    @override
-    def export(self, folder: Path) -> list[Path]:
-        facts = Facts(base_model=self.settings.model)
-        written = exporting.export(
-            self.family, self.trained, folder, settings=self.settings.export, facts=facts
-        )
-        return [one.path for one in written]

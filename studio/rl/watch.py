@@ -3,6 +3,7 @@
 Axes: `b` pictures, `H W` image.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from studio.adapters.strength import detached
 from studio.models.base import Family
 
+log = logging.getLogger(__name__)
+NUM_WATCHED = 16
+"""Prompts whose embeddings are watched."""
 THUMBNAIL = 8
 """Side in pixels at which pictures are compared: layout and color, not texture."""
 
@@ -29,18 +33,39 @@ def diversity(small: Float[Tensor, "b c h w"], prompts: Sequence[str]) -> Float[
     return torch.stack([group.std(dim=0, correction=0).mean() for group in groups]).mean()
 
 
-class Similarity:
+class Drift:
     """Mean cosine between the embeddings of fixed prompts now and in the base model."""
 
-    def __init__(self, family: Family, trained: Mapping[str, nn.Module], prompts: Sequence[str]) -> None:
-        """Embed the prompts with the base model."""
-        self._family, self._prompts = family, list(prompts)
-        with torch.no_grad(), detached(trained):
-            self._base = family.embed(self._prompts).tokens.float()
+    def __init__(
+        self, family: Family, trained: Mapping[str, nn.Module], prompts: Sequence[str], floor: float = 0.0
+    ) -> None:
+        """Embed the prompts with the base model.
 
-    @torch.no_grad()
-    def __call__(self) -> float:
-        """1 for the base model."""
-        return float(
-            F.cosine_similarity(self._family.embed(self._prompts).tokens.float(), self._base, dim=-1).mean()
-        )
+        Args:
+            family: The model.
+            trained: Modules with adapters, by component name.
+            prompts: Prompts of the run; the first ones are watched.
+            floor: Lowest cosine that is not too far.
+        """
+        self._family, self._prompts, self._floor = family, list(prompts[:NUM_WATCHED]), floor
+        self._moves = any(key in family.text_encoders for key in trained)
+        if self._moves:
+            with torch.no_grad(), detached(trained):
+                self._base = self._tokens()
+
+    def similarity(self) -> float:
+        """1 for the base model, and where no text encoder trains."""
+        if not self._moves:
+            return 1.0
+        with torch.no_grad():
+            return float(F.cosine_similarity(self._tokens(), self._base, dim=-1).mean())
+
+    def too_far(self, similarity: float) -> bool:
+        """Whether a run should end there."""
+        if similarity < self._floor:
+            log.warning("Stopped: the prompts' embeddings have a cosine of %.3f to the base model's (at least "
+                        "%.3f was asked for).", similarity, self._floor)  # fmt: skip
+        return similarity < self._floor
+
+    def _tokens(self) -> Float[Tensor, "b l d"]:
+        return self._family.embed(self._prompts).tokens.float()

@@ -4,8 +4,8 @@ Black, Janner, Du, Kostrikov, Levine, ICLR 2024, arXiv 2305.13301.
 
     grad J = E[ sum_t p_theta(x_{t-1} | x_t, c) / p_old(x_{t-1} | x_t, c) grad log p_theta(x_{t-1} | x_t, c) r(x_0, c) ]
 
-clipped as PPO (section 4.3, importance sampling), with the denoiser as the policy. With a flow model the sampler is
-Flow-GRPO's (Liu et al. 2025, arXiv 2505.05470); its group advantage and its divergence are settings.
+clipped as PPO (section 4.3, importance sampling), with the denoiser as the policy. `ppo.clip` so large that it never
+binds, with one update a rollout, is the paper's score function estimator.
 
 Departures: the divergence is that of the true spread of a step (see `gaussian_kl`); prompts and seeds are a function
 of the seed and the rollout.
@@ -21,7 +21,8 @@ from studio.backend.core import Backend
 from studio.models.base import Family
 from studio.rl.learner import PolicyGradient
 from studio.rl.policy import Policy
-from studio.rl.trainer import ReinforcedTrainer
+from studio.rl.trainer import ReinforcedTrainer, part_of
+from studio.rl.watch import Drift
 from trainers.ddpo.config import Ddpo
 
 
@@ -35,7 +36,7 @@ class DdpoTrainer(ReinforcedTrainer):
 
     @override
     def modules(self, family: Family) -> dict[str, nn.Module]:
-        return {family.denoiser_name: family.denoiser}
+        return part_of(family, "denoiser")
 
     @override
     def adapter(self) -> Adapter:
@@ -43,4 +44,6 @@ class DdpoTrainer(ReinforcedTrainer):
 
     @override
     def learns(self, trained: Mapping[str, nn.Module], backend: Backend) -> PolicyGradient:
-        return PolicyGradient(self.config, Policy(self.family, trained, self.config.rollouts), backend)
+        policy = Policy(self.family, trained, self.config.rollouts)
+        drift = Drift(self.family, trained, self._prompts)
+        return PolicyGradient(self.config, policy, backend, self.judges, drift)

@@ -7,7 +7,6 @@ from pydantic import Field
 from studio.adapters.config import Lora
 from studio.catalog import Card, Preset
 from studio.config import Fraction, config
-from studio.errors import StudioError
 from studio.rl import config as rl
 
 
@@ -30,12 +29,7 @@ def check(settings: TexForce) -> None:
         StudioError: Names the setting.
     """
     rl.check(settings)
-    if settings.adapter.dropout:
-        raise StudioError(
-            f"adapter.dropout {settings.adapter.dropout} would make the policy another one than drew the pictures; "
-            "leave it at 0.",
-            field="adapter.dropout",
-        )
+    rl.check_policy(settings.adapter)
 
 
 METHOD = Card(
@@ -48,23 +42,7 @@ METHOD = Card(
     check=check,
     offers=("text-to-image", "reward"),
     presets={
-        "tiny": Preset(
-            {
-                "method.rollouts.images": 64,
-                "method.rollouts.steps": 10,
-                "method.rollouts.chunk": 32,
-                "method.ppo.fraction": 1.0,
-                "loop.batch_size": 320,
-                "loop.accumulate": 5,
-                "loop.steps": 60,
-                "loop.log_every": 2,
-                "loop.checkpoint_every": 10,
-                "optim.lr": 3e-3,
-                "optim.weight_decay": 1e-4,
-            },
-            models=("studio-tiny", "tiny:*"),
-            note="the embedded model; two updates a rollout",
-        ),
+        "tiny": rl.TINY,
         "paper": Preset(
             {
                 "method.rollouts.images": 512,
@@ -76,6 +54,7 @@ METHOD = Card(
                 "loop.steps": 2560,
                 "loop.log_every": 8,
                 "loop.checkpoint_every": 64,
+                "preview.every": 64,
                 "optim.lr": 3e-4,
                 "optim.weight_decay": 1e-4,
                 "optim.schedule": "cosine",

@@ -12,24 +12,19 @@ the same weights, precision and mode as the rollout's; the unconditional embeddi
 run ends when the embeddings drift too far (`min_similarity`); T5 never trains.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from torch import nn
 from typing_extensions import override
 
 from studio.adapters.config import Adapter
 from studio.backend.core import Backend
-from studio.batch import Batch
-from studio.errors import StudioError
 from studio.models.base import Family
 from studio.rl.learner import PolicyGradient
 from studio.rl.policy import Policy
-from studio.rl.trainer import ReinforcedTrainer
-from studio.rl.watch import Similarity
+from studio.rl.trainer import ReinforcedTrainer, part_of
+from studio.rl.watch import Drift
 from trainers.texforce.config import TexForce
-
-NUM_WATCHED = 16
-"""Prompts whose embeddings are watched."""
 
 
 class TexForceTrainer(ReinforcedTrainer):
@@ -42,10 +37,7 @@ class TexForceTrainer(ReinforcedTrainer):
 
     @override
     def modules(self, family: Family) -> dict[str, nn.Module]:
-        found = {key: m for key, m in family.text_encoders.items() if "CLIP" in type(m).__name__}
-        if not found:
-            raise StudioError(f"{family.name} has no CLIP text encoder to train.", field="model")
-        return found
+        return part_of(family, "text-encoder")
 
     @override
     def adapter(self) -> Adapter:
@@ -55,9 +47,5 @@ class TexForceTrainer(ReinforcedTrainer):
     def learns(self, trained: Mapping[str, nn.Module], backend: Backend) -> PolicyGradient:
         config = self.config
         policy = Policy(self.family, trained, config.rollouts, freeze_uncond=config.freeze_uncond)
-        similarity = Similarity(self.family, trained, self._prompts[:NUM_WATCHED])
-        return PolicyGradient(config, policy, backend, similarity)
-
-    @override
-    def batches(self, data: Iterator[Batch], first: int) -> Iterator[Batch]:
-        return self.learner.batches(data, first, min_similarity=self.config.min_similarity)
+        drift = Drift(self.family, trained, self._prompts, config.min_similarity)
+        return PolicyGradient(config, policy, backend, self.judges, drift)

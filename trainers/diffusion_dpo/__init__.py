@@ -1,0 +1,1 @@
+"""Diffusion-DPO: learning from pairs of a better and a worse picture."""

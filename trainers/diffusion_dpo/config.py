@@ -1,0 +1,88 @@
+"""Settings and card of Diffusion-DPO."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from studio.adapters.config import Lora
+from studio.catalog import Card, Preset
+from studio.config import Count, config
+from studio.diffusion.config import NativeTimes, Times
+from studio.errors import StudioError
+from studio.rl import config as rl
+
+
+@config
+class DiffusionDpo(rl.Adapted):
+    """Learn from pairs of a better and a worse picture for the same prompt; no reward is needed."""
+
+    data: Annotated[str, Field(min_length=1)]
+    """Folder of pairs: chosen/ and rejected/ with equal file names, or a table pairs.jsonl, .csv or .parquet."""
+    trains: rl.Part = "denoiser"
+    """What moves: the denoiser, or the text encoder."""
+    adapter: Lora = Lora()
+    """LoRA on what trains (paper: the whole U-Net)."""
+    beta: Annotated[float, Field(gt=0)] = 5000.0
+    """How strongly a pair may pull from the base model (paper, section 5: 5000 for SDXL, 2000 for SD 1.5)."""
+    times: Times = NativeTimes()
+    """How noise levels are drawn (paper: uniform)."""
+    resolution: Count = 0
+    """Side of the square that pictures are cropped to, in pixels; 0 takes the model's own."""
+    held_out: str = ""
+    """Folder of pairs that training does not see, for the validation loss."""
+
+
+def check(settings: DiffusionDpo) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        StudioError: Names the setting.
+    """
+    rl.check_policy(settings.adapter)
+    for field, folder in (("data", settings.data), ("held_out", settings.held_out)):
+        if folder and not Path(folder).expanduser().is_dir():
+            raise StudioError(
+                f"Folder {folder!r} does not exist; --{field.replace('_', '-')} takes a folder of pairs.",
+                field=field,
+            )
+
+
+METHOD = Card(
+    name="diffusion_dpo",
+    title="Diffusion-DPO",
+    summary="learns from pairs of a better and a worse picture",
+    paper="Wallace et al., CVPR 2024, arXiv 2311.12908",
+    config=DiffusionDpo,
+    trainer="trainers.diffusion_dpo.trainer:DiffusionDpoTrainer",
+    check=check,
+    offers=("text-to-image", "preference"),
+    presets={
+        "tiny": Preset(
+            {
+                "method.beta": 500.0,
+                "loop.batch_size": 16,
+                "loop.steps": 200,
+                "loop.log_every": 10,
+                "optim.lr": 1e-3,
+            },
+            models=("studio-tiny", "tiny:*"),
+            note="the embedded model",
+        ),
+        "paper": Preset(
+            {
+                "loop.batch_size": 2048,
+                "loop.accumulate": 512,
+                "loop.steps": 2000,
+                "loop.checkpoint_every": 200,
+                "loop.validate_every": 200,
+                "optim.lr": 2.048e-5,
+                "optim.schedule": "constant_with_warmup",
+                "optim.warmup": 500,
+                "hardware.gradient_checkpointing": True,
+            },
+            models=("sd15*", "sdxl*", "*stable-diffusion-v1*", "*stable-diffusion-xl*"),
+            note="official code on Pick-a-Pic v2, which finetunes the whole U-Net; with an adapter choose a larger rate",
+        ),
+    },
+)

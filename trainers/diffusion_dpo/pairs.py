@@ -1,0 +1,166 @@
+"""Pairs of pictures for one prompt, the better one and the worse one, as a stream of batches.
+
+Two layouts:
+
+- `chosen/` and `rejected/` hold pictures of the same names; the prompt of a pair is the caption of its chosen one
+  (a .txt file beside it, or a metadata table, as for every folder of pictures).
+- A table `pairs.jsonl`, `pairs.csv` or `pairs.parquet`, or a parquet of Pick-a-Pic: `prompt` (or `caption`) and `chosen`,
+  `rejected` as files beside the table; or `jpg_0`, `jpg_1` as bytes with `label_0`, 1 where the first is better. Ties
+  (0.5) are left out.
+
+Axes: `b` pairs of a process, `h w` image.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from studio.batch import Batch, Shard
+from studio.data import buckets, images, layouts
+from studio.data.buckets import Shape
+from studio.data.order import Order
+from studio.data.prefetch import prefetch
+from studio.errors import StudioError
+
+TABLES = ("pairs.jsonl", "pairs.csv", "pairs.parquet")
+PROMPTS = ("prompt", "caption", "text")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file, or its content where a table holds it."""
+
+    path: Path
+    content: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures for one prompt."""
+
+    prompt: str
+    chosen: Picture
+    rejected: Picture
+
+
+class Pairs:
+    """A `Source` of `chosen`, `rejected` (b 3 h w in [-1, 1], center crops) and `captions`."""
+
+    def __init__(self, pairs: list[Pair], size: int) -> None:
+        """Take pairs, and the side of the square that pictures are cropped to."""
+        self.pairs, self._shape = pairs, Shape(size, size)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def stream(self, seed: int, first: int, shard: Shard) -> Iterator[Batch]:
+        """Batches of steps `first`, `first + 1`, ...: the rows of `shard`, shuffled anew each time around."""
+        order = Order(seed, shard.total, (tuple(range(len(self.pairs))),))
+        return prefetch(lambda step: self._batch(order.rows(step, shard.start, shard.stop)), first)
+
+    def _batch(self, rows: list[int]) -> Batch:
+        taken = [self.pairs[row] for row in rows]
+        return {
+            "chosen": torch.stack([self._pixels(pair.chosen) for pair in taken]),
+            "rejected": torch.stack([self._pixels(pair.rejected) for pair in taken]),
+            "captions": [pair.prompt for pair in taken],
+        }
+
+    def _pixels(self, picture: Picture) -> Float[Tensor, "3 h w"]:
+        shape = self._shape
+        read = images.read(picture.path, needed=shape.width, content=picture.content).rgb
+        size = buckets.cover_size(*read.size, shape)
+        left, top = (size[0] - shape.width) // 2, (size[1] - shape.height) // 2
+        cut = buckets.cover(read, size).crop((left, top, left + shape.width, top + shape.height))
+        return rearrange(torch.from_numpy(np.array(cut)), "h w c -> c h w").float() / 127.5 - 1
+
+
+def find_pairs(folder: str | Path) -> list[Pair]:
+    """The pairs in a folder, in a fixed order.
+
+    Raises:
+        StudioError: There are none, a picture is missing or cannot be read, or a pair has no prompt.
+    """
+    place = Path(folder).expanduser()
+    tables = [place / name for name in TABLES if (place / name).is_file()] or sorted(place.glob("*.parquet"))
+    found = [pair for table in tables for pair in _of_table(table)] if tables else _of_folders(place)
+    if not found:
+        raise StudioError(
+            f"There are no pairs in {str(folder)!r}; put pictures of equal names into chosen/ and rejected/, or write a "
+            f"table {TABLES[0]} with prompt, chosen and rejected.",
+            field="data",
+        )
+    for pair in found:
+        for picture in (pair.chosen, pair.rejected):
+            if picture.content is None:
+                images.size(picture.path)
+    return found
+
+
+def _of_folders(place: Path) -> list[Pair]:
+    if not (place / "chosen").is_dir() or not (place / "rejected").is_dir():
+        return []
+    chosen = {r.path.stem: r for r in layouts.find(place / "chosen").records}
+    rejected = {r.path.stem: r for r in layouts.find(place / "rejected").records}
+    if odd := sorted(chosen.keys() ^ rejected.keys()):
+        raise StudioError(
+            f"{len(odd)} pictures in {str(place)!r} have no partner, first {odd[0]!r}; chosen/ and rejected/ need the same "
+            "file names.",
+            field="data",
+        )
+    return [
+        _pair(one.caption, Picture(one.path), Picture(rejected[name].path), str(one.path))
+        for name, one in sorted(chosen.items())
+    ]
+
+
+def _of_table(table: Path) -> Iterator[Pair]:
+    for number, row in enumerate(_rows(table), start=1):
+        where = f"{table} row {number}"
+        prompt = next((str(row[name]) for name in PROMPTS if row.get(name)), "")
+        if "label_0" in row:
+            if float(row["label_0"]) != 0.5:
+                first, second = (Picture(Path(f"{where} {key}"), row[key]) for key in ("jpg_0", "jpg_1"))
+                better = float(row["label_0"]) > 0.5
+                yield _pair(prompt, *((first, second) if better else (second, first)), where)
+            continue
+        if missing := [name for name in ("chosen", "rejected") if not row.get(name)]:
+            raise StudioError(
+                f"{where} has no {missing[0]!r}; a pair needs prompt, chosen and rejected.", field="data"
+            )
+        files = (Picture(table.parent / str(row[name])) for name in ("chosen", "rejected"))
+        yield _pair(prompt, *files, where)
+
+
+def _pair(prompt: str, chosen: Picture, rejected: Picture, where: str) -> Pair:
+    if not prompt.strip():
+        raise StudioError(
+            f"{where} has no prompt; give one in the table, or as a .txt file beside it.", field="data"
+        )
+    return Pair(" ".join(prompt.split()), chosen, rejected)
+
+
+def _rows(table: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        if table.suffix == ".parquet":
+            from pyarrow import parquet
+
+            yield from parquet.read_table(table).to_pylist()
+        elif table.suffix == ".csv":
+            yield from csv.DictReader(table.read_text("utf-8-sig").splitlines())
+        else:
+            lines = table.read_text("utf-8-sig").splitlines()
+            yield from (json.loads(line) for line in lines if line.strip())
+    except (OSError, ValueError) as error:  # pyarrow's errors, JSON's and UTF-8's are ValueErrors
+        raise StudioError(
+            f"{table} cannot be read ({str(error).splitlines()[0]}); write it again.", field="data"
+        ) from error

@@ -1,0 +1,1 @@
+"""DRaFT and its family: back-propagation of a reward through the last sampler steps."""

@@ -1,0 +1,1 @@
+"""Flow-GRPO: online reinforcement learning of flow-matching models."""
