@@ -3,6 +3,7 @@
 import statistics
 import time
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -13,14 +14,14 @@ from torch.nn import functional as F
 from studio.attacks import gradient
 from studio.attacks.ball import Ball
 from studio.attacks.build import Attacker
-from studio.attacks.config import Attacks, Pgd
+from studio.attacks.config import AttackName, Attacks, Pgd
 from studio.attacks.gradient import Walk, cross_entropy
 from tests.classifiers import pictures, trained
 
-ALL = ("fgsm", "pgd", "pgd-margin", "square", "transfer", "autoattack-mini")
+ALL: tuple[AttackName, ...] = ("fgsm", "pgd", "pgd-margin", "square", "transfer", "autoattack-mini")
 
 
-def attacker(model: nn.Module, **settings: object) -> Attacker:
+def attacker(model: nn.Module, **settings: Any) -> Attacker:
     return Attacker(model, Attacks(**{"steps": 20, "queries": 50, **settings}), seed=1)
 
 
@@ -43,7 +44,7 @@ class Linear(nn.Module):
 
 @pytest.mark.parametrize("eps", [0.0, 2.0, 8.0, 16.0])
 @pytest.mark.parametrize("name", ALL)
-def test_linf_attacks_stay_in_the_ball_and_the_box(name: str, eps: float) -> None:
+def test_linf_attacks_stay_in_the_ball_and_the_box(name: AttackName, eps: float) -> None:
     images, labels = pictures(6, 99)
     moved = attacker(trained())(name, images, labels, eps)
     assert (moved - images).abs().max() <= eps / 255 + 1e-6
@@ -52,7 +53,7 @@ def test_linf_attacks_stay_in_the_ball_and_the_box(name: str, eps: float) -> Non
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_l2_attacks_stay_in_the_ball_and_the_box(name: str) -> None:
+def test_l2_attacks_stay_in_the_ball_and_the_box(name: AttackName) -> None:
     images, labels = pictures(6, 99)
     moved = attacker(trained(), norm="l2")(name, images, labels, 0.5)
     assert torch.linalg.vector_norm(moved - images, dim=(1, 2, 3)).max() <= 0.5 + 1e-5
@@ -61,13 +62,13 @@ def test_l2_attacks_stay_in_the_ball_and_the_box(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_radius_of_zero_gives_the_picture_back(name: str) -> None:
+def test_a_radius_of_zero_gives_the_picture_back(name: AttackName) -> None:
     images, labels = pictures(4, 99)
     assert torch.equal(attacker(trained())(name, images, labels, 0.0), images)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_attacks_leave_mode_gradients_and_flags_of_the_model_alone(name: str) -> None:
+def test_attacks_leave_mode_gradients_and_flags_of_the_model_alone(name: AttackName) -> None:
     model = trained().train()
     model.network.norm.requires_grad_(False)
     images, labels = pictures(4, 99)
@@ -81,7 +82,7 @@ def test_attacks_leave_mode_gradients_and_flags_of_the_model_alone(name: str) ->
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_attacks_repeat_and_do_not_disturb_the_global_generator(name: str) -> None:
+def test_attacks_repeat_and_do_not_disturb_the_global_generator(name: AttackName) -> None:
     model, (images, labels) = trained(), pictures(4, 99)
     before = torch.random.get_rng_state()
     first = attacker(model)(name, images, labels, 8.0)
@@ -97,7 +98,7 @@ def test_pictures_that_need_a_gradient_themselves_can_be_attacked() -> None:
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd"])
-def test_on_a_linear_model_the_margin_drops_by_eps_times_the_weights_l1_norm(name: str) -> None:
+def test_on_a_linear_model_the_margin_drops_by_eps_times_the_weights_l1_norm(name: AttackName) -> None:
     model, images = Linear(), torch.full((5, 3, 4, 4), 0.5)
     labels = torch.ones(5, dtype=torch.long)  # never right, so that PGD with the worst iterate stops at once
     labels[:] = model(images).argmax(1)
@@ -160,8 +161,8 @@ def test_a_patch_changes_one_square_only_and_fools_more_than_a_small_ball() -> N
 
 
 def test_the_suite_runs_with_three_classes() -> None:
-    model = trained()
-    model.network.reset_classifier(3)
+    network: Any = (model := trained()).network
+    network.reset_classifier(3)
     images, labels = pictures(4, 99)
     moved = attacker(model)("autoattack-mini", images, labels.clamp(max=2), 4.0)
     assert (moved - images).abs().max() <= 4 / 255 + 1e-6
@@ -196,8 +197,8 @@ def test_our_pgd_agrees_with_an_independent_loop_written_from_the_paper() -> Non
     ).clamp(0, 1)
     for _ in range(20):
         x = x.detach().requires_grad_()
-        F.cross_entropy(model(x), labels).backward()
-        x = torch.min(torch.max(x + alpha * x.grad.sign(), images - eps), images + eps).clamp(0, 1)
+        slope = torch.autograd.grad(F.cross_entropy(model(x), labels), x)[0]
+        x = torch.min(torch.max(x + alpha * slope.sign(), images - eps), images + eps).clamp(0, 1)
     assert (
         abs(right(model, attacker(model)("pgd", images, labels, 4.0), labels) - right(model, x, labels))
         <= 0.005

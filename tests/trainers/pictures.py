@@ -13,7 +13,7 @@ from studio.backend.rng import Rng
 from studio.config import Hardware, Loop, Optim, Run
 from studio.data.config import Labelled
 from studio.models.vit import save_classifier
-from studio.trainer import Batch, Trainer
+from studio.trainer import Batch
 from tests.classifiers import CLASSES, pictures, trained
 
 BACKEND = Hardware(device="cpu", precision="fp32")
@@ -37,7 +37,7 @@ def trained_folder(root: Path, name: str = "tiny:vit") -> str:
     return str(root / "trained")
 
 
-def ready(trainer: Trainer) -> Any:
+def ready(trainer: Any) -> Any:
     """A trainer after setup, as a run would have it."""
     backend = backend_of_tests()
     trainer.backend = backend

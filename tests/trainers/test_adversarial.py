@@ -1,6 +1,7 @@
 """PGD-AT and TRADES: the losses, and robustness that grows."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,11 +34,11 @@ def model(root: Path) -> str:
     return trained_folder(root)
 
 
-def make(model: str, data: Labelled, **settings: object) -> AdversarialTrainer:
+def make(model: str, data: Labelled, **settings: Any) -> AdversarialTrainer:
     return ready(AdversarialTrainer(Adversarial(model=model, data=data, **settings)))
 
 
-def robust(trainer: AdversarialTrainer, eps: float = 4.0) -> float:
+def robust(trainer: Any, eps: float = 4.0) -> float:
     images, labels = pictures(96, 90)
     network = trainer.task.model.eval()
     attacked = Attacker(network, Attacks(steps=10), seed=0)("pgd", images, labels, eps)

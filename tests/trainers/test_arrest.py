@@ -1,6 +1,7 @@
 """ARREST: the angle, noisy replay, the teacher, and what it is for."""
 
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def model(root: Path) -> str:
     return trained_folder(root)
 
 
-def make(model: str, data: Labelled, **settings: object) -> ArrestTrainer:
+def make(model: str, data: Labelled, **settings: Any) -> ArrestTrainer:
     return ready(
         ArrestTrainer(
             Arrest(model=model, data=data, **{"attack": Pgd(eps=4, steps=2, step_size=2.5), **settings})
@@ -100,7 +101,7 @@ def test_without_distillation_and_replay_it_is_pgd_at(model: str, data: Labelled
 @pytest.mark.parametrize(("degrees", "rate"), [(180.0, 0.0), (-1.0, 1.0)])
 @pytest.mark.parametrize("trigger", ["clean", "adv"])
 def test_an_angle_of_180_never_replays_and_one_below_zero_always(
-    degrees: float, rate: float, trigger: str, model: str, data: Labelled
+    degrees: float, rate: float, trigger: Literal["clean", "adv"], model: str, data: Labelled
 ) -> None:
     trainer, batch = make(model, data, replay=Replay(degrees=degrees, trigger=trigger)), batch_of()
     assert float(trainer.loss(batch, rng_of(batch)).parts["replay_rate"]) == rate
@@ -166,6 +167,7 @@ def test_the_checkpoint_holds_the_teacher(model: str, data: Labelled, tmp_path: 
     method = Arrest(model=model, data=data, attack=Pgd(steps=1))
     folder = run_to_end(short_run(method, tmp_path, "run", steps=2))
     path = checkpoint.latest(folder.checkpoints)
+    assert path
     saved = load_file(path / "weights.safetensors")
     teacher = make(model, data).teacher
     assert all(torch.equal(saved[f"teacher/{key}"], value) for key, value in teacher.named_parameters())

@@ -157,17 +157,17 @@ def test_subtuning_of_a_convolutional_network_keeps_frozen_statistics(data: Labe
     model = untrained("tiny:resnet")
     tune(SubTuning(blocks=(3,)), model)
     images, _ = pictures(4, 1)
-    frozen, moving = model.network.layer1[0].bn1, model.network.layer4[0].bn1
-    before = frozen.running_mean.clone(), moving.running_mean.clone()
+    frozen, moving = (model.network.get_buffer(f"layer{n}.0.bn1.running_mean") for n in (1, 4))
+    before = frozen.clone(), moving.clone()
     model(images)
-    assert torch.equal(frozen.running_mean, before[0])
-    assert not torch.equal(moving.running_mean, before[1])
+    assert torch.equal(frozen, before[0])
+    assert not torch.equal(moving, before[1])
 
 
 def test_subtuning_chooses_the_block_that_matters(tmp_path: Path) -> None:
     model = trained()
-    broken = model.network.blocks[1]
-    broken.mlp.fc2.bias.data += 20 * torch.randn(48, generator=torch.Generator().manual_seed(0))
+    broken = model.network.get_parameter("blocks.1.mlp.fc2.bias")
+    broken.data += 20 * torch.randn(48, generator=torch.Generator().manual_seed(0))
     save_classifier(model, model.network, tmp_path / "broken")
     settings = SubTuning(max_blocks=1, search_steps=12, search_lr=5e-3)
     config = Vit(model=str(tmp_path / "broken"), data=class_folders(tmp_path / "data", 160), tuning=settings)
@@ -191,13 +191,17 @@ def test_interpolation_ends_at_both_models_and_is_straight() -> None:
     for alpha, model in ((0.0, before), (1.0, after)):
         found = interpolated(before, after, alpha).state_dict()
         assert all(torch.equal(found[key], value) for key, value in model.state_dict().items())
-    middle = interpolated(before, after, 0.5).network.norm.weight
-    torch.testing.assert_close(middle, (before.network.norm.weight + after.network.norm.weight) / 2)
+    first, middle, last = (
+        model.network.get_parameter("norm.weight")
+        for model in (before, interpolated(before, after, 0.5), after)
+    )
+    torch.testing.assert_close(middle, (first + last) / 2)
 
 
 def test_a_new_head_is_taken_from_the_finetuned_model() -> None:
     before, after = untrained(), trained()
-    assert torch.equal(interpolated(before, after, 0.0).network.head.weight, after.network.head.weight)
+    head = interpolated(before, after, 0.0).network.get_parameter("head.weight")
+    assert torch.equal(head, after.network.get_parameter("head.weight"))
 
 
 def test_interpolating_two_architectures_is_refused() -> None:

@@ -1,6 +1,7 @@
 """Nullspaces: the exact one of the patch embedding, the approximate one of the encoder, and training on it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def model(root: Path) -> str:
     return trained_folder(root)
 
 
-def make(model: str, data: Labelled, **settings: object) -> VitNullspaceTrainer:
+def make(model: str, data: Labelled, **settings: Any) -> VitNullspaceTrainer:
     return ready(VitNullspaceTrainer(VitNullspace(model=model, data=data, **settings)))
 
 

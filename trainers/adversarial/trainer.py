@@ -9,9 +9,7 @@ As in TRADES' code: the attack runs in eval mode, the KL is summed over the clas
 the gradient flows into p(x) too. The clean term of the attack is computed once, as it does not depend on x'.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -22,9 +20,9 @@ from studio.attacks.ball import Ball
 from studio.attacks.gradient import Objective, Walk, ascend, cross_entropy, divergence, under_attack
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.data.labelled import LabelledPhotos
-from studio.trainer import Batch, Group, Loss, Output, Request, Trainer
+from studio.trainer import Batch, Group, Loss, Trainer
 from studio.vision.task import classification_loss, load_task
+from studio.vision.trainers import Classifies, CountsSteps
 from studio.vision.tuning import warn_if_partial
 from trainers.adversarial.config import Adversarial, PgdAt, Trades
 
@@ -32,12 +30,12 @@ NEAR = 0.001
 """Spread of TRADES' start beside the picture (official code)."""
 
 
-class AdversarialTrainer(Trainer):
+class AdversarialTrainer(CountsSteps, Classifies, Trainer):
     """PGD-AT or TRADES."""
 
     @override
     def __init__(self, config: Adversarial) -> None:
-        self.config, self.step = config, 0
+        self.config = config
 
     @override
     def setup(self, backend: Backend) -> list[Group]:
@@ -45,14 +43,6 @@ class AdversarialTrainer(Trainer):
         self.task = load_task(config.model, config.data, config.tuning, backend)
         warn_if_partial(self.task.tuned, "adversarial training")
         return self.task.tuned.groups()
-
-    @override
-    def source(self) -> LabelledPhotos:
-        return self.task.train
-
-    @override
-    def held_out(self) -> LabelledPhotos:
-        return self.task.test
 
     @override
     def loss(self, batch: Batch, rng: Rng) -> Loss:
@@ -103,35 +93,6 @@ class AdversarialTrainer(Trainer):
         walk = Walk(attack.steps, attack.stride * growth, objective)
         start = ball.project(start, images)
         return ascend(self.task.model, images, target, ball, start=start, walk=walk)
-
-    @override
-    def after_step(self, step: int) -> None:
-        self.step = step
-
-    @override
-    def state(self) -> dict[str, Any]:
-        return {"step": self.step}
-
-    @override
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-
-    @override
-    def sample(self, request: Request, rng: Rng) -> Output:
-        del rng
-        return self.task.answer(request)
-
-    @override
-    def prompts(self) -> Sequence[str]:
-        return ("held-out pictures",)
-
-    @override
-    def score(self, output: Output, request: Request) -> dict[str, float]:
-        return self.task.score(output, request)
-
-    @override
-    def export(self, folder: Path) -> list[Path]:
-        return self.task.export(folder)
 
 
 def _right(logits: Tensor, batch: Batch) -> Tensor:

@@ -16,8 +16,6 @@ ball), and the values of phi, tau and lambda; see the settings.
 
 import copy
 import logging
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,11 +27,11 @@ from studio.attacks.gradient import Walk, ascend, cross_entropy, under_attack
 from studio.backend.core import Backend
 from studio.backend.precision import full_precision
 from studio.backend.rng import Rng
-from studio.data.labelled import LabelledPhotos
 from studio.errors import StudioError
 from studio.models.vit import Classifier
-from studio.trainer import Batch, Group, Loss, Output, Request, Trainer
+from studio.trainer import Batch, Group, Loss, Trainer
 from studio.vision.task import classification_loss, load_task
+from studio.vision.trainers import Classifies, CountsSteps
 from studio.vision.tuning import warn_if_partial
 from trainers.arrest.config import Arrest
 from trainers.arrest.representation import angle, drifted, replayed
@@ -46,12 +44,12 @@ WATCHED = 50
 """Steps over which the rate is averaged before it is judged."""
 
 
-class ArrestTrainer(Trainer):
+class ArrestTrainer(CountsSteps, Classifies, Trainer):
     """AFT, RGKD and NR."""
 
     @override
     def __init__(self, config: Arrest) -> None:
-        self.config, self.step = config, 0
+        self.config = config
 
     @override
     def setup(self, backend: Backend) -> list[Group]:
@@ -67,14 +65,6 @@ class ArrestTrainer(Trainer):
         self.teacher: Classifier = copy.deepcopy(self.task.model).eval().requires_grad_(False)
         self.rates = torch.zeros(WATCHED, device=backend.device)
         return [*self.task.tuned.groups(), Group(name="teacher", module=self.teacher, trains=False)]
-
-    @override
-    def source(self) -> LabelledPhotos:
-        return self.task.train
-
-    @override
-    def held_out(self) -> LabelledPhotos:
-        return self.task.test
 
     @override
     def loss(self, batch: Batch, rng: Rng) -> Loss:
@@ -119,7 +109,7 @@ class ArrestTrainer(Trainer):
 
     @override
     def after_step(self, step: int) -> None:
-        self.step = step
+        super().after_step(step)
         if self.config.replay.on and step == WATCHED:
             rate = float(self.rates.mean())
             if not RATE[0] <= rate <= RATE[1]:
@@ -130,26 +120,9 @@ class ArrestTrainer(Trainer):
 
     @override
     def state(self) -> dict[str, Any]:
-        return {"step": self.step, "rates": self.rates}
+        return {**super().state(), "rates": self.rates}
 
     @override
     def load_state(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
+        super().load_state(state)
         self.rates.copy_(state["rates"])
-
-    @override
-    def sample(self, request: Request, rng: Rng) -> Output:
-        del rng
-        return self.task.answer(request)
-
-    @override
-    def prompts(self) -> Sequence[str]:
-        return ("held-out pictures",)
-
-    @override
-    def score(self, output: Output, request: Request) -> dict[str, float]:
-        return self.task.score(output, request)
-
-    @override
-    def export(self, folder: Path) -> list[Path]:
-        return self.task.export(folder)

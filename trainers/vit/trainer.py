@@ -9,29 +9,26 @@ BatchNorm before it, which matters for MAE features).
 """
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.data.labelled import LabelledPhotos
-from studio.trainer import Batch, Group, Loss, Output, Request, Trainer
+from studio.trainer import Batch, Group, Loss, Trainer
 from studio.vision.config import LpFt, SubTuning
 from studio.vision.task import classification_loss, load_task
+from studio.vision.trainers import Classifies, CountsSteps
 from trainers.vit.config import Vit
 from trainers.vit.subtuning import choose_blocks
 
 
-class VitTrainer(Trainer):
+class VitTrainer(CountsSteps, Classifies, Trainer):
     """Cross-entropy on labelled pictures."""
 
     @override
     def __init__(self, config: Vit) -> None:
-        self.config, self.step = config, 0
+        self.config = config
 
     @override
     def setup(self, backend: Backend) -> list[Group]:
@@ -40,14 +37,6 @@ class VitTrainer(Trainer):
             tuning = dataclasses.replace(tuning, blocks=choose_blocks(config, tuning, backend))
         self.task = load_task(config.model, config.data, tuning, backend)
         return self.task.tuned.groups(config.head_lr_scale)
-
-    @override
-    def source(self) -> LabelledPhotos:
-        return self.task.train
-
-    @override
-    def held_out(self) -> LabelledPhotos:
-        return self.task.test
 
     @override
     def loss(self, batch: Batch, rng: Rng) -> Loss:
@@ -64,32 +53,3 @@ class VitTrainer(Trainer):
         with torch.no_grad():
             features = model.features(images)
         return model.classify(features)
-
-    @override
-    def after_step(self, step: int) -> None:
-        self.step = step
-
-    @override
-    def sample(self, request: Request, rng: Rng) -> Output:
-        del rng
-        return self.task.answer(request)
-
-    @override
-    def prompts(self) -> Sequence[str]:
-        return ("held-out pictures",)
-
-    @override
-    def score(self, output: Output, request: Request) -> dict[str, float]:
-        return self.task.score(output, request)
-
-    @override
-    def state(self) -> dict[str, Any]:
-        return {"step": self.step}
-
-    @override
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-
-    @override
-    def export(self, folder: Path) -> list[Path]:
-        return self.task.export(folder)

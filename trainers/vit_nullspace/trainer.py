@@ -14,8 +14,7 @@ that a resumed run has the same one. Departures: see `studio.vision.nullspace.se
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +22,11 @@ from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.data.labelled import LabelledPhotos
 from studio.loop import rows
 from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Trainer
 from studio.vision.nullspace import Found, noise_change, permuted, search_noise
 from studio.vision.task import classification_loss, load_task
+from studio.vision.trainers import Classifies
 from trainers.vit_nullspace.config import VitNullspace
 
 log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ class Noise(nn.Module):
         self.register_buffer("facts", torch.zeros(4, device=value.device))  # norm, change, steps, stopped
 
 
-class VitNullspaceTrainer(Trainer):
+class VitNullspaceTrainer(Classifies, Trainer):
     """Cross-entropy with and without noise that the encoder ignores."""
 
     @override
@@ -62,14 +61,6 @@ class VitNullspaceTrainer(Trainer):
             self.noise = Noise(torch.zeros_like(model.tokens(blank)))
         self.seed = int(torch.randint(1 << 62, ()))  # setup runs under the run's seed
         return [*self.task.tuned.groups(), Group(name="noise", module=self.noise, trains=False)]
-
-    @override
-    def source(self) -> LabelledPhotos:
-        return self.task.train
-
-    @override
-    def held_out(self) -> LabelledPhotos:
-        return self.task.test
 
     @override
     def batches(self, data: Iterator[Batch], first: int) -> Iterator[Batch]:
@@ -131,20 +122,7 @@ class VitNullspaceTrainer(Trainer):
         return Loss(total, {"clean": clean, "noisy": noisy, "consistency": apart, **known})
 
     @override
-    def sample(self, request: Request, rng: Rng) -> Output:
-        del rng
-        return self.task.answer(request)
-
-    @override
-    def prompts(self) -> Sequence[str]:
-        return ("held-out pictures",)
-
-    @override
     def score(self, output: Output, request: Request) -> dict[str, float]:
         images = self.task.look()["images"].to(self.noise.value)
         change = noise_change(self.task.model, images, self.noise.value, self.config.stop_metric)
         return {**self.task.score(output, request), "noise_change": change}
-
-    @override
-    def export(self, folder: Path) -> list[Path]:
-        return self.task.export(folder)
