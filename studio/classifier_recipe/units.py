@@ -106,8 +106,8 @@ def _fashion(folder: Path) -> Unit:
         model="tiny:vit",
         tune={"loop.steps": 200, "loop.batch_size": 64, "optim.lr": 5e-4},
         replay_degrees=FASHION_PHI,
-        examination=Examination(alphas=(0.25, 0.5, 0.75)),
-        suite_images=64,
+        examination=Examination(alphas=(0.5,)),
+        suite_images=40,
     )
 
 
@@ -117,10 +117,10 @@ def _stickers() -> Unit:
         data={"train": "stickers", "stickers_per_class": 100, "augment": "none"},
         model=EMBEDDED,
         ready=True,
-        tune={"loop.steps": 50, "loop.batch_size": 32, "optim.lr": 3e-4},
+        tune={"loop.steps": 40, "loop.batch_size": 32, "optim.lr": 3e-4},
         replay_degrees=STICKERS_PHI,
-        examination=Examination(severities=(3,), num_images=64, alphas=(0.5,)),
-        suite_images=16,
+        examination=Examination(severities=(3,), num_images=48, alphas=(0.5,)),
+        suite_images=8,
     )
 
 

@@ -19,6 +19,6 @@ VARIANTS = {
 RECIPE = Recipe(
     title="Adversarial training",
     question="How do PGD-AT and TRADES trade clean for robust accuracy?",
-    cells=table(VARIANTS),
+    cells=table(VARIANTS, severities=(3,), alphas=()),
     run=run,
 )

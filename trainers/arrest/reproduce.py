@@ -20,6 +20,6 @@ VARIANTS = {
 RECIPE = Recipe(
     title="ARREST and its parts",
     question="Does ARREST keep more clean accuracy than adversarial finetuning at comparable robust accuracy?",
-    cells=table(VARIANTS),
+    cells=table(VARIANTS, severities=(3,), alphas=()),
     run=run,
 )

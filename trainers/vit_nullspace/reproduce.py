@@ -15,6 +15,6 @@ RECIPE = Recipe(
         "Does training on token noise that the encoder ignores help against corruptions and small perturbations without "
         "clean accuracy being lost, and do random noise and shuffled noise do the same?"
     ),
-    cells=table(VARIANTS, eps=(1.0, 4.0), attacks=("fgsm", "pgd")),
+    cells=table(VARIANTS, eps=(1.0, 4.0), attacks=("fgsm", "pgd"), severities=(3,), alphas=()),
     run=run,
 )
