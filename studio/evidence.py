@@ -4,7 +4,7 @@ import dataclasses
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Finished:
     pictures: Mapping[str, Sequence[str]]
     facts: Mapping[str, str]
     commit: str
+    curves: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,10 @@ def _seconds(variant: str, cells: Sequence[Finished]) -> Line:
     )
 
 
-def write(method: str, cells: Sequence[Finished], folder: Path, about: Mapping[str, str]) -> list[Path]:
-    """Write METHOD.md, METHOD.json and, if the cells drew pictures, METHOD.png."""
+def write(
+    method: str, cells: Sequence[Finished], folder: Path, about: Mapping[str, str], more: str = ""
+) -> list[Path]:
+    """Write METHOD.md, `more` at its end, METHOD.json and, if the cells drew pictures, METHOD.png."""
     folder.mkdir(parents=True, exist_ok=True)
     table = lines(cells)
     picture = folder / f"{method}.png"
@@ -121,13 +124,14 @@ def write(method: str, cells: Sequence[Finished], folder: Path, about: Mapping[s
         "cells": [_short(cell) for cell in cells],
     }
     files = [folder / f"{method}.md", folder / f"{method}.json"]
-    runs.write_text(files[0], markdown(table, cells, about, picture.name if drawn else ""))
+    page = markdown(table, cells, about, picture.name if drawn else "")
+    runs.write_text(files[0], f"{page}\n{more}" if more else page)
     runs.write_text(files[1], json.dumps(values, indent=1) + "\n")
     return files + ([picture] if drawn else [])
 
 
 def _short(cell: Finished) -> dict[str, Any]:
-    keep = ("variant", "unit", "seed", "measures", "seconds", "commit")
+    keep = ("variant", "unit", "seed", "measures", "seconds", "commit", "curves")
     return {name: getattr(cell, name) for name in keep}
 
 

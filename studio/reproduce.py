@@ -82,6 +82,8 @@ class Result:
     """Column title to picture files, for the grid."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Hardware, judges and the like, one line each."""
+    curves: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    """Name to points (x, y) of the training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,10 @@ class Recipe:
     cells: Callable[[Reproduce], Sequence[Cell]]
     run: Callable[[Cell, Path], Result]
     """Runs a cell in a folder of its own."""
+    charts: Callable[[Sequence[Finished], Path], Path] | None = None
+    """Draws the curves of finished cells into METHOD-curves.svg."""
+    more: Callable[[Sequence[Finished], Path], str] | None = None
+    """Markdown to put under the table, such as a plot that it writes into the folder of the tables."""
 
 
 Event = dict[str, Any]
@@ -144,8 +150,16 @@ def reproduce(request: Reproduce, recipe: Recipe | None = None) -> Iterator[Even
     if not finished:
         raise StudioError("No cell is finished; give more --minutes.", field="minutes")
     about = {"title": recipe.title, "question": recipe.question, "command": _command(request)}
-    files = evidence.write(request.method, finished, Path(request.evidence), about)
+    more = recipe.more(finished, _made(request.evidence)) if recipe.more else ""
+    files = evidence.write(request.method, finished, Path(request.evidence), about, more)
+    if recipe.charts:
+        files.append(recipe.charts(finished, Path(request.evidence) / f"{request.method}-curves.svg"))
     yield {"event": "done", "files": [str(f) for f in files], "cells": len(finished), "skipped": skipped}
+
+
+def _made(folder: str) -> Path:
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder)
 
 
 def _chosen(cells: Sequence[Cell], request: Reproduce) -> list[Cell]:

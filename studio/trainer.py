@@ -26,6 +26,7 @@ __all__ = [
     "Group",
     "Loss",
     "Output",
+    "PlainEdit",
     "Request",
     "Shard",
     "Source",
@@ -169,7 +170,15 @@ class Trainer(ABC):
 
 @runtime_checkable
 class Edit(Protocol):
-    """Changes sampling without learning. Each verb may be the identity; edits apply in list order."""
+    """Changes sampling without learning; edits apply in list order. `PlainEdit` has every verb as the identity."""
+
+    def begin(self, request: Request, scheduler: Any) -> None:
+        """Told before pictures are drawn: the request with its size, and the sampler set to its steps."""
+        ...
+
+    def at(self, step: int) -> None:
+        """Told before each sampler step, counted from 0."""
+        ...
 
     def condition(self, cond: "Condition") -> "Condition":
         """Change the text condition."""
@@ -186,3 +195,27 @@ class Edit(Protocol):
 
 AttentionFunction = Callable[..., Tensor]
 """(query, key, value, *, layer, cross, scale, ordinary) -> (b, heads, n, d); see `studio.models.attention`."""
+
+
+class PlainEdit:
+    """Changes nothing: an edit says what it changes and takes the rest from here."""
+
+    def begin(self, request: Request, scheduler: Any) -> None:
+        """Needs to know nothing."""
+
+    def at(self, step: int) -> None:
+        """Follows nothing."""
+
+    def condition(self, cond: "Condition") -> "Condition":
+        """The condition as it is."""
+        return cond
+
+    def start(self, latents: Tensor, rng: "Rng") -> Tensor:
+        """The noise as it is."""
+        del rng
+        return latents
+
+    def attention(self, layer: str) -> "AttentionFunction | None":
+        """Attention as it is."""
+        del layer
+        return None

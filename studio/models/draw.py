@@ -139,9 +139,13 @@ class _Chunk:
     guidance: Guidance
     generators: list[torch.Generator]
 
+    def input(self, latents: Float[Tensor, "b c h w"], timestep: Tensor) -> Float[Tensor, "b c h w"]:
+        """What the denoiser sees."""
+        return self.scheduler.scale_model_input(latents, timestep) if _scales(self.scheduler) else latents
+
     def predict(self, latents: Float[Tensor, "b c h w"], timestep: Tensor) -> Float[Tensor, "b c h w"]:
         """The guided native prediction."""
-        x_t = self.scheduler.scale_model_input(latents, timestep) if _scales(self.scheduler) else latents
+        x_t = self.input(latents, timestep)
         t = (timestep.float() / NUM_TIMESTEPS).to(latents.device).expand(len(latents))
         return guided(self.family, x_t, t, cond=self.cond, uncond=self.uncond, guidance=self.guidance)
 
@@ -183,18 +187,52 @@ def _chunk(
     rng: Rng | None,
     phi: float,
 ) -> Iterator[tuple[int, int, Tensor]]:
+    chunk, latents = _prepared(family, request, prompts, seeds, rng=rng, phi=phi)
+    total = len(chunk.scheduler.timesteps)
+    for step, timestep in enumerate(chunk.scheduler.timesteps):
+        for edit in request.edits:
+            edit.at(step)
+        with torch.no_grad(), editing(family, request.edits):
+            latents, clean = chunk.step(latents, timestep)
+        yield step + 1, total, latents if step + 1 == total else clean
+
+
+def _prepared(
+    family: Family,
+    request: Request,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    rng: Rng | None,
+    phi: float,
+) -> tuple[_Chunk, Float[Tensor, "b c h w"]]:
+    """What all steps of a chunk share, and its first latents."""
+    scheduler = family.scheduler(request.scheduler, request.steps, height=request.height, width=request.width)
+    for edit in request.edits:
+        edit.begin(request, scheduler)
     noise, generators = start_noise(family, seeds, request.height, request.width)
     noise = _edited(noise.to(family.backend.device), request.edits, seeds, rng)
     with torch.no_grad():
         cond, uncond = conditions(family, request, prompts)
-    scheduler = family.scheduler(request.scheduler, request.steps, height=request.height, width=request.width)
     chunk = _Chunk(family, scheduler, cond, uncond, Guidance(request.guidance, phi), generators)
-    latents = noise * scheduler.init_noise_sigma if _scales(scheduler) else noise
-    total = len(scheduler.timesteps)
-    for done, timestep in enumerate(scheduler.timesteps, start=1):
-        with torch.no_grad(), editing(family, request.edits):
-            latents, clean = chunk.step(latents, timestep)
-        yield done, total, latents if done == total else clean
+    return chunk, noise * scheduler.init_noise_sigma if _scales(scheduler) else noise
+
+
+def trajectory(
+    family: Family, request: Request, prompt: str, seed: int
+) -> tuple[list[Float[Tensor, "1 c h w"]], Condition]:
+    """What the denoiser sees at every step of one picture, drawn as a request says but without its edits.
+
+    Its condition comes with it: under guidance the unconditional row first.
+    """
+    plain = replace(_checked(family, request), edits=())
+    chunk, latents = _prepared(family, plain, [prompt], [seed], rng=None, phi=0.0)
+    seen: list[Tensor] = []
+    for timestep in chunk.scheduler.timesteps:
+        seen.append(chunk.input(latents, timestep))
+        with torch.no_grad():
+            latents, _ = chunk.step(latents, timestep)
+    return seen, chunk.cond if chunk.uncond is None else chunk.uncond.cat(chunk.cond)
 
 
 def _edited(noise: Tensor, edits: Sequence[Edit], seeds: Sequence[int], rng: Rng | None) -> Tensor:

@@ -4,18 +4,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.config import Hardware
+from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.build import load
 from studio.models.draw import draw
 from studio.models.text import BOS, WORD
 from studio.trainer import Request
 from trainers.decor.config import Decor
-from trainers.decor.edit import DecorEdit, read_directions, suggest_undesired
+from trainers.decor.edit import DecorEdit, suggest_undesired
 from trainers.decor.projection import analyze, directions, project_out
+from trainers.decor.projector import load_projector
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +116,7 @@ def test_two_encoders_are_projected_apart(two: Family) -> None:
         cond = two.embed(["a dog on grass"])
         edit = DecorEdit(Decor(undesired=("grass",)), two)
         changed = edit.condition(cond)
-        blocks, found = edit.blocks(cond.tokens.shape[-1]), edit.fit()
+        blocks, found = edit.blocks(cond.tokens.shape[-1]), edit.projector().blocks
     assert len(blocks) == 2
     editable = cond.extra["kinds"][0] != BOS
     for block, v in zip(blocks, found, strict=True):
@@ -133,11 +136,37 @@ def test_strength_zero_draws_the_same_picture_bit_for_bit(name: str) -> None:
     assert drawn[0] == drawn[1]
 
 
-def test_the_saved_directions_are_read_back(family: Family, tmp_path: Path) -> None:
-    edit = DecorEdit(Decor(undesired=("grass",)), family)
-    edit.save(tmp_path / "grass.safetensors")
-    for saved, found in zip(read_directions(tmp_path / "grass.safetensors"), edit.fit(), strict=True):
-        assert torch.equal(saved, found)
+@pytest.mark.parametrize("name", ["sd1", "sdxl"])
+def test_a_saved_projector_changes_a_prompt_as_its_words_did(name: str, tmp_path: Path) -> None:
+    model = load(f"tiny:{name}", Backend(Hardware(device="cpu")))
+    edit = DecorEdit(Decor(undesired=("grass",)), model)
+    edit.projector().save(tmp_path / "grass.safetensors")
+    again = DecorEdit(Decor(saved=str(tmp_path / "grass.safetensors")), model)
+    with torch.no_grad():
+        cond = model.embed(["a dog on grass"])
+        assert torch.equal(edit.condition(cond).tokens, again.condition(cond).tokens)
+    assert load_projector(tmp_path / "grass.safetensors").undesired == ("grass",)
+
+
+def test_a_projector_of_another_model_is_refused(family: Family, two: Family, tmp_path: Path) -> None:
+    DecorEdit(Decor(undesired=("grass",)), two).projector().save(tmp_path / "grass.safetensors")
+    edit = DecorEdit(Decor(saved=str(tmp_path / "grass.safetensors")), family)
+    with pytest.raises(StudioError, match="made for another model"), torch.no_grad():
+        edit.condition(family.embed(["a dog"]))
+
+
+def test_a_file_that_is_no_projector_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.safetensors").write_text("no")
+    with pytest.raises(StudioError, match="Cannot read the projector"):
+        load_projector(tmp_path / "text.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "lora.safetensors")
+    with pytest.raises(StudioError, match="holds no projector"):
+        load_projector(tmp_path / "lora.safetensors")
+
+
+def test_words_and_a_saved_projector_together_are_refused() -> None:
+    with pytest.raises(StudioError, match="two sources"):
+        Decor(undesired=("grass",), saved="grass.safetensors")
 
 
 def test_shared_words_of_the_captions_are_suggested() -> None:

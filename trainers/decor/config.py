@@ -14,6 +14,8 @@ class Decor:
 
     undesired: tuple[str, ...] = ()
     """Words or phrases whose meaning should go, such as "grass"; none changes nothing."""
+    saved: str = ""
+    """File of directions that `studio decor save` wrote, in place of words; it goes with the adapter it was made on."""
     strength: Annotated[float, Field(ge=0, le=1.5)] = 1.0
     """Degree of the projection (alpha): 0 leaves all, 1 removes all, above 1 reverses (ours; experimental)."""
     rows: Literal["all", "words", "pad"] = "all"
@@ -30,6 +32,13 @@ class Decor:
     """Words that must stay: their part is taken out of the unwanted directions first (ours, an extension)."""
     warn_overlap: Fraction = 0.8
     """Warn when the unwanted directions hold more than this of a word of the prompt (ours)."""
+
+    def __post_init__(self) -> None:
+        """Check rules between fields."""
+        if self.saved and self.undesired:
+            raise ValueError(
+                f"saved {self.saved!r} and undesired {self.undesired} name two sources; give one"
+            )
 
 
 METHOD = Card(

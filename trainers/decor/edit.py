@@ -10,7 +10,6 @@ state (a text-encoder LoRA included). Only the prompt is edited, not the negativ
 Departures: the begin token is never edited; several carrier prompts give X~; protected words (an extension).
 """
 
-import json
 import logging
 import re
 from collections import Counter
@@ -19,17 +18,16 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+from typing_extensions import override
 
-from studio.backend.rng import Rng
 from studio.errors import StudioError
 from studio.models.base import Condition, Family
 from studio.models.text import BOS, EOS, PAD, WORD
-from studio.trainer import AttentionFunction
+from studio.trainer import PlainEdit
 from trainers.decor.config import Decor
-from trainers.decor.projection import directions, overlap, project_out, without
+from trainers.decor.projection import directions, overlap, without
+from trainers.decor.projector import Projector, load_projector
 
 log = logging.getLogger(__name__)
 _STOP = frozenset([
@@ -53,7 +51,7 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[a-z][a-z'-]+", text.lower())
 
 
-class DecorEdit:
+class DecorEdit(PlainEdit):
     """Projects the undesired words out of the condition of each prompt.
 
     Attributes:
@@ -64,30 +62,21 @@ class DecorEdit:
         self.settings, self._family = settings, family
         self.residual: list[float] = []
 
+    @override
     def condition(self, cond: Condition) -> Condition:
         """The condition without the undesired directions."""
-        if not self.settings.undesired or self.settings.strength == 0:
+        settings = self.settings
+        if settings.strength == 0 or not (settings.undesired or settings.saved):
             return cond
-        mask, tokens = self._edited(cond.extra["kinds"]), cond.tokens.clone()
+        found = self.projector()
+        self._check(found, cond.tokens.shape[-1])
         words = cond.extra["kinds"] == WORD
-        for block, found in zip(self.blocks(cond.tokens.shape[-1]), self.fit(), strict=True):
-            v = found.to(tokens.device)
-            self._warn(cond.tokens[..., block][words], v)
-            changed = project_out(cond.tokens[..., block], v, self.settings.strength)
-            tokens[..., block] = torch.where(mask.unsqueeze(-1), changed, cond.tokens[..., block])
+        for block, v in zip(found.slices(), found.blocks, strict=True):
+            self._warn(cond.tokens[..., block][words], v.to(cond.tokens.device))
+        tokens = found(cond.tokens, self._edited(cond.extra["kinds"]), settings.strength)
         self.residual = (tokens.float().norm(dim=(1, 2)) / cond.tokens.float().norm(dim=(1, 2))).tolist()
         log.info("DECOR leaves %s of the embedding", ", ".join(f"{r:.0%}" for r in self.residual))
         return Condition(tokens, cond.pooled, cond.extra)
-
-    def start(self, latents: Tensor, rng: Rng) -> Tensor:
-        """Leaves the noise as it is."""
-        del rng
-        return latents
-
-    def attention(self, layer: str) -> AttentionFunction | None:
-        """Leaves attention as it is."""
-        del layer
-        return None
 
     def blocks(self, width: int) -> list[slice]:
         """Parts of a row that come from different encoders side by side (SDXL); one part for the others."""
@@ -101,23 +90,37 @@ class DecorEdit:
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         return [slice(start, start + size) for start, size in zip(starts, sizes, strict=True)]
 
-    def fit(self) -> list[Float[Tensor, "d r"]]:
-        """Directions of the undesired words, one matrix a block."""
+    def projector(self) -> Projector:
+        """The directions of the undesired words, or the saved ones."""
+        if self.settings.saved:
+            return load_projector(Path(self.settings.saved).expanduser())
         rows = self._rows(self.settings.undesired)
         kept = self._rows(self.settings.protect) if self.settings.protect else rows[:0]
-        return [
+        found = tuple(
             directions(
                 without(rows[:, block], kept[:, block]),
                 max_rank=self.settings.max_rank,
                 energy=self.settings.energy,
             )
             for block in self.blocks(rows.shape[-1])
-        ]
+        )
+        return Projector(found, self.settings.undesired, self._encoders())
 
-    def save(self, path: Path) -> None:
-        """Write the directions and the settings, to keep them with an adapter."""
-        tensors = {f"block_{i}": v.contiguous() for i, v in enumerate(self.fit())}
-        save_file(tensors, path, {"undesired": json.dumps(self.settings.undesired), "format": "studio-decor"})
+    def _encoders(self) -> str:
+        return self._family.fingerprint(*self._family.text_encoders)
+
+    def _check(self, found: Projector, width: int) -> None:
+        wide = sum(len(v) for v in found.blocks)
+        if wide != width:
+            raise StudioError(
+                f"The projector has rows of width {wide}, those of {self._family.name} have {width}; it was made for "
+                "another model.",
+                field="saved",
+            )
+        if found.encoders != self._encoders():
+            log.warning(
+                "The projector was made with other text encoders; its directions may mean something else."
+            )
 
     def _rows(self, words: Sequence[str]) -> Float[Tensor, "k d"]:
         """Embedding rows of words in their carriers."""
@@ -158,9 +161,3 @@ class DecorEdit:
                 "strength or max_rank, or name the word in protect.",
                 100 * inside,
             )
-
-
-def read_directions(path: Path) -> list[Float[Tensor, "d r"]]:
-    """What `DecorEdit.save` wrote."""
-    with safe_open(path, "pt") as file:
-        return [file.get_tensor(f"block_{i}") for i in range(len(file.keys()))]

@@ -1,7 +1,9 @@
 """The hint encoder, and where its output enters a denoiser (Qiu et al. 2023, section 3.5 and appendix).
 
 Eight 3x3 convolutions (16, 16, 32, 32, 96, 96, 256 channels, then the denoiser's first width), SiLU between them, the
-last one zero at first, so that training starts at the base model. Their output is added to what the denoiser makes of
+last one zero at first, so that training starts at the base model. The others keep the signal's size (He et al. 2015):
+with the official code's initial values (torch's own) the features of two pictures differ by 4e-5 around a constant of
+9e-3 behind the seventh layer, and a run of some hundred steps learns the constant alone. Their output is added to what the denoiser makes of
 the noisy latent first: a U-Net's conv_in, a transformer's embedding of patches.
 
 Axes: `b` batch, `H W` picture, `c h w` first features of the denoiser.
@@ -48,7 +50,11 @@ class HintEncoder(nn.Module):
             stride = 2 if index in halving else 1
             layers += [nn.Conv2d(sizes[index], sizes[index + 1], 3, stride=stride, padding=1), nn.SiLU()]
         self.layers = nn.Sequential(*layers[:-1])
-        for parameter in self.layers[-1].parameters():
+        *inner, final = (layer for layer in self.layers if isinstance(layer, nn.Conv2d))
+        for layer in inner:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        for parameter in final.parameters():
             nn.init.zeros_(parameter)
 
     @override

@@ -1,0 +1,1 @@
+"""Shared attention: pictures that look at one leader while they are drawn, and so share its style."""

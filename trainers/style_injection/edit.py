@@ -1,0 +1,173 @@
+"""Style Injection in Diffusion: A Training-free Approach for Adapting Large-scale Diffusion Models for Style Transfer.
+
+Jiwoo Chung, Sangeek Hyun, Jae-Pil Heo, CVPR 2024, arXiv 2312.09008.
+
+    Q~ = gamma Q_c + (1 - gamma) Q_cs                                             (eq. 6, query preservation)
+    out = softmax(tau Q~ K_s^T / sqrt(d)) V_s                                     (eq. 5 and 7, keys and values of the style)
+    z_T = sigma(z_s,T) (z_c,T - mu(z_c,T)) / sigma(z_c,T) + mu(z_s,T)             (eq. 8, AdaIN of the first latents)
+
+c is the content, s the style, cs the picture being drawn. Content and style are inverted with an empty prompt.
+
+Departures: statistics are one picture's own (the official code mixes those of a batch); inversion is refined, because a
+model of few steps does not come back otherwise; Q_c, K_s and V_s are computed along the stored inversions at each step
+instead of being stored for all of them; in joint attention (SD3, FLUX: experimental) text tokens keep their own.
+Axes: `b` pictures, `c h w` latent, `n` tokens, `d` width of a head.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+from typing_extensions import override
+
+from studio.backend.rng import Rng
+from studio.diffusion.process import NUM_TIMESTEPS
+from studio.errors import StudioError
+from studio.models.attention import Ordinary
+from studio.models.base import Condition, Family
+from studio.models.companion import Features, features, image_layers, invert, last
+from studio.trainer import AttentionFunction, PlainEdit, Request
+from trainers.style_injection.config import StyleInjection
+
+CONTENT, STYLE = slice(0, 1), slice(1, 2)
+"""Rows of the two inverted pictures."""
+TINY = 1e-6
+
+
+class StyleInjectionEdit(PlainEdit):
+    """Draws the content with the style's keys and values."""
+
+    def __init__(self, settings: StyleInjection, family: Family) -> None:
+        """Read both pictures.
+
+        Raises:
+            StudioError: One of them cannot be read.
+        """
+        self.settings, self._family = settings, family
+        self._given = {name: _read(getattr(settings, name), name) for name in ("content", "style")}
+        self._made_for: tuple[Any, ...] = ()
+        self._inverted: list[Tensor] = []
+        self._times: list[float] = []
+        self._layers: list[str] = []
+        self._seen: dict[str, Features] = {}
+
+    @override
+    def begin(self, request: Request, scheduler: Any) -> None:
+        """Invert both pictures along the sampler's steps.
+
+        Raises:
+            StudioError: Guidance is on, or the sampler cannot be run backwards.
+        """
+        if request.guidance > 1 and not self._family.distilled:
+            raise StudioError(
+                f"Style injection draws without guidance, but --guidance is {request.guidance:g}; set it to 1.",
+                field="guidance",
+            )
+        made_for = (request.height, request.width, request.steps, request.scheduler)
+        if made_for == self._made_for:
+            return
+        family, empty = self._family, self._empty(2)
+        with torch.no_grad():
+            pictures = torch.cat(
+                [_fitted(self._given[name], request.width, request.height) for name in ("content", "style")]
+            )
+            latents = family.encode(pictures.to(family.backend.device))
+        self._layers = last(image_layers(family, latents[CONTENT], empty.rows([0])), self.settings.share)
+        self._inverted = invert(family, latents, empty, scheduler, refine=self.settings.refine)
+        self._times = [float(t) / NUM_TIMESTEPS for t in scheduler.timesteps]
+        self._made_for = made_for
+
+    @override
+    def at(self, step: int) -> None:
+        """Look at both pictures at this step's noise."""
+        if self._layers:
+            self._seen = features(
+                self._family, self._inverted[step], self._times[step], self._empty(2), self._layers
+            )
+
+    @override
+    def condition(self, cond: Condition) -> Condition:
+        """The empty prompt's condition: a prompt would lead away from what was inverted."""
+        return self._empty(len(cond))
+
+    @override
+    def start(self, latents: Tensor, rng: Rng) -> Tensor:
+        """The content's inverted latents in the style's statistics, in place of noise."""
+        del rng
+        content, style = self._inverted[0][CONTENT], self._inverted[0][STYLE]
+        match self.settings.begin:
+            case "adain":
+                first = adain(content, style)
+            case "content":
+                first = content
+            case "mixture":
+                first = (content + style) / 2**0.5  # two independent noises: their mean would be too quiet
+        return first.expand(len(latents), -1, -1, -1).to(latents)
+
+    @override
+    def attention(self, layer: str) -> AttentionFunction | None:
+        """The style's keys and values in the last layers."""
+        return self._attend if layer in self._layers else None
+
+    def _attend(
+        self,
+        query: Float[Tensor, "b heads n d"],
+        key: Float[Tensor, "b heads n d"],
+        value: Float[Tensor, "b heads n d"],
+        *,
+        layer: str,
+        scale: float,
+        ordinary: Ordinary,
+        **about: object,
+    ) -> Float[Tensor, "b heads n d"]:
+        del about
+        seen, gamma = self._seen[layer], self.settings.preserve
+        mixed = gamma * seen.query[CONTENT] + (1 - gamma) * query
+        keys, values = (own[STYLE].expand_as(key) for own in (seen.key, seen.value))
+        if ordinary.text.stop:
+            mixed, keys, values = (
+                _with_text(new, old, ordinary.text)
+                for new, old in ((mixed, query), (keys, key), (values, value))
+            )
+        return ordinary(mixed, keys, values, scale=self.settings.temperature * scale)
+
+    def _empty(self, count: int) -> Condition:
+        with torch.no_grad():
+            return self._family.with_guidance(self._family.embed([""]).repeat(count), 1.0)
+
+
+def adain(content: Float[Tensor, "b c h w"], style: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """The content with the style's mean and deviation of each channel, picture by picture (eq. 8)."""
+
+    def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.mean((2, 3), keepdim=True), x.std((2, 3), keepdim=True, correction=0)
+
+    (mu_c, sigma_c), (mu_s, sigma_s) = statistics(content), statistics(style)
+    return sigma_s * (content - mu_c) / (sigma_c + TINY) + mu_s
+
+
+def _with_text(new: Tensor, old: Tensor, text: slice) -> Tensor:
+    """New rows for the picture's tokens, old ones for the text's."""
+    changed = new.clone()
+    changed[:, :, text] = old[:, :, text]
+    return changed
+
+
+def _read(path: str, field: str) -> Image.Image:
+    try:
+        with Image.open(Path(path).expanduser()) as picture:
+            return picture.convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise StudioError(
+            f"Cannot read the {field} picture {path!r} ({error}); give a picture file.", field=field
+        ) from None
+
+
+def _fitted(picture: Image.Image, width: int, height: int) -> Float[Tensor, "1 3 h w"]:
+    """The middle of a picture, of a given size, in [-1, 1]."""
+    fitted = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
+    return pil_to_tensor(fitted).float()[None] / 127.5 - 1
