@@ -41,6 +41,8 @@ bench: .venv/.installed-dev
 	$(RUN) pytest -m timing -s
 	$(RUN) studio.bench.dreambooth_step
 	$(RUN) studio.bench.orthogonal --threads 1 2
+	$(RUN) studio.bench.attacks
+	$(RUN) studio.bench.rewards
 
 flags: .venv/.installed-dev
 	$(RUN) tests.flags

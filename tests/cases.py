@@ -57,11 +57,12 @@ def classes(folder: Path) -> Labelled:
 
 
 def pairs(folder: Path) -> str:
-    """Two pairs of noise pictures with a prompt each."""
-    for side in ("chosen", "rejected"):
-        photos(folder / side, 2)
+    """Two pairs with a prompt each: noise is better than one color."""
+    photos(folder / "chosen", 2)
+    (folder / "rejected").mkdir()
     for index in range(2):
         (folder / "chosen" / f"{index}.txt").write_text("a dog")
+        Image.new("RGB", (SIZE, SIZE), (90 * index, 40, 200)).save(folder / "rejected" / f"{index}.png")
     return str(folder)
 
 

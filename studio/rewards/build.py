@@ -104,14 +104,18 @@ class Terms:
         Raises:
             RunFailed: As above, or a reward has no gradient.
         """
-        found = [checked(name, function, images, prompts) for name, function in self._functions.items()]
+        found = self.scored(images, prompts)
         for name, scores in zip(self._functions, found, strict=True):
-            if torch.is_grad_enabled() and not scores.requires_grad:
+            if torch.is_grad_enabled() and images.requires_grad and not scores.requires_grad:
                 raise RunFailed(
                     f"Reward {name!r} has no gradient to the pictures; choose a differentiable reward, or learn with "
                     "texforce or ddpo, which need none."
                 )
         return torch.stack([scores.to(images.device) for scores in found])
+
+    def scored(self, images: Float[Tensor, "b 3 H W"], prompts: Sequence[str]) -> list[Float[Tensor, " b"]]:
+        """Raw scores of every term, always computed."""
+        return [checked(name, function, images, prompts) for name, function in self._functions.items()]
 
 
 class Seen:

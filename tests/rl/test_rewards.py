@@ -1,6 +1,7 @@
 """Rewards: what they measure, how they are mixed, and how a broken one is named."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 from studio.errors import RunFailed, StudioError
 from studio.metrics.config import OpenClip
 from studio.rewards import pixels
-from studio.rewards.build import Running, Terms, checked
+from studio.rewards.build import Running, Seen, Terms, checked
 from studio.rewards.config import Aesthetic, ClipAlignment, Incompressible, Mix, Redness, User
 from studio.rewards.networks import aesthetic_head
 from tests.metrics.judges import clip_folder
@@ -124,3 +125,27 @@ def test_one_reward_alone_keeps_its_scale():
     raw = terms(IMAGES, PROMPTS)
     assert torch.equal(Running(terms.weights)(raw), raw[0])
     assert Terms(Incompressible(), "cpu").weights == {"incompressible": 1.0}
+
+
+def test_a_picture_is_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "counting.py").write_text(
+        "calls = []\ndef score(images, prompts):\n    calls.append(len(prompts))\n    return images.mean((1, 2, 3))"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    terms = Terms(User(function="counting:score"), "cpu")
+    first = terms(IMAGES, PROMPTS)
+    second = terms(torch.cat([IMAGES, IMAGES[:1]]), [*PROMPTS, "another prompt"])
+    assert torch.equal(second[:, :2], first)
+    assert sys.modules["counting"].calls == [2, 1]
+
+
+def test_old_scores_are_forgotten():
+    seen, judged = Seen(size=2), []
+
+    def judge(images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        judged.extend(prompts)
+        return torch.zeros(len(prompts))
+
+    for prompt in ("a", "b", "c", "a", "c"):
+        seen(judge, "zero", IMAGES[:1], [prompt])
+    assert judged == ["a", "b", "c", "a"]

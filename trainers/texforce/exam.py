@@ -1,0 +1,128 @@
+"""The exam of the evidence: pictures from fixed seeds, judged by all rewards and by a network that never trained here.
+
+Axes: `b` pictures, `n` objects, `d` features.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from studio import artifacts, runs
+from studio.backend.core import Backend
+from studio.config import Hardware
+from studio.data.sticker_config import Stickers
+from studio.data.stickers import compose, names, plan_scenes
+from studio.infer import grid
+from studio.metrics.backbones import load_timm
+from studio.metrics.images import to_tensor
+from studio.models.build import load
+from studio.models.draw import draw
+from studio.rewards.build import Terms
+from studio.rewards.config import ClipAlignment, Incompressible, Redness
+from studio.rl.watch import diversity, thumbnails
+from studio.trainer import Request
+
+SCENES = 12
+"""True scenes of each object, whose mean features stand for it."""
+SHOWN = 16
+FIRST_SEED = 10_000
+"""Noise seed of the first picture of a prompt; training draws from others."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Scores by name, and a sheet of the first pictures."""
+
+    scores: dict[str, float]
+    sheet: Path
+
+
+def base(settings: Mapping[str, Any], folder: Path) -> Judged:
+    """The exam of the untouched model; kept for the other cells."""
+    wanted = json.dumps([settings["exam"], settings["weights"]], sort_keys=True)
+    place = folder / f"base-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
+    file = place / "scores.json"
+    if not file.exists():
+        found = judged(settings, [], place)
+        runs.write_text(file, json.dumps(found.scores) + "\n")
+    return Judged(json.loads(file.read_text(encoding="utf-8")), place / "sheet.png")
+
+
+@torch.no_grad()
+def judged(settings: Mapping[str, Any], trained: Sequence[Path], folder: Path) -> Judged:
+    """The exam of the model with trained runs on it."""
+    hardware, exam = settings["runs"][0]["hardware"], settings["exam"]
+    family = load(settings["runs"][0]["method"]["model"], Backend(Hardware(**hardware)))
+    for place in trained:
+        artifacts.load(place, family, 1.0)
+    drawn: dict[str, Tensor] = {}
+    for group in ("seen", "unseen"):
+        request = Request(
+            prompts=exam[group], num_images=exam["images"] if group == "seen" else exam["images"] // 2,
+            seed=FIRST_SEED, steps=exam["steps"], guidance=exam["guidance"], scheduler="ddim",
+        )  # fmt: skip
+        pictures = draw(family, request, chunk=32)
+        drawn[group] = torch.stack([to_tensor(picture) for picture in pictures])
+        if group == "seen":
+            folder.mkdir(parents=True, exist_ok=True)
+            grid(pictures[:: exam["images"] // 2][:SHOWN], columns=4).save(folder / "sheet.png")
+    return Judged(_scores(drawn, exam), folder / "sheet.png")
+
+
+def _scores(drawn: Mapping[str, Tensor], exam: Mapping[str, Any]) -> dict[str, float]:
+    rewards = {
+        "redness": Redness(), "CLIP alignment": ClipAlignment(), "JPEG kB": Incompressible(),
+    }  # fmt: skip
+    texts = {group: _each(exam[group], len(images)) for group, images in drawn.items()}
+    found = {
+        name: float(Terms(reward, "cpu")(drawn["seen"], texts["seen"]).mean())
+        for name, reward in rewards.items()
+    }
+    found["object named"] = float(named(drawn["seen"], texts["seen"]).mean())
+    found["diversity"] = float(diversity(thumbnails(drawn["seen"]), texts["seen"]))
+    for name in ("redness", "CLIP alignment"):
+        scores = Terms(rewards[name], "cpu")(drawn["unseen"], texts["unseen"])
+        found[f"{name}, unseen prompts"] = float(scores.mean())
+    found["object named, unseen prompts"] = float(named(drawn["unseen"], texts["unseen"]).mean())
+    return found
+
+
+def _each(prompts: Sequence[str], total: int) -> list[str]:
+    return [prompt for prompt in prompts for _ in range(total // len(prompts))]
+
+
+def named(images: Float[Tensor, "b 3 h w"], prompts: Sequence[str]) -> Float[Tensor, " b"]:
+    """1 where the independent network finds the object of the prompt the nearest of all the model knows."""
+    center, centroids = _objects()
+    features = F.normalize(_judge()(images) - center, dim=-1)
+    nearest = (features @ centroids.mT).argmax(1)
+    known = names(len(centroids))
+    wanted = torch.tensor([known.index(prompt.rsplit(" ", 1)[-1]) for prompt in prompts])
+    return (nearest == wanted).float()
+
+
+@cache
+def _judge() -> Any:
+    return load_timm("efficientnet-lite0", "cpu")
+
+
+@cache
+def _objects() -> tuple[Float[Tensor, " d"], Float[Tensor, "n d"]]:
+    """The mean features of each object's true scenes, and their center."""
+    scenes = Stickers()
+    rows = []
+    for concept in range(scenes.num_concepts):
+        plan = plan_scenes(scenes, SCENES, torch.Generator().manual_seed(concept))
+        plan.concepts.fill_(concept)
+        rows.append(_judge()(compose(plan, scenes).images).mean(0))
+    found = torch.stack(rows)
+    return found.mean(0), F.normalize(found - found.mean(0), dim=-1)
