@@ -199,3 +199,10 @@ def doctor(argv: list[str], console: Console) -> None:
     found = examine()
     console.record(found.as_dict())
     console.print(found.text())
+
+
+def ui(argv: list[str], console: Console) -> None:
+    """Open the app in the browser: `studio ui [--port 7860] [--root DIR]`."""
+    from ui.app import command
+
+    command(argv, console)

@@ -15,7 +15,9 @@ from typing import Any, Literal, get_args
 
 from studio.errors import StudioError
 
-Kind = Literal["train", "resume", "sample", "grid", "plan", "subject", "robustness", "nullspace", "export"]
+Kind = Literal[
+    "train", "resume", "sample", "grid", "plan", "subject", "robustness", "nullspace", "export", "data"
+]
 State = Literal["queued", "running", "done", "stopped", "failed", "canceled"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LONG: tuple[Kind, ...] = ("train", "resume", "subject", "robustness", "nullspace")

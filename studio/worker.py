@@ -27,7 +27,7 @@ BEAT = 0.5
 IDLE = 60.0
 """Seconds that a warm process waits for the next short job."""
 SHORT = tuple(kind for kind in queue.KINDS if kind not in LONG)
-INTERRUPTED = ("plan", "subject", "robustness", "nullspace", "export")
+INTERRUPTED = ("plan", "subject", "robustness", "nullspace", "export", "data")
 """Jobs that cannot stop between steps: stopping interrupts them."""
 
 
@@ -135,6 +135,8 @@ class Worker:
                 return _evaluate(job)
             case "export":
                 return _export(job)
+            case "data":
+                return _look_at(job, self.jobs.folder(job.id))
 
     def _train(self, job: Job) -> dict[str, Any]:
         from studio import runs
@@ -276,6 +278,17 @@ def _export(job: Job) -> dict[str, Any]:
     folder, run = runs.open_run(job.payload["run"])
     values = serial.merge(runs.dump(run), {"method": {"export": job.payload["export"]}})
     return {"files": export_again(folder, runs.build(values))}
+
+
+def _look_at(job: Job, folder: Path) -> dict[str, Any]:
+    """Check a folder of pictures, and crop the first ones as training would."""
+    from studio.data import preview
+    from studio.data.check import check
+    from studio.data.config import Images
+
+    report = check(job.payload["folder"], Images(), size=job.payload["size"])
+    crops = preview.crops(job.payload["folder"], job.payload["size"], folder)
+    return {**report.to_dict(), "crops": [str(path) for path in crops]}
 
 
 def main(arguments: list[str]) -> None:

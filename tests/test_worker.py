@@ -148,7 +148,7 @@ def test_wrong_settings_fail_the_job_with_their_sentence(worker: Worker, jobs: J
 
 
 def test_a_grid_of_wrong_axes_is_refused():
-    from studio.compare import axes
+    from studio.grid import axes
 
     with pytest.raises(StudioError, match="Both axes are 'seed'"):
         axes({"x": {"axis": "seed", "values": ["1"]}, "y": {"axis": "seed", "values": ["2"]}})

@@ -1,0 +1,117 @@
+"""The app: its pages put together, and the server that shows them. No torch in this process."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from studio.console import Console
+from studio.errors import StudioError
+from studio.supervisor import Supervisor
+from ui import data, evaluate, runs, sample, shelf, theme, train
+from ui.config import LOOPBACK, App
+from ui.guard import Guard, readable
+from ui.page import Page
+from ui.workspace import Workspace
+
+log = logging.getLogger(__name__)
+PAGES: dict[str, tuple[str, Callable[[Page], None]]] = {
+    "train": ("Train", train.build),
+    "runs": ("Runs", runs.build),
+    "sample": ("Sample", sample.build),
+    "data": ("Data", data.build),
+    "evaluate": ("Evaluate", evaluate.build),
+    "shelf": ("Models", shelf.build),
+}
+_HEAD = (
+    '<div class="head"><h1>Studio</h1><p>Finetune image models, watch them learn, draw with them.</p></div>'
+)
+
+
+def build(workspace: Workspace, settings: App) -> gr.Blocks:
+    """All pages."""
+    with gr.Blocks(title="Studio", analytics_enabled=False, fill_width=True) as blocks:
+        gr.HTML(_HEAD)
+        page = Page(blocks, workspace, settings)
+        page.picked.render()
+        with page.tabs.render():
+            for name, (title, draw) in PAGES.items():
+                with gr.Tab(title, id=name, elem_id=f"tab-{name}") as tab:
+                    page.here[name] = tab
+                    draw(page)
+        page.on_load(_opened, [page.tabs])
+    return blocks.queue(default_concurrency_limit=8, api_open=False)
+
+
+def _opened(request: gr.Request) -> Any:
+    """The page that the address names: /?view=runs."""
+    wanted = request.query_params.get("view", "")
+    return gr.Tabs(selected=wanted) if wanted in PAGES else gr.skip()
+
+
+def launch(workspace: Workspace, settings: App) -> tuple[gr.Blocks, str]:
+    """Start serving; gives the app and its address.
+
+    Raises:
+        StudioError: The port is taken.
+    """
+    os.chdir(workspace.root)  # relative places in settings mean the workspace, as in its workers
+    blocks = build(workspace, settings)
+    name, _, password = settings.auth.partition(":")
+    guard = Middleware(Guard, workspace=workspace, max_bytes=int(settings.upload_mb * 1e6 * 8))
+    try:
+        _, address, _ = blocks.launch(
+            server_name=settings.host,
+            server_port=settings.port or None,
+            auth=(name, password) if settings.auth else None,
+            auth_message="This studio asks for the name and password it was started with.",
+            theme=theme.theme(),
+            css=theme.css(),
+            allowed_paths=[str(workspace.root), *readable()],
+            blocked_paths=[str(workspace.jobs.root / "jobs.sqlite")],
+            max_file_size=int(settings.upload_mb * 1e6),
+            app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None},
+            strict_cors=True,
+            ssr_mode=False,
+            share=False,
+            run_history=False,
+            enable_monitoring=False,
+            footer_links=[],
+            quiet=True,
+            show_error=True,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        raise StudioError(
+            f"Port {settings.port} cannot be used ({error}); choose another --port.", field="port"
+        ) from None
+    return blocks, address
+
+
+def command(argv: list[str], console: Console) -> None:
+    """`studio ui`: serve the app until Ctrl-C. Runs go on without it."""
+    from studio import flags
+
+    given = os.environ.get("STUDIO_AUTH", "")  # a password in a flag can be read in the list of processes
+    settings: App = flags.parse(App, argv, prog="studio ui", values={"auth": given} if given else {})
+    started = time.perf_counter()
+    workspace = Workspace(settings.root)
+    if settings.host not in LOOPBACK:
+        console.print(
+            f"warning: {settings.host} can be reached from other machines; anyone with the password can train."
+        )
+    supervisor = Supervisor(workspace.jobs, cwd=workspace.root)
+    blocks, address = launch(workspace, settings)
+    console.print(
+        f"Studio is at {address} ({time.perf_counter() - started:.1f} s). Ctrl-C closes the page; runs go on."
+    )
+    console.record({"event": "ui", "address": address, "root": str(Path(workspace.root))})
+    with contextlib.suppress(KeyboardInterrupt):
+        blocks.block_thread()
+    supervisor.close()

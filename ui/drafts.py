@@ -1,0 +1,145 @@
+"""A training run as the form holds it: defaults, preset and what the person changed, as values, YAML and command."""
+
+import dataclasses
+import functools
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from studio import catalog, runs, serial
+from studio.checks import check
+from studio.config import Run
+from studio.errors import StudioError
+from ui import forms
+from ui.forms import Leaf
+from ui.workspace import Workspace
+
+SIMPLE = ("method.data", "method.data.train", "method.model", "method.class_word", "method.token", "loop.steps",
+          "optim.lr", "name", "loop.batch_size", "seed")  # fmt: skip
+"""What the simple view asks for: the first five of these that a method has."""
+NUM_SIMPLE = 5
+GROUPS = {
+    "": "Run",
+    "method": "Method",
+    "loop": "Training loop",
+    "optim": "Optimizer",
+    "preview": "Pictures while training",
+    "hardware": "Hardware",
+}
+
+
+def methods() -> list[tuple[str, str]]:
+    """Title and name of every method that trains, the usual first choice at the top."""
+    cards = [catalog.card(name) for name in catalog.names()]
+    found = [(card.title, card.name) for card in cards if card.trainer and not card.hidden]
+    return sorted(found, key=lambda pair: (pair[1] != "dreambooth", pair[0]))
+
+
+@functools.cache
+def _usual(method: str) -> str:
+    card = catalog.card(method)
+    return json.dumps(forms.defaults(Run) | {"method": {"kind": card.name, **forms.defaults(card.config)}})
+
+
+def base(method: str, preset: str) -> dict[str, Any]:
+    """All values of a method under a preset; `auto` takes the one for its model."""
+    card, values = catalog.card(method), json.loads(_usual(method))
+    name = card.preset_for(str(values["method"].get("model", ""))) if preset == "auto" else preset
+    chosen = card.presets[name].values if name in card.presets else {}
+    return serial.merge(values, serial.nest(dict(chosen)))
+
+
+def fields(method: str, values: Mapping[str, Any]) -> list[Leaf]:
+    """Every field of a run of a method."""
+    card = catalog.card(method)
+    own = {key: value for key, value in values["method"].items() if key != "kind"}
+    found = list(forms.leaves(card.config, own, "method."))
+    shared = [leaf for leaf in forms.leaves(Run, values) if not leaf.name.startswith(("method", "output"))]
+    return [*found, *(leaf for leaf in shared if leaf.name != "hardware.num_processes")]
+
+
+def simple(all_fields: Sequence[Leaf]) -> list[Leaf]:
+    """The few fields of the simple view."""
+    by_name = {leaf.name: leaf for leaf in all_fields}
+    return [by_name[name] for name in SIMPLE if name in by_name][:NUM_SIMPLE]
+
+
+def build(values: Mapping[str, Any], workspace: Workspace) -> Run:
+    """The run, checked as the command checks it, and kept inside the workspace.
+
+    Raises:
+        StudioError: Names the field at fault.
+    """
+    empty = [name for name, value in serial.flatten(values).items() if value == forms.REQUIRED]
+    required = {name for name in empty if name in _required(values["method"]["kind"])}
+    if required:
+        first = min(required)
+        raise StudioError(
+            f"{first.rpartition('.')[2].replace('_', ' ').capitalize()} is missing; fill it in.", field=first
+        )
+    workspace.check(values, json.loads(_usual(values["method"]["kind"])))
+    run = runs.build(dict(values) | {"output": "runs"})
+    check(run)
+    if run.name and ("/" in run.name or run.name.startswith(".")):
+        raise StudioError(f"name {run.name!r} must be a plain name without a slash.", field="name")
+    if run.name and (workspace.runs / run.name / "config.json").exists():
+        raise StudioError(f"A run {run.name!r} exists already; choose another name.", field="name")
+    return run
+
+
+def _required(method: str) -> set[str]:
+    usual = json.loads(_usual(method))
+    texts = {leaf.name for leaf in fields(method, usual) if leaf.value == forms.REQUIRED}
+    names = catalog.card(method).config
+    return {
+        f"method.{name}"
+        for name in serial.hints(names)
+        if f"method.{name}" in texts and _has_none(names, name)
+    }
+
+
+def _has_none(cls: type, name: str) -> bool:
+    field = next(each for each in dataclasses.fields(cls) if each.name == name)
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def as_yaml(run: Run) -> str:
+    """The settings file of a run."""
+    return yaml.safe_dump(runs.dump(run), sort_keys=False, allow_unicode=True)
+
+
+def command(run: Run) -> str:
+    """The command that does the same: what differs from the defaults and from the model's own preset."""
+    values = runs.dump(run)
+    method = values["method"]["kind"]
+    card = catalog.card(method)
+    preset = card.preset_for(str(values["method"].get("model", "")))
+    usual = base(method, preset)
+    before, after = serial.flatten(usual), serial.flatten(values)
+    changed = {
+        name: value
+        for name, value in after.items()
+        if before.get(name) != value or _moved(name, before, after)
+    }
+    words = ["studio", "train", method]
+    for name, value in changed.items():
+        words += _flag(name, value)
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def _moved(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether a field belongs to an alternative that the defaults do not have."""
+    kind = f"{name.rpartition('.')[0]}.kind"
+    return kind in after and before.get(kind) != after[kind] and name != kind and name not in before
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    plain = name.removeprefix("method.").removesuffix(".kind").replace("_", "-")
+    if isinstance(value, (list, tuple)):
+        return [f"--{plain}", *(str(each) for each in value)] if value else []
+    if isinstance(value, Mapping):
+        return [f"--{plain}", *(str(each) for pair in value.items() for each in pair)] if value else []
+    return [f"--{plain}", str(value)]

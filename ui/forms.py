@@ -1,0 +1,189 @@
+"""A form is drawn from a settings class: fields, bounds, help and choices come from the class alone."""
+
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+import yaml
+from pydantic import TypeAdapter
+
+from studio import serial
+from studio.errors import StudioError
+
+REQUIRED = ""
+MAX_CHOICES = 4
+"""Choices shown side by side; more go into a list."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One field of a form."""
+
+    name: str
+    """Dotted, such as method.adapter.rank; ends in .kind for a choice between settings."""
+    help: str
+    schema: Mapping[str, Any]
+    value: Any
+
+    @property
+    def label(self) -> str:
+        """What stands above the field."""
+        parts = self.name.removesuffix(".kind").split(".")
+        return parts[-1].replace("_", " ").capitalize()
+
+    @property
+    def group(self) -> str:
+        """The level of settings it belongs to."""
+        return self.name.removesuffix(".kind").rpartition(".")[0]
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether it decides which further fields there are."""
+        return self.name.endswith(".kind")
+
+    @property
+    def bounds(self) -> str:
+        """The allowed range, as people write it."""
+        low = self.schema.get("minimum", self.schema.get("exclusiveMinimum"))
+        high = self.schema.get("maximum", self.schema.get("exclusiveMaximum"))
+        above = "above" if "exclusiveMinimum" in self.schema else "from"
+        below = "below" if "exclusiveMaximum" in self.schema else "to"
+        parts = [f"{word} {value:g}" for word, value in ((above, low), (below, high)) if value is not None]
+        return " ".join(parts)
+
+    @property
+    def info(self) -> str:
+        """Help, with range."""
+        return f"{self.help} [{self.bounds}]" if self.bounds else self.help
+
+
+@functools.cache
+def helps(cls: type) -> Mapping[str, str]:
+    """Attribute docstrings of a settings class, by field."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+    found: dict[str, str] = {}
+    for field, text in itertools.pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+            found[field.target.id] = " ".join(str(text.value.value).split()) if is_text else ""  # pyright: ignore[reportAttributeAccessIssue]  # is_text says so
+    return found
+
+
+@functools.cache
+def _schema(cls: type, name: str) -> Mapping[str, Any]:
+    schema = TypeAdapter(serial.hints(cls)[name]).json_schema()
+    return schema if "$defs" not in schema else {"type": "object"}
+
+
+def defaults(cls: type) -> dict[str, Any]:
+    """Plain values of a class; what has no default is empty."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        members = serial.members(serial.hints(cls)[field.name])
+        if field.default is not dataclasses.MISSING:
+            values[field.name] = _plain(field.default, tagged=len(members) > 1)
+        elif field.default_factory is not dataclasses.MISSING:
+            values[field.name] = field.default_factory()
+        else:
+            values[field.name] = {"kind": serial.kind(members[0])} if members else REQUIRED
+    return values
+
+
+def _plain(value: Any, *, tagged: bool) -> Any:
+    if serial.is_config(type(value)):
+        return ({"kind": serial.kind(type(value))} if tagged else {}) | serial.to_dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def leaves(cls: type, values: Mapping[str, Any], prefix: str = "") -> Iterator[Leaf]:
+    """The fields of a class, those of the chosen alternatives included."""
+    usual = defaults(cls)
+    for name, annotation in serial.hints(cls).items():
+        members, path = serial.members(annotation), f"{prefix}{name}"
+        value = values.get(name, usual[name])
+        if members:
+            yield from _nested(members, value, path, helps(cls).get(name, ""))
+        else:
+            yield Leaf(path, helps(cls).get(name, ""), _schema(cls, name), value)
+
+
+def _nested(members: Sequence[type], value: Any, path: str, text: str) -> Iterator[Leaf]:
+    value = {"kind": value} if isinstance(value, str) else dict(value)
+    member = members[0]
+    if len(members) > 1:
+        names = [serial.kind(each) for each in members]
+        chosen = value.pop("kind", names[0])
+        member = members[names.index(chosen)]
+        yield Leaf(f"{path}.kind", text, {"enum": names}, chosen)
+    yield from leaves(member, value, f"{path}.")
+
+
+def draw(leaf: Leaf, **options: Any) -> Any:
+    """The component of a field."""
+    schema, shared = leaf.schema, {"label": leaf.label, "info": leaf.info or None, **options}
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if "enum" in schema:
+        kind = gr.Radio if len(schema["enum"]) <= MAX_CHOICES else gr.Dropdown
+        return kind(schema["enum"], value=leaf.value, **shared)
+    match schema.get("type"):
+        case "boolean":
+            return gr.Checkbox(bool(leaf.value), **shared)
+        case "number" if low is not None and high is not None and 0 < high - low <= 2:
+            return gr.Slider(low, high, value=leaf.value, step=0.05, **shared)
+        case "integer" | "number":
+            whole = schema["type"] == "integer"
+            number = leaf.value if leaf.value != REQUIRED else None
+            return gr.Number(number, precision=0 if whole else None, **shared)
+        case _:
+            return gr.Textbox(_text(leaf), lines=1, max_lines=6, **shared)
+
+
+def _text(leaf: Leaf) -> str:
+    if leaf.schema.get("type") == "string" or isinstance(leaf.value, str):
+        return str(leaf.value)
+    if _is_list_of_texts(leaf):
+        return "\n".join(leaf.value)
+    return yaml.safe_dump(leaf.value, default_flow_style=True).strip().removesuffix("...").strip()
+
+
+def _is_list_of_texts(leaf: Leaf) -> bool:
+    return leaf.schema.get("type") == "array" and leaf.schema.get("items", {}).get("type") == "string"
+
+
+def parse(leaf: Leaf, given: Any) -> Any:
+    """The plain value of what a component holds.
+
+    Raises:
+        StudioError: The text of a list or table cannot be read.
+    """
+    kind = leaf.schema.get("type")
+    if kind in ("integer", "number"):
+        if given is None:
+            raise StudioError(
+                f"{leaf.name} is empty; give a number {leaf.bounds}.".replace(" .", "."), field=leaf.name
+            )
+        return int(given) if kind == "integer" and float(given).is_integer() else given
+    if kind == "boolean" or "enum" in leaf.schema or kind == "string":
+        return given
+    if _is_list_of_texts(leaf):
+        return [line.strip() for line in str(given or "").splitlines() if line.strip()]
+    try:
+        return yaml.safe_load(str(given or "null"))
+    except yaml.YAMLError:
+        raise StudioError(
+            f"{leaf.name} was given as {given!r}; write a list as [1, 2] or a table as {{name: value}}.",
+            field=leaf.name,
+        ) from None
+
+
+def collect(fields: Sequence[Leaf], given: Sequence[Any]) -> dict[str, Any]:
+    """What a form holds, as nested plain values."""
+    return serial.nest({leaf.name: parse(leaf, value) for leaf, value in zip(fields, given, strict=True)})

@@ -1,0 +1,378 @@
+"""The Runs page: the queue, every run with its curves, pictures, log and settings, and several side by side."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from studio import runs, serial
+from studio.errors import StudioError
+from studio.jobs import Job
+from studio.supervisor import kill, least_busy
+from ui import charts, parts, records
+from ui.page import SECONDS, Page, shown_error
+from ui.records import Record
+from ui.theme import PICK
+from ui.train import shape_of
+
+_MAIN = 4
+"""Curves shown at once; the others are behind a switch."""
+_LOG_BYTES = 12_000
+
+
+def build(page: Page) -> None:
+    """Draw the page."""
+    RunsPage(page)
+
+
+class RunsPage:
+    """The components of the page, and what they do."""
+
+    def __init__(self, page: Page) -> None:
+        self.page, self.workspace = page, page.workspace
+        self.seen = gr.State("")
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=3, min_width=260):
+                self.queue = gr.HTML(elem_id="queue")
+                self.cards = gr.HTML(elem_id="run-cards", js_on_load=PICK)
+            with gr.Column(scale=9, min_width=300):
+                self._detail()
+        with gr.Accordion("Compare runs", open=False):
+            self._compare()
+        self.timer = gr.Timer(SECONDS)
+        self._listen()
+
+    def _detail(self) -> None:
+        self.header = gr.HTML(elem_id="run-header")
+        with gr.Row(elem_id="run-actions") as self.actions:
+            small = {"size": "sm", "min_width": 90}
+            self.stop = gr.Button("Stop", elem_id="stop", **small)
+            self.kill = gr.Button("Kill", variant="stop", elem_id="kill", **small)
+            self.resume = gr.Button("Resume", elem_id="resume", **small)
+            self.clone = gr.Button("Clone", elem_id="clone", **small)
+            self.earlier = gr.Button("Earlier in queue", elem_id="earlier", **small)
+            self.discard = gr.Button("Move to trash", elem_id="discard", **small)
+        self.told = gr.HTML(elem_id="run-told")
+        self.pictures = gr.HTML(elem_id="run-pictures")
+        self.step = gr.Slider(0, 1, value=1, step=1, label="Pictures at", visible=False, elem_id="step")
+        self.curves = gr.HTML(elem_id="curves")
+        with gr.Row():
+            self.smooth = gr.Slider(
+                0, 0.95, value=0.6, step=0.05, label="Smoothing", elem_id="smooth", min_width=200
+            )
+            self.every = gr.Checkbox(False, label="All curves (speed, memory, learning rate)", min_width=200)
+        with gr.Accordion("Log", open=False):
+            self.log = gr.HTML(elem_id="log")
+        with gr.Accordion("Settings", open=False):
+            self.settings = gr.Code(language="yaml", interactive=False, show_label=False)
+
+    def _compare(self) -> None:
+        self.several = gr.Dropdown(
+            [],
+            multiselect=True,
+            max_choices=charts.COLORS,
+            label="Runs",
+            elem_id="compare-runs",
+            info="Two to six runs: their curves in one figure, and the settings in which they differ.",
+        )
+        self.together = gr.HTML(elem_id="together")
+        self.several.input(
+            self._side_by_side,
+            [self.several, self.smooth],
+            self.together,
+            queue=False,
+            show_progress="hidden",
+        )
+
+    def _listen(self) -> None:
+        quiet = {"queue": False, "show_progress": "hidden"}
+        picked, shown = (
+            self.page.picked,
+            [
+                self.seen,
+                self.queue,
+                self.cards,
+                self.header,
+                self.curves,
+                self.log,
+                self.pictures,
+                self.step,
+                *self._buttons(),
+            ],
+        )
+        given = [picked, self.seen, self.step, self.smooth, self.every]
+        self.timer.tick(self._refresh, given, shown, **quiet)
+        for trigger in (
+            picked.change,
+            self.smooth.release,
+            self.every.change,
+            self.page.here["runs"].select,
+            self.page.blocks.load,
+        ):
+            trigger(lambda *args: self._refresh(args[0], "", *args[2:]), given, shown, **quiet)
+        picked.change(self._settings, picked, [self.settings, self.told], **quiet)
+        self.cards.click(_picked, None, picked, **quiet)
+        self.step.input(self._pictures_at, [picked, self.step], self.pictures, **quiet)
+        self.stop.click(shown_error(self._stop), picked, self.told, **quiet)
+        self.kill.click(shown_error(self._kill), picked, self.told, **quiet)
+        self.resume.click(shown_error(self._resume), picked, self.told, **quiet)
+        self.earlier.click(shown_error(self._earlier), picked, self.told, **quiet)
+        self.discard.click(shown_error(self._discard), picked, [picked, self.told], **quiet)
+        self.clone.click(shown_error(self._clone), picked, [self.page.shape, self.page.tabs], **quiet)
+        names = [self.several]
+        self.page.here["runs"].select(
+            lambda: gr.Dropdown(choices=self.workspace.run_names()), None, names, **quiet
+        )
+
+    def _buttons(self) -> list[gr.Button]:
+        return [self.stop, self.kill, self.resume, self.clone, self.earlier, self.discard]
+
+    def _all(self) -> tuple[list[Record], list[Job]]:
+        found = []
+        for name in self.workspace.run_names():
+            try:
+                found.append(records.read(self.workspace, name))
+            except (OSError, ValueError, StudioError):  # being written, or moved away, right now
+                continue
+        return found, records.newest_jobs(self.workspace.jobs)
+
+    def _refresh(self, picked: str, seen: str, at: float, smooth: float, every: bool) -> Any:
+        """Everything that may have changed; nothing, if nothing has."""
+        found, jobs = self._all()
+        now = _fingerprint(picked, found, jobs)
+        if now == seen:
+            return [gr.skip()] * 14
+        queue, cards = self._queue(jobs), self._cards(found, jobs, picked)
+        record = next((each for each in found if each.name == picked), None)
+        job = next((each for each in jobs if each.title == picked and each.run), None)
+        if record is None:
+            header = self.page.told(job.id) if job else _welcome(bool(found))
+            return [now, queue, cards, header, "", "", "", gr.Slider(visible=False), *self._allowed("", job)]
+        job = records.job_of(jobs, record)
+        state = records.status(record, job)
+        return [
+            *(now, queue, cards, _header(record, state, job)),
+            _curves(record, smooth, every=every),
+            self._log(job),
+            *self._pictures(record, at),
+            *self._allowed(state, job),
+        ]
+
+    def _queue(self, jobs: Sequence[Job]) -> str:
+        """What runs and waits; what is a run's is told by its card."""
+        waiting = self.workspace.jobs.queue()
+        shown = [job for job in jobs if job.state == "running" and not job.run] + waiting
+        blocks = [parts.job(self.workspace, job, self.page.place(job)) for job in shown]
+        return f'<h3 class="part">Queue</h3><div class="cards">{"".join(blocks)}</div>' if blocks else ""
+
+    def _cards(self, found: Sequence[Record], jobs: Sequence[Job], picked: str) -> str:
+        if not found:
+            return ""
+        cards = []
+        for record in found:
+            state = records.status(record, records.job_of(jobs, record))
+            line = f"{record.method} · step {record.step} of {record.total}"
+            part = record.step / max(record.total, 1) if state == "running" else -1
+            cards.append(
+                parts.card(
+                    record.name, record.name, state, line=line, part=part, chosen=record.name == picked
+                )
+            )
+        return f'<h3 class="part">Runs</h3><div class="cards">{"".join(cards)}</div>'
+
+    def _allowed(self, state: str, job: Job | None) -> list[Any]:
+        """Which buttons make sense now."""
+        queued, running = bool(job and job.state == "queued"), bool(job and job.state == "running")
+        ended = state not in ("", "running", "queued")
+        has = [
+            queued or running,
+            bool(running and job and job.wanted),
+            ended and state != "done",
+            bool(state),
+            queued,
+            ended,
+        ]
+        return [gr.Button(visible=visible) for visible in has]
+
+    def _pictures(self, record: Record, at: float) -> tuple[Any, Any]:
+        steps = records.steps_of(record.folder.samples)
+        if not steps:
+            return "", gr.Slider(visible=False)
+        step = min(steps, key=lambda each: abs(each - at)) if at in steps and at != steps[-1] else steps[-1]
+        each = steps[1] - steps[0] if len(steps) > 1 else 1
+        slider = gr.Slider(
+            steps[0], max(steps[-1], steps[0] + 1), value=step, step=each, visible=len(steps) > 1
+        )
+        return self._gallery(record, step), slider
+
+    def _gallery(self, record: Record, step: int) -> str:
+        best, why = records.Record.best(record)
+        told = f" · best: {why}" if step == best and why else ""
+        title = f'<h3 class="part">Pictures at step {step}{escape(told)}</h3>'
+        return title + parts.gallery(self.workspace, records.pictures(record, step))
+
+    def _pictures_at(self, name: str, at: float) -> str:
+        record = records.read(self.workspace, name)
+        steps = records.steps_of(record.folder.samples)
+        return self._gallery(record, min(steps, key=lambda step: abs(step - at))) if steps else ""
+
+    def _log(self, job: Job | None) -> str:
+        path = self.workspace.jobs.log(job.id) if job else None
+        if path is None or not path.exists():
+            return parts.empty("No log", "Runs that were started by the command print to its terminal.")
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LOG_BYTES))
+            text = file.read().decode("utf-8", "replace")
+        return f'<pre class="log" tabindex="0">{escape(text)}</pre>'
+
+    def _settings(self, name: str) -> tuple[str, str]:
+        if name not in self.workspace.run_names():
+            return "", ""
+        import yaml
+
+        return yaml.safe_dump(dict(records.read(self.workspace, name).settings), sort_keys=False), ""
+
+    def _job(self, name: str) -> Job:
+        jobs = [job for job in records.newest_jobs(self.workspace.jobs) if job.is_open and job.run]
+        found = next((job for job in jobs if job.title == name), None)
+        if found is None:
+            raise StudioError(f"Run {name!r} has no open job.")
+        return found
+
+    def _stop(self, name: str) -> str:
+        job = self._job(name)
+        self.workspace.jobs.stop(job.id)
+        return parts.note(
+            "Canceled."
+            if job.state == "queued"
+            else "Stopping after this step; it is saved and can be resumed."
+        )
+
+    def _kill(self, name: str) -> str:
+        kill(self.workspace.jobs, self._job(name).id)
+        return parts.note("Killed; resume goes on from the last checkpoint.")
+
+    def _earlier(self, name: str) -> str:
+        self.workspace.jobs.move(self._job(name).id, up=True)
+        return parts.note("Moved up.")
+
+    def _resume(self, name: str) -> str:
+        folder = self.workspace.run(name)
+        payload = {"run": str(folder.path)}
+        self.workspace.jobs.add(
+            "resume", payload, title=name, device=least_busy(self.workspace.jobs), run=str(folder.path)
+        )
+        return parts.note("Waiting to go on from the last checkpoint.")
+
+    def _discard(self, name: str) -> tuple[str, str]:
+        kept = self.workspace.discard(self.workspace.run(name).path)
+        return "", parts.note(f"Moved to {self.workspace.relative(kept)}.")
+
+    def _clone(self, name: str) -> Any:
+        _, run = runs.open_run(self.workspace.run(name).path)
+        shape, _, _ = shape_of(runs.dump(run) | {"name": ""})
+        return shape, gr.Tabs(selected="train")
+
+    def _side_by_side(self, names: list[str], smooth: float) -> str:
+        found = [records.read(self.workspace, name) for name in names or []]
+        if len(found) < 2:
+            return parts.empty(
+                "Choose two runs", "Their curves share one figure, and the settings that differ are listed."
+            )
+        curves = [record.curves() for record in found]
+        titles = [title for title in curves[0] if any(title in other for other in curves[1:])][:6]
+        figures = [
+            charts.chart(
+                _title(t),
+                [charts.Line(r.name, c.get(t, [])) for r, c in zip(found, curves, strict=True)],
+                smooth,
+            )
+            for t in titles
+        ]
+        return (
+            f'<div class="charts">{"".join(figures)}</div><h3 class="part">Settings that differ</h3>'
+            + _differences(found)
+        )
+
+
+def _picked(event: gr.EventData) -> str:
+    return str(event._data.get("pick", ""))
+
+
+def _fingerprint(picked: str, found: Sequence[Record], jobs: Sequence[Job]) -> str:
+    runs_now = [(record.name, record.changed) for record in found]
+    jobs_now = [(job.id, job.state, job.position, job.wanted, round(job.progress, 3)) for job in jobs[:40]]
+    return f"{picked} {hash((tuple(runs_now), tuple(jobs_now)))}"
+
+
+def _welcome(has_runs: bool) -> str:
+    if has_runs:
+        return parts.empty("Pick a run", "Its curves, pictures, log and settings appear here.")
+    return parts.empty(
+        "No runs yet",
+        "Start one on the Train page, or with the command: studio train dreambooth --data DIR. It shows up here at once.",
+    )
+
+
+def _header(record: Record, state: str, job: Job | None) -> str:
+    step, best = record.last("step"), record.best()
+    rate = f"{1 / step['seconds']:.2f} steps/s" if step.get("seconds") else ""
+    left = (record.total - record.step) * step.get("seconds", 0.0)
+    memory = next(
+        (f"{v / 2**30:.1f} GiB" for k, v in step.items() if "memory" in k or k.startswith("peak")), ""
+    )
+    found = [
+        ("Step", f"{record.step} of {record.total}"),
+        ("Left", parts.duration(left) if state == "running" and left else ""),
+        ("Speed", rate),
+        ("Memory", memory),
+        ("Method", record.method),
+        ("Model", str(record.settings.get("method", {}).get("model", ""))),
+        ("Best checkpoint", f"step {best[0]}" if best[1] else ""),
+    ]
+    bar = parts.progress(record.step / max(record.total, 1), record.name) if state == "running" else ""
+    failed = (job.error if job and state == "failed" else "") or (
+        record.last("failed").get("error", "") if state == "failed" else ""
+    )
+    why = parts.note(f"Best: {best[1]}.") if best[1] else ""
+    top = f'<span class="row"><b style="font-size:17px">{escape(record.name)}</b>{parts.badge(state)}</span>'
+    return f'<div class="job">{top}{bar}{parts.facts(found)}{why}{parts.note(failed, "error")}</div>'
+
+
+def _curves(record: Record, smooth: float, *, every: bool) -> str:
+    best, _ = record.best()
+    curves = record.curves()
+    names = (
+        list(curves)
+        if every
+        else [
+            name
+            for name in curves
+            if name not in ("lr", "seconds", "images_per_second", "grad_norm") and "memory" not in name
+        ][:_MAIN]
+    )
+    figures = [
+        charts.chart(_title(name), [charts.Line("", curves[name], best or None)], smooth) for name in names
+    ]
+    shown = "".join(figures)
+    return (
+        f'<div class="charts">{shown}</div>'
+        if shown
+        else parts.empty("No curves yet", "They start with the second logged step.")
+    )
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _differences(found: Sequence[Record]) -> str:
+    flat = [serial.flatten(record.settings) for record in found]
+    names = sorted({name for each in flat for name in each} - {"name"})
+    rows = [
+        [name, *(str(each.get(name, "")) for each in flat)]
+        for name in names
+        if len({str(each.get(name)) for each in flat}) > 1
+    ]
+    return parts.table(["setting", *(record.name for record in found)], rows) if rows else parts.note("None.")
