@@ -104,10 +104,10 @@ def _fashion(folder: Path) -> Unit:
         name=folder.name,
         data={"train": str(folder), "shots": 500, "augment": "none"},
         model="tiny:vit",
-        tune={"loop.steps": 200, "loop.batch_size": 64, "optim.lr": 5e-4},
+        tune={"loop.steps": 100, "loop.batch_size": 64, "optim.lr": 5e-4},
         replay_degrees=FASHION_PHI,
-        examination=Examination(alphas=(0.5,)),
-        suite_images=40,
+        examination=Examination(severities=(3,), alphas=(0.5,)),
+        suite_images=20,
     )
 
 
@@ -117,10 +117,10 @@ def _stickers() -> Unit:
         data={"train": "stickers", "stickers_per_class": 100, "augment": "none"},
         model=EMBEDDED,
         ready=True,
-        tune={"loop.steps": 40, "loop.batch_size": 32, "optim.lr": 3e-4},
+        tune={"loop.steps": 30, "loop.batch_size": 24, "optim.lr": 3e-4},
         replay_degrees=STICKERS_PHI,
-        examination=Examination(severities=(3,), num_images=48, alphas=(0.5,)),
-        suite_images=8,
+        examination=Examination(severities=(3,), num_images=32, alphas=(0.5,)),
+        suite_images=6,
     )
 
 
