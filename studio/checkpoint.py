@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from studio.backend.sharding import laid_out_as, whole
 from studio.errors import RunFailed, StudioError
 from studio.runs import write_text
 from studio.trainer import Group
@@ -33,7 +34,7 @@ _TEMPORARY = re.compile(r"\.step-\d{8}\.\d+\.tmp")
 def pack(value: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     """Nested state as JSON; its tensors go into `tensors` and leave a reference."""
     if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous().clone()
+        tensors[path] = whole(value.detach()).cpu().contiguous().clone()
         return {"__tensor__": path}
     if isinstance(value, dict):
         items = [[k, pack(v, tensors, f"{path}/{k}")] for k, v in value.items()]
@@ -75,9 +76,17 @@ def _sync(path: Path) -> None:
 
 
 def save(
-    root: Path, step: int, groups: Sequence[Group], state: dict[str, Any], config: dict[str, Any]
+    root: Path,
+    step: int,
+    groups: Sequence[Group],
+    state: dict[str, Any],
+    config: dict[str, Any],
+    *,
+    writes: bool = True,
 ) -> Path:
     """Write a checkpoint into a temporary folder, sync it, and rename it into place.
+
+    Where tensors are spread over processes, all call this with the same arguments, and the one that `writes` writes.
 
     Raises:
         RunFailed: the disk is full or not writable; nothing half-written stays, older checkpoints are untouched.
@@ -87,10 +96,14 @@ def save(
         return final
     temporary = root / f".{final.name}.{os.getpid()}.tmp"
     weights = {
-        f"{g.name}/{k}": v.detach().cpu().contiguous().clone() for g in groups for k, v in g.tensors().items()
+        f"{g.name}/{k}": whole(v.detach()).cpu().contiguous().clone()
+        for g in groups
+        for k, v in g.tensors().items()
     }
     tensors: dict[str, Tensor] = {}
     packed = pack(state, tensors)
+    if not writes:
+        return final
     try:
         temporary.mkdir(parents=True)
         save_file(weights, temporary / "weights.safetensors")
@@ -184,4 +197,4 @@ def restore_weights(path: Path, groups: Sequence[Group]) -> None:
                 f"Checkpoint {str(path)!r} does not fit: {key!r} is {tuple(saved[key].shape)} there and "
                 f"{tuple(tensor.shape)} here; resume with the settings it was made with."
             )
-        tensor.copy_(saved[key])
+        tensor.copy_(laid_out_as(saved[key], tensor))

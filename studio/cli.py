@@ -4,6 +4,7 @@ Exit codes: 0 done or stopped on request, 1 the work failed, 2 the person's mist
 """
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("studio.commands:runs", "list, show, report and verify runs"),
     "models": ("studio.commands:models", "list the embedded models, or train them anew"),
     "reproduce": ("studio.evaluation_command:reproduce", "make a method's table of evidence again"),
+    "ui": ("studio.commands:ui", "open the app in the browser: train, watch, sample, compare"),
     "doctor": ("studio.commands:doctor", "what is installed and what works here"),
 }
 
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Run one command; gives the exit code."""
-    console = Console(json="--json" in argv)
+    console = Console(json="--json" in argv, silent=os.environ.get("RANK", "0") != "0")
     arguments = [a for a in argv if a != "--json"]
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -103,13 +103,15 @@ class Hardware:
     tf32: bool = True
     """Allow TF32 matrix products on NVIDIA GPUs."""
     channels_last: bool = True
-    """Memory layout of convolutions (faster on GPUs and on CPUs)."""
+    """Memory layout of convolutions (faster on GPUs and on CPUs); sharded weights keep torch's own."""
     deterministic: bool = False
     """Refuse kernels whose result can differ from run to run."""
     threads: Count = 0
     """CPU threads; 0 leaves torch's choice."""
     num_processes: Positive = 1
-    """Processes on this machine; each holds the model and takes its share of the batch (DDP)."""
+    """Processes on this machine; each takes its share of the batch (DDP)."""
+    sharded: bool = False
+    """Spread the trained models' weights, gradients and optimizer state over the processes (FSDP2): less memory a GPU."""
 
 
 @config

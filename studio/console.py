@@ -9,16 +9,16 @@ _SHOWN = ("loss", "loss_instance", "loss_prior", "reward", "accuracy", "grad_nor
 
 
 class Console:
-    """Prints. With `json`, every fact is one JSON line on stdout and nothing else is."""
+    """Prints. With `json`, every fact is one JSON line on stdout and nothing else is; `silent` shows errors only."""
 
-    def __init__(self, *, json: bool = False) -> None:
-        self.json = json
+    def __init__(self, *, json: bool = False, silent: bool = False) -> None:
+        self.json, self.silent = json, silent
         self._bar: Any = None
         self._task: Any = None
 
     def print(self, text: str) -> None:
         """A line for people."""
-        if not self.json:
+        if not self.json and not self.silent:
             print(text, flush=True)  # the console is what prints
 
     def error(self, text: str) -> None:
@@ -50,7 +50,7 @@ class Console:
 
     def progress(self, total: int, what: str, done: int = 0) -> None:
         """Start a progress bar, where there is a terminal to show it."""
-        if self.json or not sys.stderr.isatty():
+        if self.json or self.silent or not sys.stderr.isatty():
             return
         from rich.console import Console as Rich
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

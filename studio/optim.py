@@ -9,6 +9,7 @@ import torch
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
+from studio.backend.sharding import laid_out_as, whole
 from studio.config import Loop, Optim
 from studio.errors import StudioError, unknown
 from studio.trainer import Group
@@ -124,7 +125,7 @@ class Learner:
         """Unscale and clip the gradients; gives their norm before clipping."""
         self.scaler.unscale_(self.optimizer)
         limit = self.clip_norm or float("inf")
-        return nn.utils.clip_grad_norm_(self.parameters, limit)
+        return whole(nn.utils.clip_grad_norm_(self.parameters, limit))
 
     def step(self) -> None:
         """One optimizer step."""
@@ -166,7 +167,7 @@ class Learner:
         if self.ema:
             self.ema.updates = state["ema"]["updates"]
             for shadow, saved in zip(self.ema.shadow, state["ema"]["shadow"], strict=True):
-                shadow.copy_(saved)
+                shadow.copy_(laid_out_as(saved, shadow))
 
 
 def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
@@ -176,6 +177,6 @@ def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
             if (
                 isinstance(value, Tensor)
                 and value.shape == weight.shape
-                and value.stride() != weight.stride()
+                and (value.stride() != weight.stride() or type(value) is not type(weight.data))
             ):
-                moments[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+                moments[name] = torch.empty_like(weight, dtype=value.dtype).copy_(laid_out_as(value, weight))

@@ -21,11 +21,11 @@ from studio import catalog, runs
 from studio.backend.core import Backend
 from studio.backend.peak import Peak, limit_gib, release
 from studio.batch import Batch, Shard
+from studio.checks import check
 from studio.config import Run
 from studio.loop import fit
 from studio.runs import RunFolder
 from studio.session import Session
-from studio.train import check
 from studio.trainer import Trainer
 
 _GIB = 2**30

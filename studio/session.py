@@ -26,6 +26,7 @@ class Session:
         trainer.backend = backend
         with backend.seeded(run.seed):
             self.groups: list[Group] = trainer.setup(backend)
+        backend.spread(dict.fromkeys(g.module for g in self.groups if g.trains))
         self.learner = Learner(self.groups, run.optim, run.loop, backend.scaler())
         self.step, self.saved, self.best = 0, -1, (float("-inf"), -1)
         self.started = time.time()
@@ -47,8 +48,8 @@ class Session:
         """Write a checkpoint of the step that is finished, unless it is written already."""
         if self.saved == self.step:
             return None
-        path = None
-        if self.backend.rank == 0:
+        path, writes = None, self.backend.rank == 0
+        if writes or self.backend.sharded:
             self.learner.mode(train=True)
             state = {
                 "learner": self.learner.state(),
@@ -56,8 +57,14 @@ class Session:
                 "best": list(self.best),
             }
             path = checkpoint.save(
-                self.folder.checkpoints, self.step, self.groups, state, runs.dump(self.run)
+                self.folder.checkpoints,
+                self.step,
+                self.groups,
+                state,
+                runs.dump(self.run),
+                writes=writes,
             )
+        if writes:
             checkpoint.rotate(self.folder.checkpoints, self.run.loop.keep_checkpoints, protect=[self.best[1]])
         self.saved = self.step
         self.backend.wait()
@@ -66,7 +73,7 @@ class Session:
     def preview(self) -> Event | None:
         """Draw the fixed prompts from the fixed seeds, score them, and note the best step."""
         prompts = list(self.run.preview.prompts or self.trainer.prompts())
-        if not prompts or self.backend.rank:
+        if not prompts or (self.backend.rank and not self.backend.sharded):
             return None
         wanted = self.run.preview
         request = Request(
@@ -79,6 +86,8 @@ class Session:
         rng = self.backend.rng(self.run.seed, 0, rows=len(prompts) * wanted.num_images)
         with self.learner.best_weights(), torch.no_grad():
             output = self.trainer.sample(request, rng)
+        if self.backend.rank:  # sharded weights draw together; one process keeps the pictures
+            return None
         folder = self.folder.samples / f"step-{self.step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
         for index, image in enumerate(output.images):

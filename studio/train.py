@@ -6,6 +6,7 @@
 Closing the generator stops the run between two steps and saves it.
 """
 
+import dataclasses
 import json
 import logging
 import time
@@ -17,6 +18,7 @@ import torch
 
 from studio import catalog, checkpoint, runs, serial
 from studio.backend.core import Backend
+from studio.checks import check
 from studio.config import Run
 from studio.errors import RunFailed, StudioError
 from studio.loop import fit
@@ -34,23 +36,6 @@ _EXTENDS = {
     "output",
 }
 _MACHINE = ("hardware.", "preview.", "trackers")
-
-
-def check(run: Run) -> None:
-    """Refuse what cannot work before anything is loaded."""
-    catalog.card_of(run.method).check(run.method)
-    share = run.hardware.num_processes * run.loop.accumulate
-    if run.loop.batch_size % share:
-        raise StudioError(
-            f"loop.batch_size {run.loop.batch_size} cannot be split over {run.hardware.num_processes} processes x "
-            f"{run.loop.accumulate} parts; choose a multiple of {share}.",
-            field="loop.batch_size",
-        )
-    if run.optim.name == "schedule-free" and run.optim.ema:
-        raise StudioError(
-            "optim.ema and the schedule-free optimizer both average the weights; set --optim.ema 0.",
-            field="optim.ema",
-        )
 
 
 Between = Callable[[Session], None]
@@ -122,7 +107,8 @@ def export_again(folder: RunFolder, run: Run) -> list[str]:
         StudioError: The run has no checkpoint, or the settings do not fit it.
     """
     trainer = catalog.card_of(run.method).load_trainer()(run.method)
-    session = Session(run, folder, trainer, Backend(run.hardware))
+    whole = dataclasses.replace(run, hardware=dataclasses.replace(run.hardware, sharded=False))
+    session = Session(whole, folder, trainer, Backend(whole.hardware))
     if not session.resume():
         raise StudioError(
             f"Run {str(folder.path)!r} has no checkpoint to export; train it first.", field="run"
@@ -219,9 +205,18 @@ def _end(session: Session, note: _Notes, stop: Callable[[], bool]) -> Iterator[E
     if path := session.save():
         yield from note("checkpoint", step=session.step, path=str(path))
     if finished:
-        yield from note("export", step=session.step, files=session.export())
+        yield from note("export", step=session.step, files=_export(session))
     kind = "done" if finished else "stopped"
     yield from note(kind, step=session.step, seconds=time.time() - session.started)
+
+
+def _export(session: Session) -> list[str]:
+    """The run's exports; of sharded weights by one process, from the checkpoint just written."""
+    if not session.backend.sharded:
+        return session.export()
+    files = export_again(session.folder, session.run) if session.backend.rank == 0 else []
+    session.backend.wait()
+    return files
 
 
 def _save_after(error: Exception, session: Session) -> None:
@@ -238,13 +233,11 @@ def _save_after(error: Exception, session: Session) -> None:
 def _look(session: Session, note: Callable[..., Iterator[Event]], *, force: bool = False) -> Iterator[Event]:
     """What is done between steps: previews, validation, checkpoints."""
     run, step = session.run, session.step
-    best = session.best
-    if (
-        run.preview.every
-        and (force or (step and step % run.preview.every == 0))
-        and (event := session.preview())
-    ):
-        yield from note("preview", **event)
+    best, improved = session.best, False
+    if run.preview.every and (force or (step and step % run.preview.every == 0)):
+        if event := session.preview():
+            yield from note("preview", **event)
+        improved = bool(step) and session.backend.any(session.best != best)
     if (
         run.loop.validate_every
         and (force or step % run.loop.validate_every == 0)
@@ -252,7 +245,6 @@ def _look(session: Session, note: Callable[..., Iterator[Event]], *, force: bool
     ):
         yield from note("validation", **event)
     due = step and run.loop.checkpoint_every and step % run.loop.checkpoint_every == 0
-    improved = step and session.best != best
     if (due or improved) and session.trainer.resumable(step) and (path := session.save()):
         yield from note("checkpoint", step=step, path=str(path), best=session.best[1] == step)
 

@@ -1,10 +1,11 @@
 """`studio train METHOD ...` and `studio train --resume RUN`. Torch is imported once the settings are right."""
 
+import logging
 import os
 import signal
-import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -13,6 +14,7 @@ from typing import Any
 import yaml
 
 from studio import catalog, flags, runs, serial
+from studio.checks import check
 from studio.config import Run
 from studio.console import Console
 from studio.errors import RunFailed, StudioError
@@ -44,15 +46,22 @@ def train(argv: list[str], console: Console) -> None:
     allow = "--allow-changes" in rest
     rest = [a for a in rest if a != "--allow-changes"]
     if "resume" in own:
-        _resume(own["resume"], _changes(rest), allow, console)
+        _, run = runs.open_run(own["resume"])
+        changes = _changes(rest)
+        processes = changes.get("hardware", {}).get("num_processes", run.hardware.num_processes)
+        if processes > 1 and "RANK" not in os.environ:
+            _launch(argv, processes, console)
+            return
+        total = changes.get("loop", {}).get("steps", run.loop.steps)
+        _resume(own["resume"], changes, allow, total, console)
         return
     method, rest = _method(rest)
     run, preset = flags.parse_run(method, rest)
-    catalog.card(method).check(run.method)
-    if preset:
+    check(run)
+    if preset and "RANK" not in os.environ:  # said once, by the process that launched the others
         console.print(f"preset: {preset} ({catalog.card(method).presets[preset].note})")
     if run.hardware.num_processes > 1 and "RANK" not in os.environ:
-        _launch(run, console)
+        _launch_new(run, console)
         return
     from studio.backend.quiet import quiet
     from studio.train import train as start
@@ -85,9 +94,7 @@ def _changes(argv: list[str]) -> dict[str, Any]:
     return serial.nest({k if k.split(".")[0] in top else f"method.{k}": v for k, v in flat.items()})
 
 
-def _resume(path: str, changes: dict[str, Any], allow: bool, console: Console) -> None:
-    _, run = runs.open_run(path)
-    total = changes.get("loop", {}).get("steps", run.loop.steps)
+def _resume(path: str, changes: dict[str, Any], allow: bool, total: int, console: Console) -> None:
     from studio.backend.quiet import quiet
     from studio.train import resume
 
@@ -118,16 +125,35 @@ def _finish(folder: str, console: Console) -> None:
         console.print(f"go on: studio train --resume {folder}")
 
 
-def _launch(run: Run, console: Console) -> None:
-    """Start one process a share through torch's launcher, all on the same settings file."""
+def _launch_new(run: Run, console: Console) -> None:
+    """Train in several processes, all on the same settings file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.yaml"
         path.write_text(yaml.safe_dump(runs.dump(run)), encoding="utf-8")
-        command = [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", str(run.hardware.num_processes)),
-            *("-m", "studio.cli", "train", "--config", str(path), *(["--json"] if console.json else [])),
-        ]
-        code = subprocess.run(command, check=False).returncode
-    if code:
-        raise RunFailed(f"A process of the run ended with code {code}; its message is above.")
+        _launch(["--config", str(path)], run.hardware.num_processes, console)
+
+
+def _launch(arguments: list[str], num_processes: int, console: Console) -> None:
+    """`studio train` once for each process, through torch's launcher."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # our own last line says what matters
+    settings = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    command = ["-m", "studio.cli", "train", *arguments, *(["--json"] if console.json else [])]
+    try:
+        elastic_launch(settings, sys.executable)(*command)
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        text = f"Process {rank} of the run ended with code {failure.exitcode}; its message is above."
+        raise (StudioError if failure.exitcode == 2 else RunFailed)(text) from None

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from studio import checkpoint, runs
+from studio.checks import check
 from studio.config import Hardware, Loop, Optim, Preview, Run
 from studio.errors import RunFailed, StudioError
 from studio.runs import RunFolder
@@ -210,16 +211,55 @@ def test_a_batch_that_cannot_be_split_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "toy").exists()
 
 
-@pytest.mark.timeout(300)
-def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
-    one = run_to_end(make_run(tmp_path, name="one"))
-    two = make_run(tmp_path, name="two", hardware=Hardware(num_processes=2, device="cpu", threads=1))
-    path = tmp_path / "two.json"
-    path.write_text(json.dumps(runs.dump(two)))
+def launched(path: Path, *, steps: int = 12, **hardware: object) -> RunFolder:
+    """A run of the toy in two processes, from the command."""
+    path.mkdir(exist_ok=True)
+    here = Hardware(num_processes=2, device="cpu", threads=1, **hardware)
+    run = make_run(path, hardware=here, loop=Loop(steps=steps, batch_size=8, log_every=1, checkpoint_every=4))
+    (path / "run.json").write_text(json.dumps(runs.dump(run)))
+    _processes("--config", str(path / "run.json"))
+    return RunFolder(path / "toy")
+
+
+def _processes(*arguments: str) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    subprocess.run([*launch, "studio.cli", "train", "--config", str(path)], check=True, capture_output=True)
-    folder = RunFolder(tmp_path / "two")
-    for a, b in zip(one.read_events("step"), folder.read_events("step"), strict=True):
+    done = subprocess.run(
+        [*launch, "studio.cli", "train", *arguments], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def agree(one: RunFolder, two: RunFolder) -> None:
+    for a, b in zip(one.read_events("step"), two.read_events("step"), strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
     for key, value in weights(one).items():
-        torch.testing.assert_close(weights(folder)[key], value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(weights(two)[key], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
+    agree(run_to_end(make_run(tmp_path)), launched(tmp_path / "two"))
+
+
+@pytest.mark.timeout(300)
+def test_sharded_weights_give_the_curve_of_one_process_also_after_resuming(tmp_path: Path) -> None:
+    sharded = launched(tmp_path / "sharded", steps=6, sharded=True)
+    assert "weights sharded" in next(iter(sharded.read_events("start")))["facts"][0]
+    assert (sharded.export / "line.safetensors").exists()
+    _processes("--resume", str(sharded.path), "--loop.steps", "12")
+    agree(run_to_end(make_run(tmp_path)), sharded)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hardware": Hardware(sharded=True)}, "num_processes 1; set it to the number of GPUs"),
+        (
+            {"hardware": Hardware(sharded=True, num_processes=2), "optim": Optim(name="prodigy")},
+            "optim.name prodigy; choose adamw or sgd",
+        ),
+    ],
+)
+def test_sharding_refuses_what_it_would_change(tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(StudioError, match=message):
+        check(make_run(tmp_path, **changes))

@@ -3,14 +3,16 @@
 import contextlib
 import datetime as dt
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
+from studio.backend import sharding
 from studio.backend.attention import choose_attention, forced_kernel
 from studio.backend.rng import Rng, mix
 from studio.batch import Batch, Shard
@@ -28,6 +30,7 @@ class Backend:
         device: Where tensors live.
         dtype: Compute dtype of frozen weights; trained weights are always fp32.
         rank, world: This process and the number of processes.
+        sharded: The trained models are spread over the processes.
         attention: Name of the attention kernel in use.
     """
 
@@ -38,6 +41,7 @@ class Backend:
             torch.set_num_threads(hardware.threads)
         self._state = PartialState(cpu=self.device.type == "cpu", timeout=dt.timedelta(hours=2))
         self.rank, self.world = self._state.process_index, self._state.num_processes
+        self.sharded = hardware.sharded and self.world > 1
         if self.device.type == "cuda":
             self.device = torch.device("cuda", self._state.local_process_index)
         self.precision = _precision(hardware.precision, self.device)
@@ -51,7 +55,7 @@ class Backend:
         """Move a module here: frozen ones in the compute dtype and without gradients, trained ones in fp32."""
         module.to(self.device, torch.float32 if trains else self.dtype)
         module.requires_grad_(trains).train(trains)
-        if self.hardware.channels_last and self.device.type != "mps":
+        if self.hardware.channels_last and not self.sharded and self.device.type != "mps":
             module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stub lacks it
         return module
 
@@ -71,9 +75,16 @@ class Backend:
         """The loss scaler that fp16 needs; inert otherwise."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
+    def spread(self, modules: Iterable[nn.Module]) -> None:
+        """Shard models over the processes where the settings say so; their parameters are new objects afterwards."""
+        if self.sharded:
+            over = init_device_mesh(self.device.type, (self.world,))
+            for module in modules:
+                sharding.spread(module, over)
+
     def wrap(self, module: nn.Module) -> nn.Module:
         """Let gradients be averaged over the processes. Forward passes must go through what this returns."""
-        if self.world == 1:
+        if self.world == 1 or self.sharded:  # sharded modules average their own
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(
@@ -82,6 +93,8 @@ class Backend:
 
     def accumulating(self, module: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[object]:
         """Skip the averaging of gradients over processes until the last part of a batch."""
+        if self.sharded:
+            sharding.synchronize(module, wanted=last)
         if last or not isinstance(module, DistributedDataParallel):
             return contextlib.nullcontext()
         return module.no_sync()
@@ -150,13 +163,14 @@ class Backend:
 
     def facts(self) -> list[str]:
         """One line a fact, for the start of a run."""
+        spread = ", weights sharded" if self.sharded else ""
         name = (
             torch.cuda.get_device_name()
             if self.device.type == "cuda"
             else f"{torch.get_num_threads()} threads"
         )
         return [
-            f"device: {self.device.type} ({name}), {self.world} process{'es' if self.world > 1 else ''}",
+            f"device: {self.device.type} ({name}), {self.world} process{'es' if self.world > 1 else ''}{spread}",
             f"precision: {self.precision} (trained weights fp32)",
             f"attention: {self.attention} ({self.attention_reason})",
         ]
