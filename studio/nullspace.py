@@ -15,9 +15,11 @@ from studio.robustness import save_picture
 from studio.robustness_html import write_nullspace_page
 from studio.vision import nullspace, robustness
 from studio.vision.config import Nullspace
+from studio.vision.line import load_before
 from studio.vision.nullspace import PatchNullspace
 
 _WEIGHT = "patch_embed.proj.weight"
+START = "the start of the run"
 
 
 @dataclass
@@ -95,11 +97,11 @@ def _disturb(
 
 
 def _overlaps(request: Nullspace, model: Classifier, space: PatchNullspace) -> dict[str, float]:
-    """Overlap with the nullspaces of another model and of the run's checkpoints."""
+    """Overlap of this nullspace with those of the model before and of the run's checkpoints, in their order."""
     found = {}
-    if request.before:
-        found[request.before] = space.overlap(
-            nullspace.patch_nullspace(load_classifier(request.before, model.classes))
+    if before := load_before(request.before, request.model, model.classes):
+        found[START if request.before == "auto" else request.before] = space.overlap(
+            nullspace.patch_nullspace(before)
         )
     layer = nullspace.projection(model)
     final = layer.weight.detach().clone()

@@ -82,7 +82,7 @@ def evaluate(request: Robustness) -> Found:
             field="attacks.surrogate",
         )
     surrogate = _surrogate(request, model, backend)
-    before = load_before(request, model)
+    before = load_before(request.before, request.model, model.classes)
     examined = measure.held_out(model, request.data, request.num_images, request.batch_size, backend.device)
     found = Found(_folder(request))
     found.facts = _facts(request, model, len(examined), backend)

@@ -189,7 +189,8 @@ def write_nullspace_page(found: Values, pictures: Sequence[Mapping[str, Path]], 
     body += section("What changes", hint + table(["Noise", "Pixels", "Embedding", "Logits"], rows))
     body += section("Pictures that the model cannot tell apart", "".join(shown(row) for row in pictures))
     if moved:
-        body += section(
-            "How far it moved", table(["Against", f"Overlap (by chance {found['chance']:.3f})"], moved)
-        )
+        told = table(["Overlap with", f"by chance {found['chance']:.3f}"], moved)
+        line = _curve(list(found["overlap"].values())) if len(moved) > 1 else ""
+        hint = '<p class="hint">1: the present nullspace, wholly; from the first line (left) to the last.</p>'
+        body += section("How it moved while training", f"{hint}<figure>{line}</figure>{told}")
     write_html(str(found["model"]), body, path)

@@ -10,16 +10,20 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from studio.attacks.config import Attacks
 from studio.attacks.constants import ALEXNET_CLEAN, ALEXNET_ERRORS, BENCHMARK, EXTRA
+from studio.config import Loop, Optim, Run
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.metrics import robustness as metrics
 from studio.models.vit import Classifier
 from studio.nullspace import analyze
 from studio.robustness import Found, evaluate
+from studio.train import run_to_end
 from studio.vision.config import Nullspace, Robustness
+from studio.vision.line import load_before
 from studio.vision.robustness import Examined, attacked, masking_evidence
 from tests.classifiers import CLASSES, pictures, trained
-from tests.trainers.pictures import BACKEND, class_folders, trained_folder
+from tests.trainers.pictures import BACKEND, class_folders, short_run, trained_folder
+from trainers.vit.config import Vit
 
 
 @pytest.fixture(scope="module")
@@ -255,3 +259,50 @@ def test_the_nullspace_analysis_shows_pictures_that_the_model_cannot_tell_apart(
     assert 0.5 < next(iter(found.values["overlap"].values())) < 1
     assert all(file.exists() for row in found.pictures for file in row.values())
     assert "invisible to the model" in found.report.read_text()
+
+
+def test_the_nullspace_of_a_run_is_followed_from_its_start_over_its_checkpoints(
+    root: Path, data: Labelled, tmp_path: Path
+) -> None:
+    method = Vit(model=trained_folder(root), data=data)
+    loop = Loop(steps=6, batch_size=16, checkpoint_every=2, keep_checkpoints=3)
+    run = Run(
+        method=method, output=str(tmp_path), name="run", loop=loop, optim=Optim(lr=1e-2), hardware=BACKEND
+    )
+    folder = run_to_end(run).path
+    found = analyze(Nullspace(model=str(folder), data=data, num_images=1, hardware=BACKEND))
+    overlaps = list(found.values["overlap"].values())
+    assert list(found.values["overlap"]) == ["the start of the run", "step 2", "step 4", "step 6"]
+    assert overlaps == sorted(overlaps)
+    assert overlaps[-1] == pytest.approx(1)
+    assert "How it moved while training" in found.report.read_text()
+
+
+def test_a_run_gets_its_line_of_weights_by_itself(root: Path, data: Labelled, tmp_path: Path) -> None:
+    start = trained_folder(root)
+    folder = run_to_end(short_run(Vit(model=start, data=data), tmp_path, "run", steps=1)).path
+    asked = Robustness(
+        model=str(folder),
+        data=data,
+        num_images=4,
+        attacks=Attacks(names=("fgsm",), steps=1),
+        corruptions="none",
+        alphas=(0.0, 1.0),
+        checks=False,
+        hardware=BACKEND,
+    )
+    found = evaluate(asked)
+    assert [point["alpha"] for point in found.line] == [0.0, 1.0]
+    assert found.line[1]["clean"] == found.numbers["clean accuracy"]
+    assert "WiSE-FT" in found.report.read_text()
+    assert load_before("auto", "tiny:vit", ()) is None
+
+
+def test_a_run_whose_start_is_gone_is_warned_about(
+    data: Labelled, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = trained_folder(tmp_path)
+    folder = run_to_end(short_run(Vit(model=start, data=data), tmp_path, "run", steps=1)).path
+    Path(start, "model.safetensors").unlink()
+    assert load_before("auto", str(folder), ()) is None
+    assert "nothing is compared with the net before finetuning" in caplog.text

@@ -117,8 +117,9 @@ class Nullspace:
 
     model: str = "studio-tiny-vit"
     """studio-tiny-vit, a timm vision transformer, a folder or a run, whose checkpoints are then followed."""
-    before: str = ""
-    """Another model of the same shape, to compare the nullspaces with."""
+    before: str = "auto"
+    """Another model of the same shape, to compare the nullspaces with; auto takes what a run started from, none takes
+    none. A run's checkpoints are compared, too: keep more of them with loop.checkpoint_every and loop.keep_checkpoints."""
     data: Labelled = Labelled(train="stickers")
     """Labelled pictures to disturb."""
     num_images: Positive = 6

@@ -21,24 +21,24 @@ SEVERITY = 3
 """Of the corruptions along the line."""
 
 
-def load_before(request: Robustness, after: Classifier) -> Classifier | None:
-    """The net before finetuning, on the CPU: the one named, or the one that the evaluated run started from.
+def load_before(before: str, model: str, classes: tuple[str, ...]) -> Classifier | None:
+    """The net before finetuning, on the CPU: the one named, or with `auto` the one that the run `model` started from.
 
     Raises:
         StudioError: It was named, and cannot be read.
     """
-    if request.before == "none":
+    if before == "none":
         return None
-    if request.before != "auto":
-        return load_classifier(request.before, after.classes)
-    start = _start_of_run(request.model)
+    if before != "auto":
+        return load_classifier(before, classes)
+    start = _start_of_run(model)
     if not start or start.startswith(RANDOM):
-        log.info("no WiSE-FT curve: %s is no run that started from trained weights", request.model)
+        log.info("no net before finetuning: %s is no run that started from trained weights", model)
         return None
     try:
-        return load_classifier(start, after.classes)
+        return load_classifier(start, classes)
     except StudioError as error:
-        log.warning("no WiSE-FT curve: %s", error)
+        log.warning("nothing is compared with the net before finetuning: %s", error)
         return None
 
 
