@@ -77,7 +77,7 @@ class Ppo:
     """Clipped policy gradient."""
 
     clip: Annotated[float, Field(gt=0)] = 1e-4
-    """The ratio moves by at most this (DDPO's code: 1e-4, tied to a mean over the latent's elements)."""
+    """The ratio of a mean over the latent's elements moves by at most this (DDPO's code: 1e-4, for 16,384 elements)."""
     advantage_max: Annotated[float, Field(gt=0)] = 5.0
     """Largest advantage (DDPO's code: 5)."""
     epochs: Positive = 1
@@ -130,6 +130,7 @@ TINY = Preset(
         "method.rollouts.steps": 10,
         "method.rollouts.chunk": 32,
         "method.ppo.fraction": 1.0,
+        "method.ppo.clip": 1e-3,
         "loop.batch_size": 320,
         "loop.accumulate": 5,
         "loop.steps": 60,
@@ -140,7 +141,7 @@ TINY = Preset(
         "preview.every": 10,
     },
     models=("studio-tiny", "tiny:*"),
-    note="the embedded model; two updates a rollout",
+    note="the embedded model; two updates a rollout; a clip for latents of 1,024 elements, not 16,384",
 )
 """What texforce and ddpo take for the embedded model."""
 

@@ -86,29 +86,33 @@ def test_loaded_together_they_are_both_attached(runs: dict[str, Path]):
         assert torch.equal(both.predict(x, t, cond), alone["unet"].predict(x, t, cond))
 
 
+def outputs(family: Family) -> dict[str, torch.Tensor]:
+    """What every attention projection of the text encoder makes of one input."""
+    x = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    found = family.text_encoders["text_encoder"].named_modules()
+    with torch.no_grad():
+        return {
+            name: layer(x)
+            for name, layer in found
+            if name.endswith(("q_proj", "k_proj", "v_proj", "out_proj"))
+        }
+
+
 def test_text_adapters_mix_as_the_weighted_sum_of_their_changes(runs: dict[str, Path]):
-    family, base = fresh(), fresh()
-    for name, strength in (("dogs", 0.7), ("cats", 0.3)):
-        artifacts.load(runs[name], family, strength, name)
-    layers = dict(family.text_encoders["text_encoder"].named_modules())
-    changed = 0
-    for key, plain in base.text_encoders["text_encoder"].named_modules():
-        layer = layers[key]
-        if not hasattr(layer, "lora_A"):
-            continue
-        with torch.no_grad():
-            delta = sum(
-                strength * 16 / 4 * layer.lora_B[name].weight @ layer.lora_A[name].weight
-                for name, strength in (("dogs", 0.7), ("cats", 0.3))
-            )
-            x = torch.randn(3, plain.in_features, generator=torch.Generator().manual_seed(0))
-            expected = torch.nn.functional.linear(x, plain.weight + delta, plain.bias)
-            torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
-        changed += 1
-    assert changed == 12
-    set_strength(family.modules(), "dogs", 0.0)
-    set_strength(family.modules(), "cats", 0.0)
-    assert torch.equal(family.embed([PROMPT]).tokens, base.embed([PROMPT]).tokens)
+    base, mixed, strengths = fresh(), fresh(), {"dogs": 0.7, "cats": 0.3}
+    alone = {name: fresh() for name in strengths}
+    for name, strength in strengths.items():
+        artifacts.load(runs[name], alone[name], 1.0, name)
+        artifacts.load(runs[name], mixed, strength, name)
+    plain, changed = outputs(base), {name: outputs(family) for name, family in alone.items()}
+    assert len(plain) == 12
+    for key, found in outputs(mixed).items():
+        expected = plain[key] + sum(s * (changed[name][key] - plain[key]) for name, s in strengths.items())
+        assert not torch.allclose(found, plain[key])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for name in strengths:
+        set_strength(mixed.modules(), name, 0.0)
+    assert torch.equal(mixed.embed([PROMPT]).tokens, base.embed([PROMPT]).tokens)
 
 
 def test_files_with_alpha_other_than_rank_read_back_to_the_bit(runs: dict[str, Path]):

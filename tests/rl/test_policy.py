@@ -19,7 +19,7 @@ from trainers.texforce.trainer import TexForceTrainer
 
 METHOD = TexForce(
     prompts=("a dog", "a cat"), model="tiny:sd1", reward=Redness(), held_out=Brightness(), ppo=Ppo(fraction=1.0),
-    rollouts=Rollouts(images=2, steps=3),
+    rollouts=Rollouts(images=2, steps=3), min_similarity=0.0,
 )  # fmt: skip
 
 

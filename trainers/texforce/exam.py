@@ -31,6 +31,7 @@ from studio.rewards.config import ClipAlignment, Incompressible, Redness
 from studio.rl.watch import diversity, thumbnails
 from studio.trainer import Request
 
+REWARDS = {"redness": Redness(), "CLIP alignment": ClipAlignment(), "JPEG kB": Incompressible()}
 SCENES = 12
 """True scenes of each object, whose mean features stand for it."""
 SHOWN = 16
@@ -64,40 +65,23 @@ def judged(settings: Mapping[str, Any], trained: Sequence[Path], folder: Path) -
     family = load(settings["runs"][0]["method"]["model"], Backend(Hardware(**hardware)))
     for place in trained:
         artifacts.load(place, family, 1.0)
-    drawn: dict[str, Tensor] = {}
-    for group in ("seen", "unseen"):
-        request = Request(
-            prompts=exam[group], num_images=exam["images"] if group == "seen" else exam["images"] // 2,
-            seed=FIRST_SEED, steps=exam["steps"], guidance=exam["guidance"], scheduler="ddim",
-        )  # fmt: skip
-        pictures = draw(family, request, chunk=32)
-        drawn[group] = torch.stack([to_tensor(picture) for picture in pictures])
-        if group == "seen":
-            folder.mkdir(parents=True, exist_ok=True)
-            grid(pictures[:: exam["images"] // 2][:SHOWN], columns=4).save(folder / "sheet.png")
-    return Judged(_scores(drawn, exam), folder / "sheet.png")
+    request = Request(
+        prompts=exam["prompts"], num_images=exam["images"], seed=FIRST_SEED, steps=exam["steps"],
+        guidance=exam["guidance"], scheduler="ddim",
+    )  # fmt: skip
+    pictures = draw(family, request, chunk=32)
+    folder.mkdir(parents=True, exist_ok=True)
+    grid(pictures[:: exam["images"]][:SHOWN], columns=4).save(folder / "sheet.png")
+    prompts = [prompt for prompt in exam["prompts"] for _ in range(exam["images"])]
+    scores = _scores(torch.stack([to_tensor(picture) for picture in pictures]), prompts)
+    return Judged(scores, folder / "sheet.png")
 
 
-def _scores(drawn: Mapping[str, Tensor], exam: Mapping[str, Any]) -> dict[str, float]:
-    rewards = {
-        "redness": Redness(), "CLIP alignment": ClipAlignment(), "JPEG kB": Incompressible(),
-    }  # fmt: skip
-    texts = {group: _each(exam[group], len(images)) for group, images in drawn.items()}
-    found = {
-        name: float(Terms(reward, "cpu")(drawn["seen"], texts["seen"]).mean())
-        for name, reward in rewards.items()
-    }
-    found["object named"] = float(named(drawn["seen"], texts["seen"]).mean())
-    found["diversity"] = float(diversity(thumbnails(drawn["seen"]), texts["seen"]))
-    for name in ("redness", "CLIP alignment"):
-        scores = Terms(rewards[name], "cpu")(drawn["unseen"], texts["unseen"])
-        found[f"{name}, unseen prompts"] = float(scores.mean())
-    found["object named, unseen prompts"] = float(named(drawn["unseen"], texts["unseen"]).mean())
+def _scores(images: Float[Tensor, "b 3 h w"], prompts: list[str]) -> dict[str, float]:
+    found = {name: float(Terms(reward, "cpu")(images, prompts).mean()) for name, reward in REWARDS.items()}
+    found["object named"] = float(named(images, prompts).mean())
+    found["diversity"] = float(diversity(thumbnails(images), prompts))
     return found
-
-
-def _each(prompts: Sequence[str], total: int) -> list[str]:
-    return [prompt for prompt in prompts for _ in range(total // len(prompts))]
 
 
 def named(images: Float[Tensor, "b 3 h w"], prompts: Sequence[str]) -> Float[Tensor, " b"]:
