@@ -38,7 +38,7 @@ ROLLOUT, GROUP, UPDATES = 32, 4, 4
 CLIP = 1e-3
 """The paper's 1e-4 is for latents of 16,384 elements, whose mean the ratio is of; ours have 1,024."""
 DRAFT_BATCH = 16
-RATES = {"texforce": 3e-3, "ddpo": 3e-3, "draft": 3e-3}
+RATES = {"texforce": 1e-2, "ddpo": 1e-2, "draft": 3e-3}
 """Learning rates."""
 EXAM = {"images": 5, "steps": STEPS, "guidance": 1.0}
 """Pictures a prompt, and how they are drawn. Guidance 1, in training too: one pass a step."""
