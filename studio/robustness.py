@@ -160,21 +160,30 @@ def _attacks(
 ) -> None:
     settings = request.attacks
     attacker = Attacker(model, settings, request.seed, surrogate)
-    for eps in settings.eps if settings.names else ():
-        standing = torch.ones(len(examined), dtype=torch.bool, device=examined.labels.device)
-        for name in settings.names:
-            result = measure.attacked(attacker, model, examined, name, eps)
-            if name != "patch":  # it has no radius
-                standing &= result.right
-            found.attacks.setdefault(name, {})[request.attacks.told(eps)] = result.accuracy
-            found.numbers[_title(request, name, eps)] = result.accuracy
-            log.info("%s: %.3f", _title(request, name, eps), result.accuracy)
-            if not found.examples and (fooled := (~result.right).nonzero()[:, 0].tolist()):
-                found.examples = _examples(found, model, examined, result, fooled)
-        found.numbers[f"all attacks {request.attacks.told(eps)}"] = float(standing.float().mean())
+
+    def run(name: AttackName, eps: float, radius: str, title: str) -> torch.Tensor:
+        """Put one attack on record; who is still told right."""
+        result = measure.attacked(attacker, model, examined, name, eps)
+        found.attacks.setdefault(name, {})[radius] = found.numbers[title] = result.accuracy
+        log.info("%s: %.3f", title, result.accuracy)
+        if not found.examples and (fooled := (~result.right).nonzero()[:, 0].tolist()):
+            found.examples = _examples(found, model, examined, result, fooled)
+        return result.right
+
+    balls = [name for name in settings.names if name != "patch"]
+    for eps in settings.eps if balls else ():
+        radius, standing = settings.told(eps), torch.ones_like(examined.labels, dtype=torch.bool)
+        for name in balls:
+            standing &= run(name, eps, radius, _title(request, name, eps))
+        found.numbers[f"all attacks {radius}"] = float(standing.float().mean())
+        found.signs += metrics.order_signs(
+            {name: found.attacks[name][radius] for name in balls}, len(examined)
+        )
+    if "patch" in settings.names:
+        run("patch", max(settings.eps), "any", f"patch, {settings.patch_share:.1%} of the side")
     if request.checks and settings.names:
         evidence = measure.masking_evidence(model, examined, settings, request.seed, max(settings.eps))
-        found.signs = metrics.masking_signs(evidence)
+        found.signs += metrics.masking_signs(evidence)
         found.checks = {name: float(value) for name, value in vars(evidence).items()}
 
 

@@ -92,7 +92,7 @@ def _attacks(attacks: Mapping[str, Mapping[str, float]]) -> str:
     if not attacks:
         return ""
     radii = list(dict.fromkeys(radius for row in attacks.values() for radius in row))
-    rows = [[name, *(f"{row[r]:.1%}" for r in radii)] for name, row in attacks.items()]
+    rows = [[name, *(f"{row[r]:.1%}" if r in row else "-" for r in radii)] for name, row in attacks.items()]
     return section("Attacks", table(["Accuracy under", *radii], rows))
 
 

@@ -278,6 +278,29 @@ def test_the_nullspace_of_a_run_is_followed_from_its_start_over_its_checkpoints(
     assert "How it moved while training" in found.report.read_text()
 
 
+def test_a_stronger_attack_that_does_less_harm_is_a_sign() -> None:
+    assert metrics.order_signs({"fgsm": 0.5, "pgd": 0.5, "autoattack": 0.41}, 10) == []
+    (sign,) = metrics.order_signs({"pgd": 0.2, "autoattack": 0.5}, 10)
+    assert sign == "autoattack (50.0%) does less harm than pgd (20.0%)"
+
+
+def test_the_patch_has_no_radius_and_is_measured_once(root: Path, data: Labelled, tmp_path: Path) -> None:
+    asked = Robustness(
+        model=trained_folder(root),
+        data=data,
+        num_images=4,
+        attacks=Attacks(names=("patch", "fgsm"), eps=(1.0, 2.0), steps=1),
+        corruptions="none",
+        checks=False,
+        output=str(tmp_path),
+        hardware=BACKEND,
+    )
+    found = evaluate(asked)
+    assert list(found.attacks["patch"]) == ["any"]
+    assert "patch, 12.5% of the side" in found.numbers
+    assert "<td>-</td>" in found.report.read_text()
+
+
 def test_a_run_gets_its_line_of_weights_by_itself(root: Path, data: Labelled, tmp_path: Path) -> None:
     start = trained_folder(root)
     folder = run_to_end(short_run(Vit(model=start, data=data), tmp_path, "run", steps=1)).path

@@ -162,5 +162,15 @@ def masking_signs(found: Evidence) -> list[str]:
     return signs
 
 
+def order_signs(standing: Mapping[str, float], n: int) -> list[str]:
+    """Attacks that do less harm than a weaker one on the same `n` pictures at the same radius: accuracies by attack."""
+    slack = 1 / n + 1e-9
+    return [
+        f"{stronger} ({standing[stronger]:.1%}) does less harm than {weaker} ({standing[weaker]:.1%})"
+        for weaker, stronger in (("fgsm", "pgd"), ("pgd", "autoattack"))
+        if {weaker, stronger} <= set(standing) and standing[stronger] > standing[weaker] + slack
+    ]
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
