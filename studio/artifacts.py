@@ -107,10 +107,12 @@ def _peft_folders(folder: Path) -> dict[str, Path]:
 
 
 def _free_name(path: Path, family: Family) -> str:
-    """A name for the adapter that no other has; PEFT allows no dots in it."""
+    """A name for the adapter that nothing else has: no dots (PEFT), and no part of a layer's name, such as 0."""
     stem = path.parent.parent.name if path.parent.name == "export" else path.stem
     stem = stem.replace(".", "_") or "artifact"
-    taken = {name for module in family.modules().values() for name in names(module)}
+    modules = family.modules().values()
+    taken = {name for module in modules for name in names(module)}
+    taken |= {part for module in modules for layer, _ in module.named_modules() for part in layer.split(".")}
     return next(one for one in (stem, *(f"{stem}_{i}" for i in range(2, 1000))) if one not in taken)
 
 

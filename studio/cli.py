@@ -26,6 +26,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("studio.commands:plan", "what a run would need, from one real step"),
     "runs": ("studio.commands:runs", "list, show, report and verify runs"),
     "models": ("studio.commands:models", "list the embedded models, or train them anew"),
+    "decor": (
+        "trainers.decor.command:command",
+        "look into a prompt's embedding: components, suggest, save",
+    ),
+    "adapters": (
+        "studio.commands:adapters",
+        "the table of adapters, measured here: size, cost, readers",
+    ),
     "reproduce": ("studio.evaluation_command:reproduce", "make a method's table of evidence again"),
     "ui": ("studio.commands:ui", "open the app in the browser: train, watch, sample, compare"),
     "doctor": ("studio.commands:doctor", "what is installed and what works here"),

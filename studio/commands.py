@@ -190,6 +190,20 @@ def models(argv: list[str], console: Console) -> None:
             raise unknown("models command", verb, ["list", "pretrain"])
 
 
+def adapters(argv: list[str], console: Console) -> None:
+    """The table of adapters, measured here and now: `studio adapters [--rounds 9]`."""
+    from studio import flags
+    from studio.bench.adapters import measure, table
+
+    own, rest = flags.take(argv, "rounds")
+    if rest:
+        raise unknown("argument", rest[0], ["--rounds N"])
+    lines = measure(int(own.get("rounds", 9)))
+    for key, line in lines.items():
+        console.record({"event": "adapter", "adapter": key, **dataclasses.asdict(line)})
+    console.print(table(lines))
+
+
 def doctor(argv: list[str], console: Console) -> None:
     """What is installed, which kernels work here, as text to paste in an issue."""
     if argv:

@@ -1,17 +1,14 @@
 """The adapter shelf as a table: size, cost, exactness and readers, each measured here and now.
 
-    python -m studio.bench.adapters > docs/adapters-table.md
+    studio adapters > docs/adapters-table.md
 
 Layers: the four attention projections of SD 1.5 at width 320, 1024 tokens, one thread. A step is forward and backward;
 its cost is the median over interleaved rounds, relative to LoRA of rank 16. Seconds are the process's own.
 """
 
-import argparse
 import copy
-import logging
 import random
 import statistics
-import sys
 import tempfile
 import time
 import warnings
@@ -30,7 +27,6 @@ from studio.adapters.build import NAME, attach, names
 from studio.adapters.files import write_peft
 from studio.adapters.merge import bare, merged_copy
 
-log = logging.getLogger(__name__)
 BASELINE = "lora"
 WIDTH, TOKENS = 320, 1024
 
@@ -178,17 +174,3 @@ def _off(found: Tensor, wanted: Tensor) -> float:
 
 def _small(value: float) -> str:
     return f"{value:.0e}" if value else "0"
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="Print the table of adapters.")
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    log.setLevel(logging.INFO)
-    sys.stdout.write(table(measure(rounds)) + "\n")
-
-
-if __name__ == "__main__":
-    main()

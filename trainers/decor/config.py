@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from studio.catalog import Card
-from studio.config import Fraction, Positive, config
+from studio.config import Count, Fraction, Positive, config
 
 
 @config
@@ -39,6 +39,56 @@ class Decor:
             raise ValueError(
                 f"saved {self.saved!r} and undesired {self.undesired} name two sources; give one"
             )
+
+
+@config
+class Components:
+    """Take a prompt's embedding apart into its components, and draw with and without some of them."""
+
+    prompt: str
+    """The prompt."""
+    model: str = ""
+    """Model; empty takes the one that the first artifact was trained on, or the embedded one."""
+    artifact: tuple[str, ...] = ()
+    """Runs or files to load first: a trained text encoder has other components."""
+    take: tuple[int, ...] = ()
+    """Components to draw alone and to leave out, counted from 0; none draws nothing."""
+    shown: Positive = 8
+    """Components in the table."""
+    num_images: Positive = 3
+    """Pictures of each kind."""
+    seed: Count = 0
+    """Seed of the first picture."""
+    steps: Positive = 20
+    """Sampler steps."""
+    guidance: Annotated[float, Field(ge=0)] = 4.0
+    """Classifier-free guidance."""
+    output: str = "components"
+    """Folder of the plot and the pictures."""
+
+
+@config
+class Suggest:
+    """Find words that most training captions share and a new prompt does not have."""
+
+    data: str
+    """Folder of the training pictures with their captions."""
+    prompt: str
+    """The new prompt."""
+
+
+@config
+class Save:
+    """Fit the directions of unwanted words and write them, to keep them with an adapter."""
+
+    edit: Decor
+    """The words and how they become directions."""
+    output: str
+    """File to write, such as RUN/decor.safetensors."""
+    model: str = ""
+    """Model; empty takes the one that the first artifact was trained on, or the embedded one."""
+    artifact: tuple[str, ...] = ()
+    """Runs or files to load first: the words are encoded with them on."""
 
 
 METHOD = Card(

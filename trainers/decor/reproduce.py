@@ -11,18 +11,18 @@ from trainers.decor.leaks import Leak, background_leak, object_leak, style_fit, 
 from trainers.decor.pareto import report
 
 MODEL = "studio-tiny"
-ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-STRENGTHS = (0.4, 0.6, 0.8)
+ALPHAS = (0.0, 0.25, 0.5, 1.0)
+STRENGTHS = (0.4, 0.7)
 TRAINING: dict[str, Any] = {
     "method": {
-        "model": MODEL, "token": TOKEN, "adapter": {"kind": "lora", "rank": 16, "layers": "blocks"},
+        "kind": "dreambooth", "model": MODEL, "token": TOKEN, "adapter": {"kind": "lora", "rank": 16, "layers": "blocks"},
         "text_encoder": True, "prior": {"kind": "no-prior"}, "images": {"cache": "latents"},
     },
-    "loop": {"steps": 80, "batch_size": 4, "checkpoint_every": 0, "log_every": 20},
+    "loop": {"steps": 30, "batch_size": 4, "checkpoint_every": 0, "log_every": 20},
     "optim": {"lr": 1e-3},
     "preview": {"every": 0},
 }  # fmt: skip
-DRAWING = {"num_images": 1, "steps": 12, "guidance": 2.5}
+DRAWING = {"num_images": 1, "steps": 8, "guidance": 2.5}
 
 
 def _cells(request: Reproduce) -> Sequence[Cell]:
@@ -89,7 +89,7 @@ def _run(cell: Cell, folder: Path) -> Result:
     )
 
 
-SHOWN = ("DECOR 0", "DECOR 0.5", "DECOR 1", "strength 0.6", "strength 0.4")
+SHOWN = ("DECOR 0", "DECOR 0.5", "DECOR 1", "strength 0.7", "strength 0.4")
 
 
 def _draw(
@@ -169,9 +169,9 @@ RECIPE = Recipe(
     question=(
         "Adapters were trained to leak: a subject that is always seen on one background which no caption names "
         "(background), and a two-tone print style that is always seen on one object (object). At sampling, either DECOR "
-        "removes the leaked word from the prompt's embedding (at 0, 0.25, 0.5, 0.75, 1), or the adapter is weakened (to "
-        "0.8, 0.6, 0.4). Text similarity: CLIP of picture and prompt without the token. Likeness: to the five true "
-        "pictures of the subject on five backgrounds, or how nearly a picture has the style's two colors. Leakage: share "
+        f"removes the leaked word from the prompt's embedding (degrees {ALPHAS}), or the adapter is weakened (strengths "
+        f"{STRENGTHS} and 1). Text similarity: CLIP of picture and prompt without the token. Likeness: to the true "
+        "pictures of the subject on other backgrounds, or how nearly a picture has the style's two colors. Leakage: share "
         "of pictures in which CLIP sees the leaked thing rather than what the prompt asks for."
     ),
     cells=_cells,
