@@ -111,7 +111,7 @@ class DataPage:
 
     def _gallery(self, folder: str, chosen: str) -> str:
         if not folder:
-            return parts.empty(
+            return parts.nothing(
                 "Choose a folder", "Its pictures and captions appear here; pick one to edit its caption."
             )
         records = self._records(folder)

@@ -125,7 +125,7 @@ class EvaluatePage:
     def _reports(self) -> str:
         files = _reports_in(self.workspace.root)
         if not files:
-            return parts.empty(
+            return parts.nothing(
                 "No reports yet",
                 "Choose what to measure on the left; its report, with pictures and curves, is kept here.",
             )

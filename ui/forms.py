@@ -18,6 +18,7 @@ from studio import serial
 from studio.errors import StudioError
 
 REQUIRED = ""
+_WORDS = {"lr": "Learning rate", "ema": "Moving average", "tf32": "TF32", "name": "Name of the run"}
 MAX_CHOICES = 4
 """Choices shown side by side; more go into a list."""
 
@@ -36,7 +37,7 @@ class Leaf:
     def label(self) -> str:
         """What stands above the field."""
         parts = self.name.removesuffix(".kind").split(".")
-        return parts[-1].replace("_", " ").capitalize()
+        return _WORDS.get(parts[-1], parts[-1].replace("_", " ").capitalize())
 
     @property
     def group(self) -> str:
@@ -128,7 +129,10 @@ def _nested(members: Sequence[type], value: Any, path: str, text: str) -> Iterat
 
 def draw(leaf: Leaf, **options: Any) -> Any:
     """The component of a field."""
-    schema, shared = leaf.schema, {"label": leaf.label, "info": leaf.info or None, **options}
+    schema, shared = (
+        leaf.schema,
+        {"label": leaf.label, "info": leaf.info or None, "interactive": True, **options},
+    )
     low, high = schema.get("minimum"), schema.get("maximum")
     if "enum" in schema:
         kind = gr.Radio if len(schema["enum"]) <= MAX_CHOICES else gr.Dropdown

@@ -17,9 +17,9 @@ def badge(state: str) -> str:
     return f'<span class="badge {escape(state)}">{escape(_WORDS.get(state, state))}</span>'
 
 
-def empty(title: str, text: str) -> str:
+def nothing(title: str, text: str) -> str:
     """What stands where nothing is yet: says what to do."""
-    return f'<div class="empty"><strong>{escape(title)}</strong><p>{escape(text)}</p></div>'
+    return f'<div class="nothing"><strong>{escape(title)}</strong><p>{escape(text)}</p></div>'
 
 
 def note(text: str, kind: str = "info") -> str:
@@ -32,7 +32,7 @@ def progress(part: float, label: str) -> str:
     """A bar."""
     percent = round(100 * min(max(part, 0.0), 1.0))
     return (
-        f'<div class="progress" role="progressbar" aria-valuenow="{percent}" aria-valuemin="0" aria-valuemax="100" '
+        f'<div class="bar" role="progressbar" aria-valuenow="{percent}" aria-valuemin="0" aria-valuemax="100" '
         f'aria-label="{escape(label)}"><i style="width:{percent}%"></i></div>'
     )
 
@@ -75,7 +75,7 @@ def card(name: str, title: str, state: str, *, line: str = "", part: float = -1,
     bar = progress(part, title) if part >= 0 else ""
     return (
         f'<button class="card{" chosen" if chosen else ""}" data-pick="{escape(name, quote=True)}" '
-        f'aria-pressed="{str(chosen).lower()}"><span class="row"><b>{escape(title)}</b>{badge(state)}</span>'
+        f'aria-pressed="{str(chosen).lower()}"><span class="pair"><b>{escape(title)}</b>{badge(state)}</span>'
         f'<span class="line">{escape(line)}</span>{bar}</button>'
     )
 
@@ -97,9 +97,9 @@ def job(workspace: Workspace, found: Job, place: int = 0) -> str:
     shown = workspace.jobs.root / str(found.id) / "preview.webp"
     preview = ""
     if found.state == "running" and shown.exists():
-        preview = f'<div class="preview">{picture(workspace, shown, version=shown.stat().st_mtime)}</div>'
+        preview = f'<div class="drawing">{picture(workspace, shown, version=shown.stat().st_mtime)}</div>'
     kind = "error" if found.state == "failed" else "info"
-    top = f'<span class="row"><b>{escape(found.title)}</b>{badge(found.state)}</span>'
+    top = f'<span class="pair"><b>{escape(found.title)}</b>{badge(found.state)}</span>'
     return f'<div class="job">{top}{bar}{note(told, kind)}{preview}</div>'
 
 

@@ -6,18 +6,16 @@ from typing import Any
 
 import gradio as gr
 
-from studio import runs, serial
+from studio import runs
 from studio.errors import StudioError
 from studio.jobs import Job
 from studio.supervisor import kill, least_busy
-from ui import charts, parts, records
+from ui import charts, parts, records, run_view
 from ui.page import SECONDS, Page, shown_error
 from ui.records import Record
 from ui.theme import PICK
 from ui.train import shape_of
 
-_MAIN = 4
-"""Curves shown at once; the others are behind a switch."""
 _LOG_BYTES = 12_000
 
 
@@ -78,7 +76,7 @@ class RunsPage:
         )
         self.together = gr.HTML(elem_id="together")
         self.several.input(
-            self._side_by_side,
+            self._together,
             [self.several, self.smooth],
             self.together,
             queue=False,
@@ -152,8 +150,8 @@ class RunsPage:
         job = records.job_of(jobs, record)
         state = records.status(record, job)
         return [
-            *(now, queue, cards, _header(record, state, job)),
-            _curves(record, smooth, every=every),
+            *(now, queue, cards, run_view.header(record, state, job)),
+            run_view.curves(record, smooth, every=every),
             self._log(job),
             *self._pictures(record, at),
             *self._allowed(state, job),
@@ -220,7 +218,7 @@ class RunsPage:
     def _log(self, job: Job | None) -> str:
         path = self.workspace.jobs.log(job.id) if job else None
         if path is None or not path.exists():
-            return parts.empty("No log", "Runs that were started by the command print to its terminal.")
+            return parts.nothing("No log", "Runs that were started by the command print to its terminal.")
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _LOG_BYTES))
             text = file.read().decode("utf-8", "replace")
@@ -274,26 +272,8 @@ class RunsPage:
         shape, _, _ = shape_of(runs.dump(run) | {"name": ""})
         return shape, gr.Tabs(selected="train")
 
-    def _side_by_side(self, names: list[str], smooth: float) -> str:
-        found = [records.read(self.workspace, name) for name in names or []]
-        if len(found) < 2:
-            return parts.empty(
-                "Choose two runs", "Their curves share one figure, and the settings that differ are listed."
-            )
-        curves = [record.curves() for record in found]
-        titles = [title for title in curves[0] if any(title in other for other in curves[1:])][:6]
-        figures = [
-            charts.chart(
-                _title(t),
-                [charts.Line(r.name, c.get(t, [])) for r, c in zip(found, curves, strict=True)],
-                smooth,
-            )
-            for t in titles
-        ]
-        return (
-            f'<div class="charts">{"".join(figures)}</div><h3 class="part">Settings that differ</h3>'
-            + _differences(found)
-        )
+    def _together(self, names: list[str], smooth: float) -> str:
+        return run_view.side_by_side([records.read(self.workspace, name) for name in names or []], smooth)
 
 
 def _picked(event: gr.EventData) -> str:
@@ -308,71 +288,8 @@ def _fingerprint(picked: str, found: Sequence[Record], jobs: Sequence[Job]) -> s
 
 def _welcome(has_runs: bool) -> str:
     if has_runs:
-        return parts.empty("Pick a run", "Its curves, pictures, log and settings appear here.")
-    return parts.empty(
+        return parts.nothing("Pick a run", "Its curves, pictures, log and settings appear here.")
+    return parts.nothing(
         "No runs yet",
         "Start one on the Train page, or with the command: studio train dreambooth --data DIR. It shows up here at once.",
     )
-
-
-def _header(record: Record, state: str, job: Job | None) -> str:
-    step, best = record.last("step"), record.best()
-    rate = f"{1 / step['seconds']:.2f} steps/s" if step.get("seconds") else ""
-    left = (record.total - record.step) * step.get("seconds", 0.0)
-    memory = next(
-        (f"{v / 2**30:.1f} GiB" for k, v in step.items() if "memory" in k or k.startswith("peak")), ""
-    )
-    found = [
-        ("Step", f"{record.step} of {record.total}"),
-        ("Left", parts.duration(left) if state == "running" and left else ""),
-        ("Speed", rate),
-        ("Memory", memory),
-        ("Method", record.method),
-        ("Model", str(record.settings.get("method", {}).get("model", ""))),
-        ("Best checkpoint", f"step {best[0]}" if best[1] else ""),
-    ]
-    bar = parts.progress(record.step / max(record.total, 1), record.name) if state == "running" else ""
-    failed = (job.error if job and state == "failed" else "") or (
-        record.last("failed").get("error", "") if state == "failed" else ""
-    )
-    why = parts.note(f"Best: {best[1]}.") if best[1] else ""
-    top = f'<span class="row"><b style="font-size:17px">{escape(record.name)}</b>{parts.badge(state)}</span>'
-    return f'<div class="job">{top}{bar}{parts.facts(found)}{why}{parts.note(failed, "error")}</div>'
-
-
-def _curves(record: Record, smooth: float, *, every: bool) -> str:
-    best, _ = record.best()
-    curves = record.curves()
-    names = (
-        list(curves)
-        if every
-        else [
-            name
-            for name in curves
-            if name not in ("lr", "seconds", "images_per_second", "grad_norm") and "memory" not in name
-        ][:_MAIN]
-    )
-    figures = [
-        charts.chart(_title(name), [charts.Line("", curves[name], best or None)], smooth) for name in names
-    ]
-    shown = "".join(figures)
-    return (
-        f'<div class="charts">{shown}</div>'
-        if shown
-        else parts.empty("No curves yet", "They start with the second logged step.")
-    )
-
-
-def _title(name: str) -> str:
-    return name.replace("_", " ").capitalize()
-
-
-def _differences(found: Sequence[Record]) -> str:
-    flat = [serial.flatten(record.settings) for record in found]
-    names = sorted({name for each in flat for name in each} - {"name"})
-    rows = [
-        [name, *(str(each.get(name, "")) for each in flat)]
-        for name in names
-        if len({str(each.get(name)) for each in flat}) > 1
-    ]
-    return parts.table(["setting", *(record.name for record in found)], rows) if rows else parts.note("None.")

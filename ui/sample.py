@@ -44,7 +44,7 @@ class SamplePage:
                 self._edits()
             with gr.Column(scale=7, min_width=300):
                 self.result = gr.HTML(
-                    parts.empty(
+                    parts.nothing(
                         "Nothing drawn yet",
                         "Write a prompt and press Draw. Every picture carries the recipe that draws it again.",
                     ),

@@ -78,7 +78,7 @@ class ShelfPage:
         shown += (
             self._trained(own)
             if own
-            else parts.empty(
+            else parts.nothing(
                 "Nothing trained yet",
                 "A run's weights appear here when it is done; put LoRA files of others into models/.",
             )

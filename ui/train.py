@@ -10,12 +10,13 @@ import yaml
 from studio import catalog, runs, serial
 from studio.errors import StudioError
 from studio.supervisor import least_busy
-from ui import drafts, forms, parts
+from ui import boxes, drafts, forms, parts
 from ui.forms import Leaf
 from ui.page import Page, shown_error
 from ui.uploads import store
 
-_LEVELS = [("Simple", "simple"), ("All settings", "all")]
+_LEVELS = [("Simple", "simple"), ("All", "all")]
+_QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 _DATA = ("method.data", "method.data.train")
 Shape = dict[str, Any]
 
@@ -75,14 +76,12 @@ class TrainPage:
         )
         self.text = gr.Textbox(label="Its settings file", lines=10, max_lines=24, elem_id="yaml", **code)
         with gr.Row():
-            self.saved = gr.DownloadButton("Save settings", elem_id="save", min_width=140)
+            self.saved = gr.Button("Save settings", elem_id="save", min_width=140)
             self.loaded = gr.UploadButton(
                 "Load settings", file_types=[".yaml", ".yml", ".json"], elem_id="load", min_width=140
             )
 
     def _listen(self) -> None:
-        quiet = {"queue": False, "show_progress": "hidden"}
-
         def choose(name: str) -> Any:
             return start_shape(name), gr.Dropdown(_presets(name), value="auto"), _about(name), "simple"
 
@@ -92,8 +91,8 @@ class TrainPage:
         def load(path: str) -> tuple[Shape, str, str]:
             return shape_of(runs.dump(runs.build(serial.read_file(Path(path)))))
 
-        self.method.input(choose, self.method, [self.shape, self.preset, self.about, self.level], **quiet)
-        self.preset.input(change, [self.shape, self.preset], self.shape, **quiet)
+        self.method.input(choose, self.method, [self.shape, self.preset, self.about, self.level], **_QUIET)
+        self.preset.input(change, [self.shape, self.preset], self.shape, **_QUIET)
         self.loaded.upload(
             shown_error(load), self.loaded, [self.shape, self.method, self.folder], queue=False
         )
@@ -102,69 +101,62 @@ class TrainPage:
         """Draw the fields; runs again whenever the form's shape changes."""
         del chosen
         fields = _shown(now)
-        boxes = _boxes(fields, now["level"])
-        bad = gr.State("")
-        inputs = [self.shape, self.folder, *boxes]
-        quiet = {"queue": False, "show_progress": "hidden"}
+        drawn = boxes.draw(fields, now["level"])
+        bad, inputs = gr.State(""), [self.shape, self.folder, *drawn]
 
         def look(before: str, *given: Any) -> list[Any]:
             return self._look(before, fields, given)
 
+        def values(*given: Any) -> dict[str, Any]:
+            return _values(given, fields)
+
+        seen = [self.verdict, self.command, self.text, bad, *drawn]
+        triggers = [*boxes.triggers(drawn, fields), self.folder.change]
+        gr.on(triggers, look, [bad, *inputs], seen, trigger_mode="always_last", **_QUIET)
+        choices = [box for leaf, box in zip(fields, drawn, strict=True) if leaf.is_choice]
+        self._redraw(choices, values, inputs)
+        checked = self.go.click(look, [bad, *inputs], seen, **_QUIET)
+        started = [self.verdict, self.page.tabs, self.page.picked]
+        checked.then(self._told_error(_start, values, 2), inputs, started, **_QUIET)
+        planned = [self.planned, self.watched]
+        self.measure.click(self._told_error(_plan, values, 1), inputs, planned, **_QUIET)
+        self.saved.click(self._told_error(_save, values, 0), inputs, self.verdict, **_QUIET)
+
+    def _redraw(self, choices: Sequence[Any], values: Any, inputs: list[Any]) -> None:
+        """Another alternative, or the other view, needs other fields; what was typed stays."""
+
         def redraw(*given: Any) -> Shape:
-            return given[0] | {"values": _values(given, fields)}
+            return given[0] | {"values": values(*given)}
 
         def relevel(wanted: str, *given: Any) -> Shape:
             return redraw(*given) | {"level": wanted}
 
-        def values(*given: Any) -> dict[str, Any]:
-            return _values(given, fields)
+        for box in choices:
+            box.input(shown_error(redraw), inputs, self.shape, **_QUIET)
+        self.level.input(shown_error(relevel), [self.level, *inputs], self.shape, **_QUIET)
 
-        seen = [self.verdict, self.command, self.text, bad, *boxes]
-        triggers = [*_triggers(boxes, fields), self.folder.change]
-        gr.on(triggers, look, [bad, *inputs], seen, trigger_mode="always_last", **quiet)
-        for leaf, box in zip(fields, boxes, strict=True):
-            if leaf.is_choice:
-                box.input(shown_error(redraw), inputs, self.shape, **quiet)
-        self.level.input(shown_error(relevel), [self.level, *inputs], self.shape, **quiet)
-        checked = self.go.click(look, [bad, *inputs], seen, **quiet)
-        checked.then(
-            lambda *given: self._start(values, given),
-            inputs,
-            [self.verdict, self.page.tabs, self.page.picked],
-            **quiet,
-        )
-        self.measure.click(
-            lambda *given: self._plan(values, given),
-            inputs,
-            [self.verdict, self.planned, self.watched],
-            **quiet,
-        )
-        self.saved.click(
-            shown_error(lambda *given: _save(self.page, values(*given))), inputs, self.saved, queue=False
-        )
+    def _told_error(self, function: Any, values: Any, others: int) -> Any:
+        """What a button does; a person's mistake is told where its result would be."""
+
+        def act(*given: Any) -> Any:
+            try:
+                return function(self.page, values(*given))
+            except StudioError as error:
+                told = parts.note(str(error), "error")
+                return [told, *[gr.skip()] * others] if others else told
+
+        return act
 
     def _look(self, before: str, fields: Sequence[Leaf], given: Sequence[Any]) -> list[Any]:
         """What the form would run, or what is wrong with it, said at the field."""
         try:
             run = drafts.build(_values(given, fields), self.page.workspace)
         except StudioError as error:
-            name = _field(error, fields)
-            marks = [_mark(leaf, str(error), name, before) for leaf in fields]
+            name = boxes.at_fault(error, fields)
+            marks = [boxes.mark(leaf, str(error), name, before) for leaf in fields]
             return [parts.note(str(error), "error"), gr.skip(), gr.skip(), name, *marks]
-        marks = [_mark(leaf, "", "", before) for leaf in fields]
+        marks = [boxes.mark(leaf, "", "", before) for leaf in fields]
         return [parts.note("Ready to start.", "good"), drafts.command(run), drafts.as_yaml(run), "", *marks]
-
-    def _start(self, values: Any, given: Sequence[Any]) -> Any:
-        try:
-            return _start(self.page, values(*given))
-        except StudioError as error:
-            return parts.note(str(error), "error"), gr.skip(), gr.skip()
-
-    def _plan(self, values: Any, given: Sequence[Any]) -> Any:
-        try:
-            return "", *_plan(self.page, values(*given))
-        except StudioError as error:
-            return parts.note(str(error), "error"), "", 0
 
 
 def _data(page: Page) -> gr.Dropdown:
@@ -178,7 +170,8 @@ def _data(page: Page) -> gr.Dropdown:
             file_count="multiple",
             file_types=["image", ".txt", ".caption", ".zip"],
             label="or upload pictures",
-            height=110,
+            height=128,
+            show_label=False,
             elem_id="upload",
             scale=2,
         )
@@ -217,38 +210,6 @@ def _shown(now: Shape) -> list[Leaf]:
     return fields if now["level"] == "all" else drafts.simple(fields)
 
 
-def _boxes(fields: Sequence[Leaf], level: str) -> list[Any]:
-    """The components of the form, in the order of the fields."""
-    made: dict[str, Any] = {}
-    if level == "simple":
-        with gr.Row():
-            for leaf in fields:
-                made[leaf.name] = forms.draw(leaf, elem_id=leaf.name.replace(".", "-"), min_width=220)
-        return [made[leaf.name] for leaf in fields]
-    for top, title in drafts.GROUPS.items():
-        own = [leaf for leaf in fields if (leaf.name.split(".")[0] if "." in leaf.name else "") == top]
-        with gr.Accordion(title, open=top in ("", "method")):
-            _grid(own, made)
-    return [made[leaf.name] for leaf in fields]
-
-
-def _grid(fields: Sequence[Leaf], made: dict[str, Any]) -> None:
-    groups = dict.fromkeys(leaf.group for leaf in fields)
-    for group in groups:
-        if "." in group:
-            gr.Markdown(f"### {group.partition('.')[2].replace('.', ' · ').replace('_', ' ').capitalize()}")
-        with gr.Row():
-            for leaf in (each for each in fields if each.group == group):
-                made[leaf.name] = forms.draw(leaf, elem_id=leaf.name.replace(".", "-"), min_width=240)
-
-
-def _triggers(boxes: Sequence[Any], fields: Sequence[Leaf]) -> list[Any]:
-    plain = [box for leaf, box in zip(fields, boxes, strict=True) if not leaf.is_choice]
-    return [box.blur if isinstance(box, gr.Textbox) else box.change for box in plain] + [
-        box.submit for box in plain if isinstance(box, gr.Textbox)
-    ]
-
-
 def _values(given: Sequence[Any], fields: Sequence[Leaf]) -> dict[str, Any]:
     """All values of the run: the drawn ones over those that the form does not show."""
     now, chosen, *boxes = given
@@ -258,22 +219,6 @@ def _values(given: Sequence[Any], fields: Sequence[Leaf]) -> dict[str, Any]:
     if chosen and data is not None:
         values["method"]["data"] = data | {"train": chosen} if isinstance(data, dict) else chosen
     return values
-
-
-def _field(error: StudioError | None, fields: Sequence[Leaf]) -> str:
-    """The field that an error is about, as the form knows it."""
-    if error is None or not error.field:
-        return ""
-    names = [leaf.name.removesuffix(".kind") for leaf in fields]
-    return next((name for name in (error.field, f"method.{error.field}") if name in names), "")
-
-
-def _mark(leaf: Leaf, message: str, now: str, before: str) -> Any:
-    """The field at fault says what is wrong in place of its help."""
-    name = leaf.name.removesuffix(".kind")
-    if name == now:
-        return gr.update(info=message, elem_classes="bad")
-    return gr.update(info=leaf.info or None, elem_classes=[]) if name == before else gr.skip()
 
 
 def _start(page: Page, values: Mapping[str, Any]) -> Any:
@@ -312,7 +257,7 @@ def _save(page: Page, values: Mapping[str, Any]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{values['method']['kind']}.yaml"
     path.write_text(drafts.as_yaml(run), encoding="utf-8")
-    return str(path)
+    return parts.note("Saved.", "good") + parts.link(page.workspace, path, path.name)
 
 
 def shape_of(values: Mapping[str, Any]) -> tuple[Shape, str, str]:

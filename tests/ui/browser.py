@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from selenium import webdriver
-from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver import ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -53,7 +57,9 @@ class Studio:
         self._log = self.root / ".server.log"
         with self._log.open("w") as output:
             command = [sys.executable, "-m", "studio.cli", "ui", "--port", str(self._port), *self._arguments]
-            self.process = subprocess.Popen(command, cwd=self.root, env=environment, stdout=output, stderr=output)
+            self.process = subprocess.Popen(
+                command, cwd=self.root, env=environment, stdout=output, stderr=output
+            )
         self.address = wait(self._address, f"the server: {self._log}")
 
     def _address(self) -> str:
@@ -106,12 +112,18 @@ class Browser:
     def open(self, address: str) -> None:
         """Go to a page, and wait until it can be used."""
         self.driver.get(address)
-        wait(lambda: self.driver.find_elements(By.CSS_SELECTOR, "#tabs button[role=tab]"), f"the page at {address}")
+        wait(
+            lambda: self.driver.find_elements(By.CSS_SELECTOR, "#tabs button[role=tab]"),
+            f"the page at {address}",
+        )
 
     def find(self, css: str) -> WebElement:
         """A visible element, as soon as there is one."""
         return wait(
-            lambda: next((e for e in self.driver.find_elements(By.CSS_SELECTOR, css) if e.is_displayed()), None), css
+            lambda: next(
+                (e for e in self.driver.find_elements(By.CSS_SELECTOR, css) if e.is_displayed()), None
+            ),
+            css,
         )
 
     def text(self, css: str) -> str:
@@ -148,16 +160,25 @@ class Browser:
     def tab(self, title: str) -> None:
         """Open one of the pages."""
         path = f"//button[@role='tab'][normalize-space()='{title}']"
-        wait(lambda: [e for e in self.driver.find_elements(By.XPATH, path) if e.is_displayed()], title)[0].click()
+        wait(lambda: [e for e in self.driver.find_elements(By.XPATH, path) if e.is_displayed()], title)[
+            0
+        ].click()
 
     def write(self, css: str, text: str, *, key: str = Keys.TAB) -> None:
         """Replace the text of a field, and leave it."""
-        field = self.find(f"{css} textarea, {css} input:not([type=range])")
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", field)
-        field.click()
-        field.send_keys(Keys.CONTROL, "a")
-        field.send_keys(Keys.DELETE)
-        field.send_keys(text, key)
+
+        def written() -> bool:
+            field = self.find(f"{css} textarea, {css} input:not([type=range])")
+            self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", field)
+            with contextlib.suppress(ElementNotInteractableException, ElementClickInterceptedException):
+                field.click()
+                field.send_keys(Keys.CONTROL, "a")
+                field.send_keys(Keys.DELETE)
+                field.send_keys(text, key)
+                return True
+            return False
+
+        wait(written, f"writing into {css}")
 
     def choose(self, css: str, text: str) -> None:
         """Choose from a list by typing."""
