@@ -39,6 +39,7 @@ check: .venv/.installed-dev
 
 bench: .venv/.installed-dev
 	$(RUN) pytest -m timing -s
+	$(RUN) studio.bench.embedded
 	$(RUN) studio.bench.dreambooth_step
 	$(RUN) studio.bench.orthogonal --threads 1 2
 	$(RUN) studio.bench.attacks

@@ -181,7 +181,7 @@ def judge_autoencoder(folder: Path) -> dict[str, float]:
 def judge_pictures(
     folder: Path, scenes: Stickers, guidance: float, sheet: Path | None = None
 ) -> dict[str, Any]:
-    """Prompt following of a pipeline on 200 held-out prompts, with the same measure on real scenes beside it."""
+    """Prompt following on 200 held-out prompts and distance to their true scenes; the same of real scenes beside it."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     prompts, pairs = held_out_prompts(scenes)
     pictures = draw(pipeline, prompts, guidance)
@@ -189,16 +189,18 @@ def judge_pictures(
         to_sheet(pictures[:_SHOWN], columns=10).save(sheet, optimize=True)
     images, judge = to_tensor(pictures), IndependentJudge()
     centroids = object_centroids(judge, scenes)
-    real = torch.cat(
-        [real_scenes(scenes, tuple(pair), 7000 + row)[:1] for row, pair in enumerate(pairs.tolist())]
-    )
+    drawn = [real_scenes(scenes, tuple(pair), 7000 + row) for row, pair in enumerate(pairs.tolist())]
+    real, other = (torch.stack([each[place] for each in drawn]) for place in (0, 1))
+    features, real_features = judge.features(images), judge.features(real)
     return {
         "prompts": len(prompts),
         "guidance": guidance,
-        "object_top1_of_20": names_object(judge.features(images), centroids, pairs[:, 0]).mean().item(),
+        "object_top1_of_20": names_object(features, centroids, pairs[:, 0]).mean().item(),
         "background_right": names_background(images, scenes, pairs).mean().item(),
-        "real_object_top1_of_20": names_object(judge.features(real), centroids, pairs[:, 0]).mean().item(),
+        "real_object_top1_of_20": names_object(real_features, centroids, pairs[:, 0]).mean().item(),
         "real_background_right": names_background(real, scenes, pairs).mean().item(),
+        "frechet": frechet(features, real_features),
+        "real_frechet": frechet(judge.features(other), real_features),
     }
 
 
