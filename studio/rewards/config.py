@@ -77,7 +77,7 @@ class ImageReward:
 
 @config
 class FaceQuality:
-    """Quality of the face in a picture, 0 to 1, 0 where there is none (pyiqa; `pip install pyiqa`)."""
+    """Quality of the face in a picture, 0 to 1, 0 where there is none (pyiqa; extra `faces`)."""
 
     metric: str = "topiq_nr-face"
     """A metric of pyiqa in which more is better and which needs no reference."""

@@ -33,15 +33,16 @@ class PickScoreReward:
     """Cosine of picture and prompt in PickScore's CLIP, without its temperature."""
 
     def __init__(self, clip: CLIPModel, tokenizer: Any) -> None:
+        config: Any = clip.config  # its parts are typed as dictionaries, too
         self._clip, self._tokenizer = clip, tokenizer
-        self._size = int(clip.config.vision_config.image_size)
+        self._size = int(config.vision_config.image_size)
+        self._max_tokens = int(config.text_config.max_position_embeddings)
 
     def __call__(self, images: Float[Tensor, "b 3 H W"], prompts: Sequence[str]) -> Float[Tensor, " b"]:
         """Cosines in [-1, 1]."""
         device = self._clip.logit_scale.device
-        length = self._clip.config.text_config.max_position_embeddings
         words = self._tokenizer(
-            list(prompts), padding=True, truncation=True, max_length=length, return_tensors="pt"
+            list(prompts), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         ).to(device)
         seen = self._clip.vision_model(pixel_values=normalized(images.to(device), self._size))
         read = self._clip.text_model(input_ids=words.input_ids, attention_mask=words.attention_mask)
@@ -135,7 +136,7 @@ def load_pick_score(settings: PickScore, device: torch.device | str) -> PickScor
         StudioError: It is not there.
     """
     try:
-        clip = CLIPModel.from_pretrained(settings.model, use_safetensors=True)
+        clip: Any = CLIPModel.from_pretrained(settings.model, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(settings.model)
     except (OSError, ValueError) as error:
         raise StudioError(
@@ -154,7 +155,7 @@ def load_face_quality(settings: FaceQuality, device: torch.device | str) -> Face
     """
     if importlib.util.find_spec("pyiqa") is None:
         raise StudioError(
-            "Reward face-quality needs the package pyiqa, which is not installed; run `pip install pyiqa`.",
+            "Reward face-quality needs the package pyiqa, which is not installed; run `pip install 'finetuning-studio[faces]'`.",
             field="reward",
         )
     pyiqa: Any = importlib.import_module("pyiqa")

@@ -163,7 +163,7 @@ def test_weights_that_are_not_there_or_wrong_are_named(tmp_path: Path):
 
 @pytest.mark.skipif(importlib.util.find_spec("pyiqa") is not None, reason="pyiqa is installed")
 def test_face_quality_says_what_to_install():
-    with pytest.raises(StudioError, match=r"needs the package pyiqa.*`pip install pyiqa`"):
+    with pytest.raises(StudioError, match=r"needs the package pyiqa.*\[faces\]"):
         Terms(FaceQuality(), "cpu")
 
 

@@ -1,6 +1,7 @@
 """TexForce and DDPO: what moves, what a first update is, learning by pairs, resuming inside a rollout, guards."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -219,13 +220,25 @@ def test_a_run_ends_when_the_embeddings_have_drifted(tmp_path: Path):
     assert events[-1]["step"] == 2
 
 
-def test_a_reward_that_breaks_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "second_time.py").write_text(
-        "calls = []\ndef reward(images, prompts):\n    calls.append(1)\n    return images.mean((1, 2, 3)) / (len(calls) < 2)"
-    )
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("1 / 0", r"failed \(ZeroDivisionError: division by zero\)"),
+        ("images.mean((1, 2, 3)) * float('nan')", "gave nan for picture 0"),
+        ("images.mean((2, 3))", r"gave the shape \(4, 3\)"),
+        ("time.sleep(3)", r"failed \(TimeoutError: it took longer than 1 s\)"),
+    ],
+    ids=["throws", "nan", "shape", "slow"],
+)
+def test_a_reward_that_breaks_is_named_and_leaves_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str, message: str
+):
+    code = f"import time\ncalls = []\ndef reward(images, prompts):\n    calls.append(1)\n    return images.mean((1, 2, 3)) if len(calls) < 2 else {second}"
+    (tmp_path / "second_time.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
-    method = TexForce(**SMALL | {"reward": User(function="second_time:reward")})
-    with pytest.raises(RunFailed, match=r"Reward 'second_time:reward' gave"):
+    monkeypatch.delitem(sys.modules, "second_time", raising=False)
+    method = TexForce(**SMALL | {"reward": User(function="second_time:reward", seconds=1.0)})
+    with pytest.raises(RunFailed, match=f"Reward 'second_time:reward' {message}"):
         run_to_end(run_of(method, tmp_path))
     assert [p.name for p in (tmp_path / "one" / "checkpoints").iterdir()] == ["step-00000002"]
 

@@ -137,8 +137,8 @@ def _of_table(table: Path) -> Iterator[Pair]:
             raise StudioError(
                 f"{where} has no {missing[0]!r}; a pair needs prompt, chosen and rejected.", field="data"
             )
-        files = (Picture(table.parent / str(row[name])) for name in ("chosen", "rejected"))
-        yield _pair(prompt, *files, where)
+        chosen, rejected = (Picture(table.parent / str(row[name])) for name in ("chosen", "rejected"))
+        yield _pair(prompt, chosen, rejected, where)
 
 
 def _pair(prompt: str, chosen: Picture, rejected: Picture, where: str) -> Pair:
