@@ -166,6 +166,7 @@ def markdown(table: Sequence[Line], cells: Sequence[Finished], about: Mapping[st
             "all cells."
         ),
     ]
+    text += _overview(table)
     for variant in dict.fromkeys(line.variant for line in table):
         own = [line for line in table if line.variant == variant]
         rows = [
@@ -179,21 +180,37 @@ def markdown(table: Sequence[Line], cells: Sequence[Finished], about: Mapping[st
     return "\n\n".join(text) + "\n"
 
 
-def _row(line: Line) -> str:
-    def told(value: Estimate | None, sign: str = "") -> str:
-        if value is None:
-            return "-"
-        digits = 1 if abs(line.tuned.mean) >= 10 else 3
-        error = f" ± {value.se:.{digits}f}" if value.n > 1 else ""
-        return f"{value.mean:{sign}.{digits}f}{error}"
+def _overview(table: Sequence[Line]) -> list[str]:
+    """All variants side by side after training; nothing where there is one variant."""
+    variants = list(dict.fromkeys(line.variant for line in table))
+    if len(variants) < 2:
+        return []
+    by_place = {(line.measure, line.variant): line for line in table}
+    rows = [f"| measure | base | {' | '.join(variants)} |", "| --- |" + " --- |" * (len(variants) + 1)]
+    for measure in dict.fromkeys(line.measure for line in table):
+        own = [by_place.get((measure, variant)) for variant in variants]
+        base = next((_told(line, line.base) for line in own if line and line.base), "-")
+        values = [_told(line, line.tuned) if line else "-" for line in own]
+        rows.append(f"| {measure} | {base} | {' | '.join(values)} |")
+    return ["## At a glance", "\n".join(rows)]
 
+
+def _told(line: Line, value: Estimate | None, sign: str = "") -> str:
+    if value is None:
+        return "-"
+    digits = 1 if abs(line.tuned.mean) >= 10 else 3
+    error = f" ± {value.se:.{digits}f}" if value.n > 1 else ""
+    return f"{value.mean:{sign}.{digits}f}{error}"
+
+
+def _row(line: Line) -> str:
     errors = "-" if line.errors is None else f"{line.errors:+.1f}"
     spread = f"{line.spread:.3g}" if line.num_cells > 1 else "-"
     cells = [
         line.measure,
-        told(line.base),
-        told(line.tuned),
-        told(line.change, "+"),
+        _told(line, line.base),
+        _told(line, line.tuned),
+        _told(line, line.change, "+"),
         errors,
         spread,
         str(line.num_cells),

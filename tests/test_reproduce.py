@@ -134,6 +134,14 @@ def test_the_page_says_command_commit_hardware_and_minutes(ask, tmp_path):
     assert "| likeness | 0.210 ± 0.006 | 0.311 ± 0.006 | +0.101 ± 0.001 |" in page
 
 
+def test_the_page_begins_with_all_variants_side_by_side(ask, tmp_path):
+    list(reproduce(ask(num_seeds=1), Toy().recipe))
+    page = (tmp_path / "docs" / "toy.md").read_text()
+    assert "| measure | base | lora | full |" in page
+    assert "| likeness | 0.210 ± 0.006 | 0.311 ± 0.006 | 0.411 ± 0.006 |" in page
+    assert page.index("| measure | base | lora | full |") < page.index("## lora")
+
+
 def test_only_some_cells_can_be_asked_for(ask):
     toy = Toy()
     list(reproduce(ask(only=("lora/*/seed-0",)), toy.recipe))
