@@ -170,7 +170,7 @@ def _attacks(
             found.examples = _examples(found, model, examined, result, fooled)
         return result.right
 
-    balls = [name for name in settings.names if name != "patch"]
+    balls: list[AttackName] = [name for name in settings.names if name != "patch"]
     for eps in settings.eps if balls else ():
         radius, standing = settings.told(eps), torch.ones_like(examined.labels, dtype=torch.bool)
         for name in balls:

@@ -51,7 +51,7 @@ class AttackBench:
     """Labelled pictures; the held-out ones are attacked."""
     num_images: Positive = 200
     """Pictures of the comparison of accuracies: half a point is one of 200."""
-    batch: Positive = 50
+    batch: Positive = 20
     """Pictures at a time; the speed is measured on one such batch."""
     eps: Annotated[float, Field(gt=0, le=255)] = 1.0
     """Radius in 255ths (linf); about half of the embedded model's pictures stand at 1."""
