@@ -17,12 +17,15 @@ from tests.trainers.pictures import class_folders, trained_folder
 from trainers.adversarial.config import Adversarial
 from trainers.arrest.config import Arrest
 from trainers.ddpo.config import Ddpo
+from trainers.decor.config import Decor
 from trainers.diffusion_dpo.config import DiffusionDpo
 from trainers.draft.config import Draft
 from trainers.dreambooth.config import DreamBooth, OnlinePrior
 from trainers.flow_grpo.config import FlowGrpo
 from trainers.oft.config import OftControl
 from trainers.pretrain.config import Pretrain, Vit
+from trainers.shared_attention.config import SharedAttention
+from trainers.style_injection.config import StyleInjection
 from trainers.texforce.config import TexForce
 from trainers.textual_inversion.config import TextualInversion
 from trainers.vit.config import Vit as Classifier
@@ -90,3 +93,12 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "vit_nullspace": lambda root: VitNullspace(model="tiny:vit", data=classes(root), search_steps=2),
 }  # fmt: skip
 """Method to settings over an empty folder."""
+
+EDITS: dict[str, Callable[[Path], Any]] = {
+    "decor": lambda root: Decor(undesired=("grass",)),
+    "shared_attention": lambda root: SharedAttention(prompt="a cat"),
+    "style_injection": lambda root: StyleInjection(
+        content=photos(root) + "/0.png", style=photos(root) + "/1.png", refine=0
+    ),
+}
+"""Method that edits sampling to settings over an empty folder."""

@@ -38,12 +38,12 @@ def adapters(tmp_path_factory):
 def test_three_edits_and_two_adapters_are_drawn_again_bit_for_bit(adapters, tmp_path):
     for name, color in (("content", "teal"), ("style", "orange")):
         Image.new("RGB", (64, 64), color).save(tmp_path / f"{name}.png")
-    injection = {"kind": "style_injection", "content": str(tmp_path / "content.png"), "refine": 1,
+    injection = {"kind": "style_injection", "content": str(tmp_path / "content.png"), "refine": 0,
                  "style": str(tmp_path / "style.png")}  # fmt: skip
     edits = ({"kind": "decor", "undesired": ["grass"], "strength": 0.8},
              {"kind": "shared_attention", "prompt": "a red cat", "strength": 0.5}, injection)  # fmt: skip
     request = SampleRequest(
-        prompt=("a (dog:1.3) on grass",), model="tiny:sd1", artifact=adapters, strength=(0.9, 0.7), steps=3,
+        prompt=("a (dog:1.3) on grass",), model="tiny:sd1", artifact=adapters, strength=(0.9, 0.7), steps=2,
         guidance=1.0, seed=11, edits=tuple(json.dumps(one) for one in edits), output=str(tmp_path / "out"),
         hardware=HARDWARE,
     )  # fmt: skip

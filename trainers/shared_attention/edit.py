@@ -8,7 +8,7 @@ r is the leader, the first picture of the paper's batch.
 
 Departure: the leader is named by its own prompt and seed and drawn beside the others. So a picture does not depend on
 which others were drawn with it, and its recipe draws it alone. Axes: `b` rows of the denoiser (under guidance the
-unconditional half first), `n` tokens, `d` width of a head.
+unconditional half first), `n m` tokens, `d` width of a head.
 """
 
 import math
@@ -73,8 +73,8 @@ class SharedAttentionEdit(PlainEdit):
     def _attend(
         self,
         query: Float[Tensor, "b heads n d"],
-        key: Float[Tensor, "b heads n d"],
-        value: Float[Tensor, "b heads n d"],
+        key: Float[Tensor, "b heads m d"],
+        value: Float[Tensor, "b heads m d"],
         *,
         layer: str,
         ordinary: Ordinary,

@@ -11,7 +11,7 @@ c is the content, s the style, cs the picture being drawn. Content and style are
 Departures: statistics are one picture's own (the official code mixes those of a batch); inversion is refined, because a
 model of few steps does not come back otherwise; Q_c, K_s and V_s are computed along the stored inversions at each step
 instead of being stored for all of them; in joint attention (SD3, FLUX: experimental) text tokens keep their own.
-Axes: `b` pictures, `c h w` latent, `n` tokens, `d` width of a head.
+Axes: `b` pictures, `c h w` latent, `n m` tokens, `d` width of a head.
 """
 
 from pathlib import Path
@@ -116,8 +116,8 @@ class StyleInjectionEdit(PlainEdit):
     def _attend(
         self,
         query: Float[Tensor, "b heads n d"],
-        key: Float[Tensor, "b heads n d"],
-        value: Float[Tensor, "b heads n d"],
+        key: Float[Tensor, "b heads m d"],
+        value: Float[Tensor, "b heads m d"],
         *,
         layer: str,
         scale: float,
@@ -127,13 +127,15 @@ class StyleInjectionEdit(PlainEdit):
         del about
         seen, gamma = self._seen[layer], self.settings.preserve
         mixed = gamma * seen.query[CONTENT] + (1 - gamma) * query
-        keys, values = (own[STYLE].expand_as(key) for own in (seen.key, seen.value))
+        keys, values = (own[STYLE].expand(len(query), -1, -1, -1) for own in (seen.key, seen.value))
         if ordinary.text.stop:
             mixed, keys, values = (
                 _with_text(new, old, ordinary.text)
                 for new, old in ((mixed, query), (keys, key), (values, value))
             )
-        return ordinary(mixed, keys, values, scale=self.settings.temperature * scale)
+        # A mask of an edit before this one is for keys that are not asked any more.
+        mask = None if ordinary.mask is None else query.new_zeros(1, 1, query.shape[2], keys.shape[2])
+        return ordinary(mixed, keys, values, mask=mask, scale=self.settings.temperature * scale)
 
     def _empty(self, count: int) -> Condition:
         with torch.no_grad():
