@@ -1,6 +1,7 @@
 """The app: its pages put together, and the server that shows them. No torch in this process."""
 
 import contextlib
+import functools
 import logging
 import os
 import time
@@ -45,6 +46,14 @@ def build(workspace: Workspace, settings: App) -> gr.Blocks:
                 with gr.Tab(title, id=name, elem_id=f"tab-{name}") as tab:
                     page.here[name] = tab
                     draw(page)
+        for name, tab in page.here.items():  # a page that nobody looks at asks for nothing
+            tab.select(
+                functools.partial(gr.Timer, active=name == "runs"),
+                None,
+                page.timer,
+                queue=False,
+                show_progress="hidden",
+            )
         page.on_load(_opened, [page.tabs])
     return blocks.queue(default_concurrency_limit=8, api_open=False)
 

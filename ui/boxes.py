@@ -36,10 +36,11 @@ def _grid(fields: Sequence[Leaf], made: dict[str, Any]) -> None:
 
 
 def triggers(boxes: Sequence[Any], fields: Sequence[Leaf]) -> list[Any]:
+    """When to look at the form: a text once it is left, all else at once; a choice redraws the form anyhow."""
     plain = [box for leaf, box in zip(fields, boxes, strict=True) if not leaf.is_choice]
-    return [box.blur if isinstance(box, gr.Textbox) else box.change for box in plain] + [
-        box.submit for box in plain if isinstance(box, gr.Textbox)
-    ]
+    texts = [box for box in plain if isinstance(box, gr.Textbox)]
+    left = [trigger for box in texts for trigger in (box.blur, box.submit)]
+    return [*left, *(box.change for box in plain if box not in texts)]
 
 
 def at_fault(error: StudioError | None, fields: Sequence[Leaf]) -> str:

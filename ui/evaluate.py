@@ -65,7 +65,11 @@ class EvaluatePage:
         gr.HTML(f'<p class="lead">{escape(about)}</p>')
         leaves = {leaf.name: leaf for leaf in forms.leaves(cls, {})}
         fields = [leaves[each] for each in names if each in leaves]
-        boxes = [self._box(leaf) for leaf in fields]
+        wide = [leaf for leaf in fields if leaf.name in ("artifact", "data", "model")]
+        made = {leaf.name: self._box(leaf) for leaf in wide}
+        with gr.Row():
+            made |= {leaf.name: self._box(leaf) for leaf in fields if leaf not in wide}
+        boxes = [made[leaf.name] for leaf in fields]
         start = gr.Button("Measure", variant="primary", elem_id="measure")
 
         def begin(*given: Any) -> Any:
@@ -84,7 +88,7 @@ class EvaluatePage:
             return gr.Dropdown(self.workspace.artifacts(), value=None, **options)
         if leaf.name == "data":
             return gr.Dropdown(self.workspace.picture_folders(), value=None, **options)
-        return forms.draw(leaf, elem_id=options["elem_id"])
+        return forms.draw(leaf, elem_id=options["elem_id"], min_width=190)
 
     def _begin(self, kind: Kind, cls: type, fields: Sequence[Leaf], given: Sequence[Any]) -> Any:
         try:

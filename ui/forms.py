@@ -54,15 +54,17 @@ class Leaf:
         """The allowed range, as people write it."""
         low = self.schema.get("minimum", self.schema.get("exclusiveMinimum"))
         high = self.schema.get("maximum", self.schema.get("exclusiveMaximum"))
-        above = "above" if "exclusiveMinimum" in self.schema else "from"
-        below = "below" if "exclusiveMaximum" in self.schema else "to"
-        parts = [f"{word} {value:g}" for word, value in ((above, low), (below, high)) if value is not None]
-        return " ".join(parts)
+        if "minimum" in self.schema and "maximum" in self.schema:
+            return f"{low:g} to {high:g}"
+        above = ">" if "exclusiveMinimum" in self.schema else "≥"
+        below = "<" if "exclusiveMaximum" in self.schema else "≤"
+        pairs = [(above, low), (below, high)]
+        return " ".join(f"{sign} {value:g}" for sign, value in pairs if value is not None)
 
     @property
     def info(self) -> str:
         """Help, with range."""
-        return f"{self.help} [{self.bounds}]" if self.bounds else self.help
+        return f"{self.help.rstrip('.')} ({self.bounds})." if self.bounds else self.help
 
 
 @functools.cache

@@ -26,6 +26,8 @@ class Page:
         """Name of the run that the Runs page shows."""
         self.shape: gr.State
         """What the Train page's form is drawn from; set by that page."""
+        self.timer: gr.Timer
+        """What keeps the Runs page up to date while it is open; set by that page."""
         self.here: dict[str, gr.Tab] = {}
         """The pages by name."""
 

@@ -119,4 +119,5 @@ def size(path: Path) -> str:
     """How much room a file or folder takes."""
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
     total = sum(each.stat().st_size for each in files)
-    return f"{total / 1e9:.1f} GB" if total >= 1e9 else f"{total / 1e6:.1f} MB"
+    unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB")) if total >= u), (1e3, "kB"))
+    return f"{total / unit:.1f} {name}"

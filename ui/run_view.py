@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 from studio import serial
 from studio.jobs import Job
@@ -12,6 +13,7 @@ _MAIN = 4
 """Curves shown at once; the others are behind a switch."""
 _QUIET = ("lr", "seconds", "images_per_second", "grad_norm", "memory_gib")
 _TOGETHER = 6
+_LOG_BYTES = 12_000
 
 
 def header(record: Record, state: str, job: Job | None) -> str:
@@ -51,6 +53,16 @@ def curves(record: Record, smooth: float, *, every: bool) -> str:
 
 def _title(name: str) -> str:
     return name.replace("_", " ").capitalize()
+
+
+def log(path: Path | None) -> str:
+    """The end of what a worker printed."""
+    if path is None or not path.exists():
+        return parts.nothing("No log", "Runs that were started by the command print to its terminal.")
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LOG_BYTES))
+        text = file.read().decode("utf-8", "replace")
+    return f'<pre class="log" tabindex="0">{escape(text)}</pre>'
 
 
 def side_by_side(found: Sequence[Record], smooth: float) -> str:

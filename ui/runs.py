@@ -16,8 +16,6 @@ from ui.records import Record
 from ui.theme import PICK
 from ui.train import shape_of
 
-_LOG_BYTES = 12_000
-
 
 def build(page: Page) -> None:
     """Draw the page."""
@@ -38,7 +36,7 @@ class RunsPage:
                 self._detail()
         with gr.Accordion("Compare runs", open=False):
             self._compare()
-        self.timer = gr.Timer(SECONDS)
+        self.timer = page.timer = gr.Timer(SECONDS)
         self._listen()
 
     def _detail(self) -> None:
@@ -55,15 +53,16 @@ class RunsPage:
         self.pictures = gr.HTML(elem_id="run-pictures")
         self.step = gr.Slider(0, 1, value=1, step=1, label="Pictures at", visible=False, elem_id="step")
         self.curves = gr.HTML(elem_id="curves")
-        with gr.Row():
-            self.smooth = gr.Slider(
-                0, 0.95, value=0.6, step=0.05, label="Smoothing", elem_id="smooth", min_width=200
-            )
-            self.every = gr.Checkbox(False, label="All curves (speed, memory, learning rate)", min_width=200)
-        with gr.Accordion("Log", open=False):
-            self.log = gr.HTML(elem_id="log")
-        with gr.Accordion("Settings", open=False):
-            self.settings = gr.Code(language="yaml", interactive=False, show_label=False)
+        with gr.Column(visible=False) as self.more:
+            with gr.Row():
+                self.smooth = gr.Slider(
+                    0, 0.95, value=0.6, step=0.05, label="Smoothing", elem_id="smooth", min_width=200
+                )
+                self.every = gr.Radio(["Main", "All"], value="Main", label="Curves", min_width=200)
+            with gr.Accordion("Log", open=False):
+                self.log = gr.HTML(elem_id="log")
+            with gr.Accordion("Settings", open=False):
+                self.settings = gr.Code(language="yaml", interactive=False, show_label=False)
 
     def _compare(self) -> None:
         self.several = gr.Dropdown(
@@ -109,6 +108,9 @@ class RunsPage:
             self.page.blocks.load,
         ):
             trigger(lambda *args: self._refresh(args[0], "", *args[2:]), given, shown, **quiet)
+        for opened in (self.page.here["runs"].select, self.page.blocks.load):
+            opened(self._first, picked, picked, **quiet)
+        picked.change(lambda: gr.Timer(active=True), None, self.timer, **quiet)
         picked.change(self._settings, picked, [self.settings, self.told], **quiet)
         self.cards.click(_picked, None, picked, **quiet)
         self.step.input(self._pictures_at, [picked, self.step], self.pictures, **quiet)
@@ -123,8 +125,12 @@ class RunsPage:
             lambda: gr.Dropdown(choices=self.workspace.run_names()), None, names, **quiet
         )
 
-    def _buttons(self) -> list[gr.Button]:
-        return [self.stop, self.kill, self.resume, self.clone, self.earlier, self.discard]
+    def _buttons(self) -> list[Any]:
+        return [self.stop, self.kill, self.resume, self.clone, self.earlier, self.discard, self.more]
+
+    def _first(self, picked: str) -> str:
+        """The run to show when the page is opened: the picked one, else the newest."""
+        return picked or next(iter(self.workspace.run_names()), "")
 
     def _all(self) -> tuple[list[Record], list[Job]]:
         found = []
@@ -135,12 +141,12 @@ class RunsPage:
                 continue
         return found, records.newest_jobs(self.workspace.jobs)
 
-    def _refresh(self, picked: str, seen: str, at: float, smooth: float, every: bool) -> Any:
+    def _refresh(self, picked: str, seen: str, at: float, smooth: float, every: str) -> Any:
         """Everything that may have changed; nothing, if nothing has."""
         found, jobs = self._all()
         now = _fingerprint(picked, found, jobs)
         if now == seen:
-            return [gr.skip()] * 14
+            return [gr.skip()] * 15
         queue, cards = self._queue(jobs), self._cards(found, jobs, picked)
         record = next((each for each in found if each.name == picked), None)
         job = next((each for each in jobs if each.title == picked and each.run), None)
@@ -151,8 +157,8 @@ class RunsPage:
         state = records.status(record, job)
         return [
             *(now, queue, cards, run_view.header(record, state, job)),
-            run_view.curves(record, smooth, every=every),
-            self._log(job),
+            run_view.curves(record, smooth, every=every == "All"),
+            run_view.log(self.workspace.jobs.log(job.id) if job else None),
             *self._pictures(record, at),
             *self._allowed(state, job),
         ]
@@ -191,7 +197,7 @@ class RunsPage:
             queued,
             ended,
         ]
-        return [gr.Button(visible=visible) for visible in has]
+        return [*(gr.Button(visible=visible) for visible in has), gr.Column(visible=bool(state))]
 
     def _pictures(self, record: Record, at: float) -> tuple[Any, Any]:
         steps = records.steps_of(record.folder.samples)
@@ -214,15 +220,6 @@ class RunsPage:
         record = records.read(self.workspace, name)
         steps = records.steps_of(record.folder.samples)
         return self._gallery(record, min(steps, key=lambda step: abs(step - at))) if steps else ""
-
-    def _log(self, job: Job | None) -> str:
-        path = self.workspace.jobs.log(job.id) if job else None
-        if path is None or not path.exists():
-            return parts.nothing("No log", "Runs that were started by the command print to its terminal.")
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _LOG_BYTES))
-            text = file.read().decode("utf-8", "replace")
-        return f'<pre class="log" tabindex="0">{escape(text)}</pre>'
 
     def _settings(self, name: str) -> tuple[str, str]:
         if name not in self.workspace.run_names():

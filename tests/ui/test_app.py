@@ -1,0 +1,186 @@
+"""The app in a real browser, end to end, on the embedded model."""
+
+import os
+import shutil
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from studio import assets, runs
+from studio.jobs import Jobs
+from tests.ui.browser import CHROMIUM, DRIVER, Browser, Studio, browser, wait
+
+pytestmark = [
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromium-driver"),
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.timeout(600),
+]
+LONG = 400.0
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    root = tmp_path_factory.mktemp("workspace")
+    shutil.copytree(assets.path("samples/unicorn"), root / "unicorn")
+    opened = Studio(root)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def page(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def trained(studio: Studio, page: Browser) -> str:
+    """The name of a run that a new user trained, from upload to export."""
+    page.open(studio.address)
+    page.upload("#upload", *sorted(assets.path("samples/unicorn").glob("*.png"))[:3])
+    page.until("#tabs", "Uploaded to uploads/")
+    page.write("#method-class_word", "animal")
+    page.write("#method-token", "sks")
+    page.write("#loop-steps", "2")
+    page.until("#verdict", "Ready to start")
+    page.click("#start")
+    page.until("#run-header", "done", LONG)
+    names = [folder.path.name for folder in runs.list_runs(studio.root / "runs")]
+    assert len(names) == 1
+    return names[0]
+
+
+def test_a_new_user_trains_a_subject_and_sees_its_pictures(page: Browser, trained: str):
+    assert trained in page.text("#run-header")
+    assert "2 of 2" in page.text("#run-header")
+    assert page.driver.execute_script(
+        "return [...document.querySelectorAll('#run-pictures img')].every(i => i.complete && i.naturalWidth)"
+    )
+    assert page.driver.execute_script("return document.querySelectorAll('#run-pictures img').length") >= 1
+
+
+def test_the_form_shows_the_command_and_the_settings_it_would_run(
+    page: Browser, studio: Studio, trained: str
+):
+    page.open(studio.address)
+    page.choose("#folder", "unicorn")
+    page.write("#loop-steps", "17")
+    page.until("#verdict", "Ready to start")
+    command = wait(
+        lambda: page.driver.execute_script("return document.querySelector('#command textarea').value"),
+        "the command",
+    )
+    assert command == "studio train dreambooth --data unicorn --loop.steps 17"
+
+
+def test_a_drawing_carries_its_recipe_and_decor_has_a_slider(page: Browser, studio: Studio, trained: str):
+    page.open(f"{studio.address}/?view=sample")
+    page.choose("#artifact-0", f"runs/{trained}")
+    page.write("#prompt", "a sticker of a sks animal on a red background")
+    page.write("#count", "1")
+    page.write("#steps", "2")
+    page.click("#edit-decor button")
+    page.click("#use-decor input")
+    page.write("#decor-undesired", "red")
+    page.write("#decor-strength", "0.5")
+    page.click("#draw")
+    page.until("#result", "seed 0 · decor", LONG)
+    pictures = sorted((studio.root / "samples").glob("*.png"))
+    from studio import recipes
+
+    request = recipes.read(pictures[-1])
+    assert '"strength": 0.5' in request.edits[0]
+    page.open(f"{studio.address}/?view=sample")
+    page.upload("#recipe", pictures[-1])
+    page.until("#result", "The recipe is taken over")
+    prompt = page.driver.execute_script("return document.querySelector('#prompt textarea').value")
+    assert prompt == "a sticker of a sks animal on a red background"
+
+
+def test_a_grid_compares_along_two_axes(page: Browser, studio: Studio, trained: str):
+    page.open(f"{studio.address}/?view=sample")
+    page.choose("#artifact-0", f"runs/{trained}")
+    page.write("#prompt", "a sticker of a sks animal")
+    page.write("#steps", "2")
+    page.click("#compare button")
+    page.write("#values-x", "0, 1")
+    page.click("#draw-grid")
+    page.until("#result", "strength 0", LONG)
+    assert (
+        page.driver.execute_script("return document.querySelectorAll('#result table.grid img').length") == 4
+    )
+
+
+def test_wrong_inputs_are_refused_at_their_field(page: Browser, studio: Studio):
+    page.open(studio.address)
+    page.until("#method-class_word", "Class word")
+    page.click("#start")
+    page.until("#verdict", "Data is missing")
+    page.choose("#folder", "unicorn")
+    page.write("#loop-steps", "0")
+    page.until("#loop-steps", "greater than or equal to 1")
+    page.write("#loop-steps", "5")
+    page.until("#verdict", "Ready to start")
+    page.choose("#folder", "/etc")
+    page.until("#verdict", "outside of the allowed folder")
+    page.tab("Sample")
+    page.click("#draw")
+    page.until("#result", "There is no prompt")
+    page.tab("Evaluate")
+    page.click("#measure")
+    page.until("#evaluation-told", "Artifact is missing")
+    assert page.foreign_requests() == []
+
+
+def test_a_run_survives_a_closed_tab_a_killed_server_and_a_killed_worker(page: Browser, studio: Studio):
+    jobs = Jobs(studio.root / ".studio" / "jobs")
+    page.open(studio.address)
+    page.choose("#folder", "unicorn")
+    page.write("#loop-steps", "100000")
+    page.until("#verdict", "Ready to start")
+    page.click("#start")
+    job = wait(jobs.running, "a running job", LONG)[0]
+    page.driver.get("about:blank")
+    wait(lambda: jobs.get(job.id).progress > 0, "a step", LONG)
+
+    studio.kill()
+    before = jobs.get(job.id).progress
+    studio.start()
+    page.open(f"{studio.address}/?view=runs")
+    page.until("#run-cards", "running")
+    wait(lambda: jobs.get(job.id).progress > before, "progress after the restart", LONG)
+
+    page.tab("Sample")
+    page.choose("#source", "running:")
+    page.write("#prompt", "a sticker of a star")
+    page.write("#count", "1")
+    page.write("#steps", "2")
+    page.click("#draw")
+    page.until("#result", "From the live weights at step", LONG)
+
+    page.tab("Runs")
+    page.click("#run-cards .card")
+    page.click("#stop")
+    page.until("#run-header", "stopped", LONG)
+    page.click("#resume")
+    again = wait(jobs.running, "the resumed job", LONG)[0]
+    wait(lambda: jobs.get(again.id).run, "the resumed run", LONG)
+    os.kill(again.pid, signal.SIGKILL)
+    page.until("#run-header", "failed", LONG)
+    page.until("#run-header", "resume the run to go on")
+
+
+def test_any_other_address_asks_for_the_password(tmp_path: Path):
+    opened = Studio(tmp_path, "--host", "0.0.0.0", "--auth", "anna:correct horse")
+    try:
+        address = opened.address.replace("0.0.0.0", "127.0.0.1")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{address}/config")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{address}/gradio_api/file={tmp_path / '.server.log'}")
+        assert "can be reached from other machines" in (tmp_path / ".server.log").read_text()
+    finally:
+        opened.close()
