@@ -16,9 +16,9 @@ from transformers.integrations.peft import PeftAdapterMixin as TransformersAdapt
 
 from studio.adapters.config import Adapter, Bitfit, Boft, Diablo, Full, Lora, Oft
 from studio.adapters.delta import add_delta
-from studio.adapters.orthogonal import rotate
+from studio.adapters.orthogonal import project, rotate
 from studio.adapters.shelf import peft_config
-from studio.adapters.strength import keep_base, watch
+from studio.adapters.strength import keep_base, pull_back, watch
 from studio.errors import StudioError
 
 NAME = "studio"
@@ -138,6 +138,12 @@ def learning_rates(adapter: Adapter, attached: frozenset[str]) -> dict[float, fr
     return {1.0: attached - fast, adapter.lr_ratio: fast}
 
 
+def after_step(modules: Mapping[str, nn.Module]) -> None:
+    """What adapters do to their parameters after each optimizer step: COFT's radius, the pull to the first weights."""
+    project(modules)
+    pull_back(modules)
+
+
 def weight_decay(adapter: Adapter) -> float | None:
     """The weight decay an adapter needs whatever was asked for: none for rotations, which it would pull to the base."""
     return 0.0 if isinstance(adapter, (Oft, Boft)) else None
@@ -163,7 +169,7 @@ def _is_new(key: str, value: nn.Parameter, name: str, others: Mapping[int, bool]
 
 
 def _free(adapter: Full, module: nn.Module) -> frozenset[str]:
-    keep_base(module, copy=adapter.keep_base)
+    keep_base(module, copy=adapter.keep_base, pull=adapter.pull)
     chosen = {
         key for key, _ in module.named_parameters() if not adapter.only or any(o in key for o in adapter.only)
     }

@@ -57,6 +57,13 @@ class Full:
     """Parts of parameter names that move, such as attn2; none moves all."""
     keep_base: bool = True
     """Keep the first weights in CPU memory, so that the base model can still be asked (costs one copy)."""
+    pull: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the way back to the first weights after every step (L2-SP, arXiv 1802.01483, apart from the gradient)."""
+
+    def __post_init__(self) -> None:
+        """Check rules between fields."""
+        if self.pull and not self.keep_base:
+            raise ValueError(f"pull {self.pull:g} needs the first weights; set keep_base")
 
 
 @config

@@ -23,6 +23,7 @@ from studio.adapters.layer import OwnLayer
 from studio.errors import StudioError, unknown
 
 _KEPT: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
+_PULL: "WeakKeyDictionary[nn.Module, float]" = WeakKeyDictionary()
 
 
 class Blend:
@@ -133,9 +134,24 @@ def detached(modules: Mapping[str, nn.Module]) -> Iterator[None]:
             _swap(module, base)
 
 
-def keep_base(module: nn.Module, *, copy: bool) -> None:
+def keep_base(module: nn.Module, *, copy: bool, pull: float = 0.0) -> None:
     """Remember a module's present weights, in CPU memory, as its base; without `copy`, only that they are lost."""
+    _PULL[module] = pull
     _KEPT[module] = {name: value.detach().cpu().clone() for name, value in module.named_parameters() if copy}
+
+
+@torch.no_grad()
+def pull_back(modules: Mapping[str, nn.Module]) -> None:
+    """After a step: weights that train move towards the first ones by the share that was asked for.
+
+    L2-SP (Li et al. 2018, eq. 2) as a step of its own, as AdamW does with weight decay, so that Adam does not rescale it.
+    """
+    for module in modules.values():
+        if not (share := _PULL.get(module, 0.0)):
+            continue
+        for name, value in module.named_parameters():
+            if value.requires_grad:
+                value.lerp_(_KEPT[module][name].to(value.device, value.dtype), share)
 
 
 @torch.no_grad()

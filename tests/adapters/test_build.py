@@ -8,7 +8,7 @@ from open_clip.model import CLIP
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from studio.adapters.build import attach, learning_rates, load_tensors, names, tensors
+from studio.adapters.build import after_step, attach, learning_rates, load_tensors, names, tensors
 from studio.adapters.config import Full, Hra, Lokr, Lora
 from studio.adapters.merge import bare, merge, unmerge
 from studio.adapters.strength import detached, set_strength
@@ -187,6 +187,20 @@ def test_full_finetuning_without_a_kept_base_says_so(net):
     attach(Full(keep_base=False), {"net": net})
     with pytest.raises(StudioError, match="base weights were not kept"), detached({"net": net}):
         pass
+
+
+def test_full_finetuning_can_be_pulled_back_to_the_first_weights(net, move):
+    before = {name: value.detach().clone() for name, value in net.named_parameters()}
+    move(net, attach(Full(only=("to_q",), pull=0.25), {"net": net})["net"])
+    moved = {name: value.detach().clone() for name, value in net.named_parameters()}
+    after_step({"net": net})
+    for name, value in net.named_parameters():
+        torch.testing.assert_close(value.detach() - before[name], 0.75 * (moved[name] - before[name]))
+
+
+def test_a_pull_without_the_first_weights_is_refused():
+    with pytest.raises(StudioError, match="needs the first weights"):
+        Full(pull=0.1, keep_base=False)
 
 
 def test_full_finetuning_of_some_parameters_freezes_the_others(net):

@@ -103,6 +103,13 @@ def test_hint_is_zero_at_first_and_as_small_as_the_features(shrink):
     assert not found.any()
 
 
+def test_the_features_of_a_hint_tell_signals_apart(pictures, backend):
+    with backend.seeded(0):
+        encoder = HintEncoder(24, 8)
+    seen = encoder.layers[:-1](signal(Edges(), pictures))
+    assert seen.std(0).mean() > seen.mean(0).abs().mean() / 2
+
+
 @pytest.mark.parametrize("name", ["sd1", "sd3", "flux"])
 def test_hint_enters_every_kind_of_denoiser(name, backend):
     family = load(f"tiny:{name}", backend)

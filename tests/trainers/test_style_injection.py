@@ -188,3 +188,13 @@ def test_guidance_is_refused(family, pictures):
 def test_a_missing_picture_is_named(family):
     with pytest.raises(StudioError, match="Cannot read the content picture"):
         StyleInjectionEdit(StyleInjection(content="none.png", style="none.png"), family)
+
+
+def test_other_settings_of_the_same_pictures_need_no_new_inversion(family, pictures):
+    made = StyleInjectionEdit(StyleInjection(**pictures), family)
+    picture(family, [made])
+    other = StyleInjection(**pictures, preserve=0.3)
+    again, anew = made.again(other), StyleInjectionEdit(other, family)
+    inverted = again._inverted
+    assert picture(family, [again]).tobytes() == picture(family, [anew]).tobytes()
+    assert again._inverted is inverted

@@ -22,9 +22,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from studio import export as exporting
-from studio.adapters.build import attach, learning_rates, weight_decay
+from studio.adapters.build import after_step, attach, learning_rates, weight_decay
 from studio.adapters.metadata import Facts
-from studio.adapters.orthogonal import project
 from studio.adapters.strength import detached
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
@@ -157,7 +156,7 @@ class DreamBoothTrainer(Trainer):
 
     @override
     def after_step(self, step: int) -> None:
-        project(self.trained)  # COFT's radius; nothing for other adapters
+        after_step(self.trained)
 
     @override
     def sample(self, request: Request, rng: Rng) -> Output:

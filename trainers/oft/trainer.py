@@ -27,7 +27,7 @@ from typing_extensions import override
 
 from studio import export as exporting
 from studio import serial
-from studio.adapters.build import NAME, attach, learning_rates, weight_decay
+from studio.adapters.build import NAME, after_step, attach, learning_rates, weight_decay
 from studio.adapters.config import Boft, Oft
 from studio.adapters.energy import kept, summary
 from studio.adapters.metadata import Facts
@@ -122,7 +122,7 @@ class OftControlTrainer(Trainer):
 
     @override
     def after_step(self, step: int) -> None:
-        project(self.trained)
+        after_step(self.trained)
 
     @override
     def sample(self, request: Request, rng: Rng) -> Output:

@@ -14,6 +14,7 @@ instead of being stored for all of them; in joint attention (SD3, FLUX: experime
 Axes: `b` pictures, `c h w` latent, `n m` tokens, `d` width of a head.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,18 @@ class StyleInjectionEdit(PlainEdit):
         self._made_for: tuple[Any, ...] = ()
         self._inverted: list[Tensor] = []
         self._times: list[float] = []
-        self._layers: list[str] = []
+        self._order: list[str] = []
         self._seen: dict[str, Features] = {}
+
+    def again(self, settings: StyleInjection) -> "StyleInjectionEdit":
+        """An edit of the same two pictures with other settings, which need not be inverted again."""
+        other = copy.copy(self)
+        other.settings, other._seen = settings, {}
+        return other
+
+    @property
+    def _layers(self) -> list[str]:
+        return last(self._order, self.settings.share)
 
     @override
     def begin(self, request: Request, scheduler: Any) -> None:
@@ -76,7 +87,7 @@ class StyleInjectionEdit(PlainEdit):
                 [_fitted(self._given[name], request.width, request.height) for name in ("content", "style")]
             )
             latents = family.encode(pictures.to(family.backend.device))
-        self._layers = last(image_layers(family, latents[CONTENT], empty.rows([0])), self.settings.share)
+        self._order = image_layers(family, latents[CONTENT], empty.rows([0]))
         self._inverted = invert(family, latents, empty, scheduler, refine=self.settings.refine)
         self._times = [float(t) / NUM_TIMESTEPS for t in scheduler.timesteps]
         self._made_for = made_for
