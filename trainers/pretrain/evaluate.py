@@ -27,6 +27,7 @@ from studio.data.sticker_captions import with_article
 from studio.data.sticker_concepts import COLORS
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import compose, held_out_pairs, index, plan_scenes
+from studio.metrics.sets import frechet
 from trainers.pretrain.autoencoder import fit_pca, unseen_images
 from trainers.pretrain.config import VARIED
 from trainers.pretrain.pca import psnr
