@@ -11,7 +11,7 @@ from studio.data.layouts import CAPTION_EXTENSIONS, Record
 from studio.errors import StudioError
 from studio.supervisor import least_busy
 from ui import parts
-from ui.page import Page, shown_error
+from ui.page import QUICK, SETS, Page, shown_error
 from ui.theme import PICK
 from ui.uploads import store
 
@@ -45,7 +45,8 @@ class DataPage:
                         file_count="multiple",
                         file_types=["image", ".txt", ".caption", ".zip"],
                         label="Upload a new folder",
-                        height=96,
+                        height=104,
+                        show_label=False,
                         scale=2,
                     )
                 self.gallery = gr.HTML(js_on_load=PICK, elem_id="data-gallery")
@@ -75,30 +76,29 @@ class DataPage:
         self.told = gr.HTML(elem_id="data-told")
 
     def _listen(self) -> None:
-        quiet = {"queue": False, "show_progress": "hidden"}
-        self.folder.change(shown_error(self._open), self.folder, [self.gallery, self.chosen], **quiet)
-        self.gallery.click(_picked, None, self.chosen, **quiet)
+        self.folder.change(shown_error(self._open), self.folder, [self.gallery, self.chosen], **SETS)
+        self.gallery.click(_picked, None, self.chosen, **SETS)
         self.chosen.change(
             shown_error(self._pick),
             [self.folder, self.chosen],
             [self.big, self.caption, self.gallery],
-            **quiet,
+            **QUICK,
         )
         self.save.click(
             shown_error(self._save),
             [self.folder, self.chosen, self.caption],
             [self.gallery, self.told],
-            **quiet,
+            **QUICK,
         )
         self.bulk.click(
             shown_error(self._replace),
             [self.folder, self.find, self.replace],
             [self.gallery, self.told],
-            **quiet,
+            **QUICK,
         )
         self.upload.upload(shown_error(self._take), self.upload, [self.folder, self.upload], queue=False)
         self.check.click(
-            shown_error(self._check), [self.folder, self.size], [self.told, self.watched], **quiet
+            shown_error(self._check), [self.folder, self.size], [self.told, self.watched], **SETS
         )
         self.page.follow(self.watched, self.told, self._told)
         self.page.on_load(

@@ -15,7 +15,7 @@ from studio.supervisor import least_busy
 from studio.vision.config import Nullspace, Robustness
 from ui import forms, parts
 from ui.forms import Leaf
-from ui.page import Page
+from ui.page import QUICK, SETS, Page
 from ui.theme import PICK
 
 _KINDS: dict[str, tuple[str, Kind, type, tuple[str, ...]]] = {
@@ -53,12 +53,11 @@ class EvaluatePage:
                 self.found = gr.HTML(js_on_load=PICK, elem_id="reports")
                 self.shown = gr.HTML(elem_id="report")
         page.follow(self.watched, self.told, self._told)
-        quiet = {"queue": False, "show_progress": "hidden"}
         for opened in (page.here["evaluate"].select, page.blocks.load):
-            opened(self._reports, None, self.found, **quiet)
-        self.watched.change(self._reports, None, self.found, **quiet)
-        self.found.click(_picked, None, self.report, **quiet)
-        self.report.change(self._show, self.report, self.shown, **quiet)
+            opened(self._reports, None, self.found, **QUICK)
+        self.watched.change(self._reports, None, self.found, **QUICK)
+        self.found.click(_picked, None, self.report, **SETS)
+        self.report.change(self._show, self.report, self.shown, **QUICK)
 
     def _form(self, kind: str) -> None:
         about, name, cls, names = _KINDS[kind]
@@ -75,7 +74,7 @@ class EvaluatePage:
         def begin(*given: Any) -> Any:
             return self._begin(name, cls, fields, given)
 
-        start.click(begin, boxes, [self.told, self.watched], queue=False, show_progress="hidden")
+        start.click(begin, boxes, [self.told, self.watched], **SETS)
 
     def _box(self, leaf: Leaf) -> Any:
         options = {

@@ -15,6 +15,11 @@ from ui.workspace import Workspace
 SECONDS = 1.5
 """Between two looks at what goes on."""
 
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+"""Events that only show something: answered at once, past the queue."""
+SETS: dict[str, Any] = {"show_progress": "hidden"}
+"""Events that set a state which others follow: Gradio tells of such changes only through its queue."""
+
 
 class Page:
     """The app being built."""

@@ -11,7 +11,7 @@ from studio.errors import StudioError
 from studio.jobs import Job
 from studio.supervisor import kill, least_busy
 from ui import charts, parts, records, run_view
-from ui.page import SECONDS, Page, shown_error
+from ui.page import QUICK, SECONDS, SETS, Page, shown_error
 from ui.records import Record
 from ui.theme import PICK
 from ui.train import shape_of
@@ -83,7 +83,6 @@ class RunsPage:
         )
 
     def _listen(self) -> None:
-        quiet = {"queue": False, "show_progress": "hidden"}
         picked, shown = (
             self.page.picked,
             [
@@ -99,7 +98,7 @@ class RunsPage:
             ],
         )
         given = [picked, self.seen, self.step, self.smooth, self.every]
-        self.timer.tick(self._refresh, given, shown, **quiet)
+        self.timer.tick(self._refresh, given, shown, **QUICK)
         for trigger in (
             picked.change,
             self.smooth.release,
@@ -107,22 +106,22 @@ class RunsPage:
             self.page.here["runs"].select,
             self.page.blocks.load,
         ):
-            trigger(lambda *args: self._refresh(args[0], "", *args[2:]), given, shown, **quiet)
+            trigger(lambda *args: self._refresh(args[0], "", *args[2:]), given, shown, **QUICK)
         for opened in (self.page.here["runs"].select, self.page.blocks.load):
-            opened(self._first, picked, picked, **quiet)
-        picked.change(lambda: gr.Timer(active=True), None, self.timer, **quiet)
-        picked.change(self._settings, picked, [self.settings, self.told], **quiet)
-        self.cards.click(_picked, None, picked, **quiet)
-        self.step.input(self._pictures_at, [picked, self.step], self.pictures, **quiet)
-        self.stop.click(shown_error(self._stop), picked, self.told, **quiet)
-        self.kill.click(shown_error(self._kill), picked, self.told, **quiet)
-        self.resume.click(shown_error(self._resume), picked, self.told, **quiet)
-        self.earlier.click(shown_error(self._earlier), picked, self.told, **quiet)
-        self.discard.click(shown_error(self._discard), picked, [picked, self.told], **quiet)
-        self.clone.click(shown_error(self._clone), picked, [self.page.shape, self.page.tabs], **quiet)
+            opened(self._first, picked, picked, **SETS)
+        picked.change(lambda: gr.Timer(active=True), None, self.timer, **QUICK)
+        picked.change(self._settings, picked, [self.settings, self.told], **QUICK)
+        self.cards.click(_picked, None, picked, **SETS)
+        self.step.input(self._pictures_at, [picked, self.step], self.pictures, **QUICK)
+        self.stop.click(shown_error(self._stop), picked, self.told, **QUICK)
+        self.kill.click(shown_error(self._kill), picked, self.told, **QUICK)
+        self.resume.click(shown_error(self._resume), picked, self.told, **QUICK)
+        self.earlier.click(shown_error(self._earlier), picked, self.told, **QUICK)
+        self.discard.click(shown_error(self._discard), picked, [picked, self.told], **SETS)
+        self.clone.click(shown_error(self._clone), picked, [self.page.shape, self.page.tabs], **SETS)
         names = [self.several]
         self.page.here["runs"].select(
-            lambda: gr.Dropdown(choices=self.workspace.run_names()), None, names, **quiet
+            lambda: gr.Dropdown(choices=self.workspace.run_names()), None, names, **QUICK
         )
 
     def _buttons(self) -> list[Any]:

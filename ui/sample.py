@@ -16,7 +16,7 @@ from studio.supervisor import least_busy
 from ui import forms, parts
 from ui.forms import Leaf
 from ui.guard import check_request
-from ui.page import SECONDS, Page, shown_error
+from ui.page import QUICK, SECONDS, SETS, Page, shown_error
 
 _FILES = "a model and its artifacts"
 _NUM_ARTIFACTS = 3
@@ -109,9 +109,7 @@ class SamplePage:
                     gr.Slider(-1, 2, value=1, step=0.05, label="Strength", scale=2, min_width=140)
                 )
             if number:
-                self.artifacts[number - 1].input(
-                    lambda: gr.Row(visible=True), None, row, queue=False, show_progress="hidden"
-                )
+                self.artifacts[number - 1].input(lambda: gr.Row(visible=True), None, row, **QUICK)
 
     def _edits(self) -> None:
         """One block for each edit in the catalog, drawn from its settings."""
@@ -127,7 +125,7 @@ class SamplePage:
                     ]
                 self.edits.append((card.name, shown, [used, *boxes]))
         self.recipe = gr.File(
-            label="Drop a PNG to take over its recipe", file_types=[".png"], height=92, elem_id="recipe"
+            label="Drop a PNG to take over its recipe", file_types=[".png"], height=110, elem_id="recipe"
         )
 
     def _grid(self) -> None:
@@ -166,23 +164,23 @@ class SamplePage:
         return [*plain, *self.artifacts, *self.strengths, *edits]
 
     def _listen(self) -> None:
-        quiet, inputs = {"queue": False, "show_progress": "hidden"}, self._inputs()
+        inputs = self._inputs()
         drawn = [self.result, self.job, self.ask]
-        self.draw.click(self._draw, [self.source, *inputs], drawn, **quiet)
-        self.prompt.submit(self._draw, [self.source, *inputs], drawn, **quiet)
+        self.draw.click(self._draw, [self.source, *inputs], drawn, **SETS)
+        self.prompt.submit(self._draw, [self.source, *inputs], drawn, **SETS)
         grid = [self.x, self.xs, self.y, self.ys]
-        self.compare.click(self._compare, [*grid, *inputs], drawn, **quiet)
-        self.stop.click(lambda job: self.workspace.jobs.stop(job) if job else None, self.job, None, **quiet)
+        self.compare.click(self._compare, [*grid, *inputs], drawn, **SETS)
+        self.stop.click(lambda job: self.workspace.jobs.stop(job) if job else None, self.job, None, **QUICK)
         self.recipe.upload(
             shown_error(self._restore), self.recipe, [*self._restored(), self.result], queue=False
         )
         timer = gr.Timer(SECONDS / 2, active=False)
         for state in (self.job, self.ask):
-            state.change(self._look, [self.job, self.ask], [self.result, timer, self.earlier], **quiet)
-        timer.tick(self._look, [self.job, self.ask], [self.result, timer, self.earlier], **quiet)
+            state.change(self._look, [self.job, self.ask], [self.result, timer, self.earlier], **QUICK)
+        timer.tick(self._look, [self.job, self.ask], [self.result, timer, self.earlier], **QUICK)
         lists = [self.source, *self.artifacts, self.earlier]
         for opened in (self.page.here["sample"].select, self.page.blocks.load):
-            opened(self._lists, None, lists, **quiet)
+            opened(self._lists, None, lists, **QUICK)
 
     def _lists(self) -> list[Any]:
         running = [

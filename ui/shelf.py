@@ -13,7 +13,7 @@ from studio.adapters import config as adapters
 from studio.errors import StudioError
 from studio.supervisor import least_busy
 from ui import parts
-from ui.page import Page, shown_error
+from ui.page import QUICK, SETS, Page, shown_error
 
 _HEADER_LIMIT = 10_000_000
 
@@ -34,17 +34,16 @@ class ShelfPage:
                 self.models = gr.HTML(elem_id="models")
             with gr.Column(scale=5, min_width=300):
                 self._artifact()
-        quiet = {"queue": False, "show_progress": "hidden"}
         for opened in (page.here["shelf"].select, page.blocks.load):
-            opened(self._lists, None, [self.models, self.artifact], **quiet)
-        self.artifact.change(shown_error(self._describe), self.artifact, [self.about, self.formats], **quiet)
+            opened(self._lists, None, [self.models, self.artifact], **QUICK)
+        self.artifact.change(shown_error(self._describe), self.artifact, [self.about, self.formats], **QUICK)
         self.export.click(
             shown_error(self._export),
             [self.artifact, self.formats, self.trigger],
             [self.told, self.watched],
-            **quiet,
+            **SETS,
         )
-        self.discard.click(shown_error(self._discard), self.artifact, [self.told, self.artifact], **quiet)
+        self.discard.click(shown_error(self._discard), self.artifact, [self.told, self.artifact], **QUICK)
         page.follow(self.watched, self.told, self._told)
 
     def _artifact(self) -> None:

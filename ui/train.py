@@ -12,11 +12,10 @@ from studio.errors import StudioError
 from studio.supervisor import least_busy
 from ui import boxes, drafts, forms, parts
 from ui.forms import Leaf
-from ui.page import Page, shown_error
+from ui.page import QUICK, SETS, Page, shown_error
 from ui.uploads import store
 
 _LEVELS = [("Simple", "simple"), ("All", "all")]
-_QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 _DATA = ("method.data", "method.data.train")
 Shape = dict[str, Any]
 
@@ -91,11 +90,9 @@ class TrainPage:
         def load(path: str) -> tuple[Shape, str, str]:
             return shape_of(runs.dump(runs.build(serial.read_file(Path(path)))))
 
-        self.method.input(choose, self.method, [self.shape, self.preset, self.about, self.level], **_QUIET)
-        self.preset.input(change, [self.shape, self.preset], self.shape, **_QUIET)
-        self.loaded.upload(
-            shown_error(load), self.loaded, [self.shape, self.method, self.folder], queue=False
-        )
+        self.method.input(choose, self.method, [self.shape, self.preset, self.about, self.level], **SETS)
+        self.preset.input(change, [self.shape, self.preset], self.shape, **SETS)
+        self.loaded.upload(shown_error(load), self.loaded, [self.shape, self.method, self.folder], **SETS)
 
     def _form(self, now: Shape, chosen: str) -> None:
         """Draw the fields; runs again whenever the form's shape changes."""
@@ -112,15 +109,15 @@ class TrainPage:
 
         seen = [self.verdict, self.command, self.text, bad, *drawn]
         triggers = [*boxes.triggers(drawn, fields), self.folder.change]
-        gr.on(triggers, look, [bad, *inputs], seen, trigger_mode="always_last", **_QUIET)
+        gr.on(triggers, look, [bad, *inputs], seen, trigger_mode="always_last", **QUICK)
         choices = [box for leaf, box in zip(fields, drawn, strict=True) if leaf.is_choice]
         self._redraw(choices, values, inputs)
-        checked = self.go.click(look, [bad, *inputs], seen, **_QUIET)
+        checked = self.go.click(look, [bad, *inputs], seen, **QUICK)
         started = [self.verdict, self.page.tabs, self.page.picked]
-        checked.then(self._told_error(_start, values, 2), inputs, started, **_QUIET)
+        checked.then(self._told_error(_start, values, 2), inputs, started, **SETS)
         planned = [self.planned, self.watched]
-        self.measure.click(self._told_error(_plan, values, 1), inputs, planned, **_QUIET)
-        self.saved.click(self._told_error(_save, values, 0), inputs, self.verdict, **_QUIET)
+        self.measure.click(self._told_error(_plan, values, 1), inputs, planned, **SETS)
+        self.saved.click(self._told_error(_save, values, 0), inputs, self.verdict, **QUICK)
 
     def _redraw(self, choices: Sequence[Any], values: Any, inputs: list[Any]) -> None:
         """Another alternative, or the other view, needs other fields; what was typed stays."""
@@ -132,8 +129,8 @@ class TrainPage:
             return redraw(*given) | {"level": wanted}
 
         for box in choices:
-            box.input(shown_error(redraw), inputs, self.shape, **_QUIET)
-        self.level.input(shown_error(relevel), [self.level, *inputs], self.shape, **_QUIET)
+            box.input(shown_error(redraw), inputs, self.shape, **SETS)
+        self.level.input(shown_error(relevel), [self.level, *inputs], self.shape, **SETS)
 
     def _told_error(self, function: Any, values: Any, others: int) -> Any:
         """What a button does; a person's mistake is told where its result would be."""

@@ -60,7 +60,11 @@ class Studio:
             self.process = subprocess.Popen(
                 command, cwd=self.root, env=environment, stdout=output, stderr=output
             )
-        self.address = wait(self._address, f"the server: {self._log}")
+        try:
+            self.address = wait(self._address, f"the server: {self._log}", 180)
+        except AssertionError:
+            self.kill()
+            raise
 
     def _address(self) -> str:
         text = self._log.read_text()
