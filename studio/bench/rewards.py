@@ -23,6 +23,7 @@ import tyro
 from torch import Tensor
 
 from studio.backend.core import Backend
+from studio.backend.quiet import quiet
 from studio.batch import Shard
 from studio.config import Hardware, Positive, config
 from studio.models import build
@@ -191,6 +192,7 @@ def run(settings: RewardBench) -> dict[str, Any]:
 def main() -> None:
     """Measure and print as JSON."""
     settings = tyro.cli(RewardBench, description=__doc__)
+    quiet()
     sys.stdout.write(json.dumps(run(settings), indent=1, default=str) + "\n")
 
 

@@ -177,7 +177,7 @@ METHOD = Card(
                 "hardware.gradient_checkpointing": True,
             },
             models=("sd15*", "*stable-diffusion-v1*"),
-            note="DRaFT-1; rank and rate after the paper, section 5",
+            note="ours, for DRaFT-1: the paper came without code",
         ),
         "refl": Preset(
             {
