@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from studio.evidence import Finished
 from studio.metrics.statistics import estimate, grouped
 
 Point = tuple[float, ...]
+COLORS = ("#b4472b", "#4a6a8a")
+"""DECOR's curve and the strength's."""
 
 
 def dominated(point: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
@@ -103,14 +106,18 @@ def _plot(kinds: dict[str, dict[str, dict[str, dict[str, float]]]], path: Path) 
     axes = figure.subplots(len(kinds), 2, squeeze=False)
     for row, (kind, found) in zip(axes, kinds.items(), strict=True):
         for axis, measure in zip(row, ("text similarity", "leakage"), strict=True):
-            for (curve, points), color in zip(found.items(), ("#b4472b", "#4a6a8a"), strict=True):
-                ordered = sorted(points.items(), key=lambda item: float(item[0].split()[1]))
-                xs, ys = [v["likeness"] for _, v in ordered], [v[measure] for _, v in ordered]
-                axis.plot(xs, ys, "o-", color=color, label=curve)
-                for (name, _), x, y in zip(ordered, xs, ys, strict=True):
-                    axis.annotate(
-                        name.split()[1], (x, y), (3, 4), textcoords="offset points", fontsize=8, color=color
-                    )
+            _draw_curves(axis, found, measure)
             axis.set(xlabel="likeness", ylabel=measure, title=f"{kind}: {measure}")
             axis.legend(frameon=False)
     figure.savefig(path, dpi=90)
+
+
+def _draw_curves(axis: Any, found: dict[str, dict[str, dict[str, float]]], measure: str) -> None:
+    for (curve, points), color in zip(found.items(), COLORS, strict=True):
+        ordered = sorted(points.items(), key=lambda item: float(item[0].split()[1]))
+        xs, ys = [v["likeness"] for _, v in ordered], [v[measure] for _, v in ordered]
+        axis.plot(xs, ys, "o-", color=color, label=curve)
+        for (name, _), x, y in zip(ordered, xs, ys, strict=True):
+            axis.annotate(
+                name.split()[1], (x, y), (3, 4), textcoords="offset points", fontsize=8, color=color
+            )
