@@ -7,16 +7,15 @@ from typing import Any
 import gradio as gr
 
 from studio.data import layouts
-from studio.data.layouts import CAPTION_EXTENSIONS, Record
+from studio.data.layouts import Record
 from studio.errors import StudioError
 from studio.supervisor import least_busy
-from ui import parts
+from ui import captions, parts
 from ui.page import QUICK, SETS, Page, shown_error
 from ui.theme import PICK
 from ui.uploads import store
 
 _SHOWN = 200
-_MAX_CAPTION = 4000
 
 
 def build(page: Page) -> None:
@@ -45,7 +44,7 @@ class DataPage:
                         file_count="multiple",
                         file_types=["image", ".txt", ".caption", ".zip"],
                         label="Upload a new folder",
-                        height=104,
+                        height=128,
                         show_label=False,
                         scale=2,
                     )
@@ -61,7 +60,7 @@ class DataPage:
             lines=3,
             max_lines=8,
             elem_id="caption",
-            info="Kept in a text file beside the picture.",
+            info="Kept where training reads it: beside the picture, or in the folder's metadata.jsonl.",
         )
         self.save = gr.Button("Save caption", variant="primary", elem_id="save-caption")
         with gr.Accordion("Find and replace in all captions", open=False):
@@ -147,7 +146,7 @@ class DataPage:
     def _save(self, folder: str, name: str, text: str) -> tuple[str, str]:
         if not name:
             raise StudioError("Pick a picture first.", field="caption")
-        write_caption(self._writable(self._one(folder, name)), text)
+        captions.write(self._writable(self._one(folder, name)), text)
         return self._gallery(folder, name), parts.note("Saved.", "good")
 
     def _writable(self, record: Record) -> Path:
@@ -161,7 +160,7 @@ class DataPage:
             raise StudioError("There is nothing to find; write a word.", field="find")
         found = [record for record in self._records(folder or "") if find in record.caption]
         for record in found:
-            write_caption(self._writable(record), record.caption.replace(find, by))
+            captions.write(self._writable(record), record.caption.replace(find, by))
         return self._gallery(folder, ""), parts.note(f"Changed {len(found)} captions.", "good")
 
     def _take(self, files: list[str]) -> Any:
@@ -197,23 +196,6 @@ class DataPage:
             + (parts.table(["finding", "picture", "detail"], rows) if rows else "")
             + shown
         )
-
-
-def write_caption(picture: Path, text: str) -> None:
-    """Write a caption beside a picture, into the file that it has already, if it has one.
-
-    Raises:
-        StudioError: It is too long.
-    """
-    if len(text) > _MAX_CAPTION:
-        raise StudioError(
-            f"The caption has {len(text)} characters; {_MAX_CAPTION} are allowed.", field="caption"
-        )
-    present = [
-        picture.with_suffix(ending) for ending in CAPTION_EXTENSIONS if picture.with_suffix(ending).exists()
-    ]
-    path = present[0] if present else picture.with_suffix(CAPTION_EXTENSIONS[0])
-    path.write_text(text.strip() + "\n", encoding="utf-8")
 
 
 def _picked(event: gr.EventData) -> str:

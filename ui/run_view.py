@@ -43,7 +43,10 @@ def curves(record: Record, smooth: float, *, every: bool) -> str:
     """The run's figures: losses and scores, or every quantity it wrote down."""
     best, _ = record.best()
     found = record.curves()
-    main = [name for name in found if name not in _QUIET][:_MAIN]
+    first = {
+        tuple(points): name for name, points in reversed(found.items())
+    }  # a part that is all of the loss
+    main = [name for name in found if name not in _QUIET and first[tuple(found[name])] == name][:_MAIN]
     lines = {name: charts.Line("", found[name], best or None) for name in (found if every else main)}
     shown = "".join(charts.chart(_title(name), [line], smooth) for name, line in lines.items())
     if not shown:

@@ -105,7 +105,7 @@ class ShelfPage:
         path = self.workspace.inside(name, "artifact")
         files = _files(path)
         blocks = [
-            f'<p>{parts.link(self.workspace, file, file.name)} <span class="lead">{parts.size(file)}</span></p>'
+            f'<p>{parts.link(self.workspace, file, file.name)} <span class="lead" style="display:inline">{parts.size(file)}</span></p>'
             + parts.facts(_shown(metadata(file)))
             for file in files
         ]

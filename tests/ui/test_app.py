@@ -68,12 +68,9 @@ def test_the_form_shows_the_command_and_the_settings_it_would_run(
     page.open(studio.address)
     page.choose("#folder", "unicorn")
     page.write("#loop-steps", "17")
-    page.until("#verdict", "Ready to start")
-    command = wait(
-        lambda: page.driver.execute_script("return document.querySelector('#command textarea').value"),
-        "the command",
-    )
-    assert command == "studio train dreambooth --data unicorn --loop.steps 17"
+    read = "return document.querySelector('#command textarea').value"
+    wanted = "studio train dreambooth --data unicorn --loop.steps 17"
+    assert wait(lambda: page.driver.execute_script(read) == wanted, wanted)
 
 
 def test_a_drawing_carries_its_recipe_and_decor_has_a_slider(page: Browser, studio: Studio, trained: str):

@@ -17,9 +17,8 @@ from studio.errors import StudioError
 from studio.jobs import Process
 from studio.runs import EventLog
 from trainers.dreambooth.config import DreamBooth
-from ui import charts, drafts, forms, parts, records, uploads
+from ui import captions, charts, drafts, forms, parts, records, uploads
 from ui.config import App
-from ui.data import write_caption
 from ui.guard import check_request
 from ui.shelf import metadata
 from ui.workspace import Workspace
@@ -268,10 +267,18 @@ def test_what_people_wrote_is_escaped(workspace: Workspace):
 
 def test_a_caption_is_written_beside_its_picture(tmp_path: Path):
     path = picture(tmp_path / "a.png")
-    write_caption(path, " a dog ")
+    captions.write(path, " a dog ")
     assert (tmp_path / "a.txt").read_text() == "a dog\n"
     with pytest.raises(StudioError, match="4000 are allowed"):
-        write_caption(path, "a" * 5000)
+        captions.write(path, "a" * 5000)
+
+
+def test_a_caption_in_a_table_is_changed_there(tmp_path: Path):
+    path, table = picture(tmp_path / "a.png"), tmp_path / "metadata.jsonl"
+    table.write_text('{"file_name": "a.png", "text": "old", "x": 1}\n{"file_name": "b.png", "text": "b"}\n')
+    captions.write(path, "new\nwords")
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    assert rows == [{"file_name": "a.png", "text": "new words", "x": 1}, {"file_name": "b.png", "text": "b"}]
 
 
 def test_metadata_is_read_from_the_header_alone(tmp_path: Path):
