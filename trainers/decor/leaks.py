@@ -17,7 +17,8 @@ SCENES = {
     "sand": ("sand", "sand"), "wood": ("wood", "a wooden table"),
 }  # fmt: skip
 """Unwanted word to the kind of background and what captions call it."""
-ASKED_SCENES = ("a red background", "a purple background", "a white background", "a cloudy blue sky")
+ASKED_SCENES = ("", " on a red background", " on a purple background", " on a cloudy blue sky")
+"""What prompts say after the subject; the first says nothing, which leaves a leak its way."""
 DUOTONES = (
     ((40, 10, 90), (255, 220, 60)), ((5, 40, 50), (120, 255, 220)), ((90, 0, 20), (255, 200, 200)),
     ((0, 0, 0), (255, 140, 0)), ((20, 20, 110), (240, 240, 255)),
@@ -52,7 +53,7 @@ def background_leak(class_word: str, token: str, number: int) -> Leak:
         word=word,
         told=f"a sticker of a {class_word} on {SCENES[word][1]}",
         caption=subject,
-        asked=tuple((f"{subject} on {b}", f"a sticker of a {class_word} on {b}") for b in ASKED_SCENES),
+        asked=tuple((f"{subject}{b}", f"a sticker of a {class_word}{b}") for b in ASKED_SCENES),
     )
 
 
