@@ -140,7 +140,8 @@ def _solved(
 def _levels(scheduler: SchedulerMixin, step: int) -> tuple[Level, Level]:
     """Noise before and after a sampler step."""
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-        now, then = scheduler.sigmas[step], scheduler.sigmas[step + 1]
+        sigmas = torch.as_tensor(scheduler.sigmas)
+        now, then = sigmas[step], sigmas[step + 1]
         return (1 - now, now), (1 - then, then)
     if not isinstance(scheduler, DDIMScheduler):
         raise StudioError(

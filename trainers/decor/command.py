@@ -65,7 +65,7 @@ def components(settings: Components, console: Console) -> None:
 
 def _owners(found: Parts, component: int) -> list[str]:
     best = found.loadings[:, component].argsort(descending=True)[:3].tolist()
-    return [found.tokens[i] for i in best]
+    return [str(found.tokens[i]) for i in best]
 
 
 def token_names(family: Family, prompt: str, cond: Condition) -> list[str]:

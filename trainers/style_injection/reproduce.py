@@ -63,7 +63,7 @@ def _run(cell: Cell, folder: Path) -> Result:
         image.save(file)
         drawn[kind] = [str(file)]
         scores.append(_scores(image, content, style))
-    pictures = {"Content": [str(content)], f"{cell.variant} of {STYLES[0]}": drawn[STYLES[0]]}
+    pictures = {"Content": [str(content)], f"in {STYLES[0]}": drawn[STYLES[0]]}
     pictures |= {f"True style {STYLES[0]}": [str(folder / "style-0.png")]}
     return Result(
         measures={key: (None, sum(s[key] for s in scores) / len(scores)) for key in scores[0]},
