@@ -26,7 +26,7 @@ BEAT = 0.5
 """Seconds between two signs of life, and between two looks at whether to stop."""
 IDLE = 60.0
 """Seconds that a warm process waits for the next short job."""
-SHORT = tuple(kind for kind in queue.KINDS if kind not in LONG)
+SHORT: tuple[queue.Kind, ...] = tuple(kind for kind in queue.KINDS if kind not in LONG)
 INTERRUPTED = ("plan", "subject", "robustness", "nullspace", "export", "data")
 """Jobs that cannot stop between steps: stopping interrupts them."""
 
@@ -136,7 +136,9 @@ class Worker:
             case "export":
                 return _export(job)
             case "data":
-                return _look_at(job, self.jobs.folder(job.id))
+                from studio.data.preview import look
+
+                return look(job.payload["folder"], job.payload["size"], self.jobs.folder(job.id))
 
     def _train(self, job: Job) -> dict[str, Any]:
         from studio import runs
@@ -146,7 +148,7 @@ class Worker:
         pulse, answers = self._pulse, Answers(self.jobs, job)
         stop: Callable[[], bool] = pulse or (lambda: False)
         if job.kind == "train":
-            run = runs.build(job.payload)
+            run = runs.build(dict(job.payload))
             if run.hardware.num_processes > 1:
                 raise StudioError(
                     "A job of the app runs in one process; start runs of several with the command.",
@@ -244,7 +246,7 @@ def _plan(job: Job) -> dict[str, Any]:
     from studio import runs
     from studio.plan import plan
 
-    found = plan(runs.build(job.payload))
+    found = plan(runs.build(dict(job.payload)))
     return {"lines": found.lines(), "fits": found.fits, "advice": found.advice}
 
 
@@ -278,17 +280,6 @@ def _export(job: Job) -> dict[str, Any]:
     folder, run = runs.open_run(job.payload["run"])
     values = serial.merge(runs.dump(run), {"method": {"export": job.payload["export"]}})
     return {"files": export_again(folder, runs.build(values))}
-
-
-def _look_at(job: Job, folder: Path) -> dict[str, Any]:
-    """Check a folder of pictures, and crop the first ones as training would."""
-    from studio.data import preview
-    from studio.data.check import check
-    from studio.data.config import Images
-
-    report = check(job.payload["folder"], Images(), size=job.payload["size"])
-    crops = preview.crops(job.payload["folder"], job.payload["size"], folder)
-    return {**report.to_dict(), "crops": [str(path) for path in crops]}
 
 
 def main(arguments: list[str]) -> None:

@@ -41,7 +41,8 @@ def build(workspace: Workspace, settings: App) -> gr.Blocks:
         gr.HTML(_HEAD)
         page = Page(blocks, workspace, settings)
         page.picked.render()
-        with page.tabs.render():
+        page.tabs.render()
+        with page.tabs:
             for name, (title, draw) in PAGES.items():
                 with gr.Tab(title, id=name, elem_id=f"tab-{name}") as tab:
                     page.here[name] = tab

@@ -77,7 +77,7 @@ class EvaluatePage:
         start.click(begin, boxes, [self.told, self.watched], **SETS)
 
     def _box(self, leaf: Leaf) -> Any:
-        options = {
+        options: dict[str, Any] = {
             "label": leaf.label,
             "info": leaf.info,
             "elem_id": f"eval-{leaf.name.replace('.', '-')}",

@@ -42,7 +42,7 @@ class RunsPage:
     def _detail(self) -> None:
         self.header = gr.HTML(elem_id="run-header")
         with gr.Row(elem_id="run-actions") as self.actions:
-            small = {"size": "sm", "min_width": 90}
+            small: dict[str, Any] = {"size": "sm", "min_width": 90}
             self.stop = gr.Button("Stop", elem_id="stop", **small)
             self.kill = gr.Button("Kill", variant="stop", elem_id="kill", **small)
             self.resume = gr.Button("Resume", elem_id="resume", **small)

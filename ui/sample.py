@@ -1,28 +1,22 @@
 """The Sample page: draw with a model, artifacts and edits, or with a run that still trains; compare along two axes."""
 
-import json
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from studio import catalog, recipes, serial
+from studio import catalog, recipes
 from studio.errors import StudioError
 from studio.grid import AXES, axes
-from studio.models.config import FLOW_SCHEDULERS, SCHEDULERS, SampleRequest
+from studio.models.config import FLOW_SCHEDULERS, SCHEDULERS
 from studio.supervisor import least_busy
-from ui import forms, parts
-from ui.forms import Leaf
-from ui.guard import check_request
+from ui import drawn, forms, parts, requests
 from ui.page import QUICK, SECONDS, SETS, Page, shown_error
+from ui.requests import NUM_ARTIFACTS, Edits
 
 _FILES = "a model and its artifacts"
-_NUM_ARTIFACTS = 3
 _SHOWN_EDIT = ("undesired", "strength", "rows", "protect", "max_rank", "energy")
-MAX_OPEN = 40
-"""Requests that may wait at once, over all visitors."""
 
 
 def build(page: Page) -> None:
@@ -36,7 +30,7 @@ class SamplePage:
     def __init__(self, page: Page) -> None:
         self.page, self.workspace = page, page.workspace
         self.job, self.ask = gr.State(0), gr.State(0)
-        self.edits: list[tuple[str, list[Leaf], list[Any]]] = []
+        self.edits: Edits = []
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=300):
                 self._prompts()
@@ -69,7 +63,7 @@ class SamplePage:
         with gr.Row():
             self.draw = gr.Button("Draw", variant="primary", elem_id="draw")
             self.stop = gr.Button("Stop", elem_id="stop-drawing")
-        small = {"min_width": 110}
+        small: dict[str, Any] = {"min_width": 110}
         with gr.Row():
             self.count = gr.Number(4, precision=0, label="Pictures a prompt", elem_id="count", **small)
             self.seed = gr.Number(0, precision=0, label="Seed", elem_id="seed", **small)
@@ -93,7 +87,7 @@ class SamplePage:
             elem_id="model",
         )
         self.artifacts, self.strengths = [], []
-        for number in range(_NUM_ARTIFACTS):
+        for number in range(NUM_ARTIFACTS):
             with gr.Row(visible=number == 0, equal_height=True) as row:
                 self.artifacts.append(
                     gr.Dropdown(
@@ -165,11 +159,11 @@ class SamplePage:
 
     def _listen(self) -> None:
         inputs = self._inputs()
-        drawn = [self.result, self.job, self.ask]
-        self.draw.click(self._draw, [self.source, *inputs], drawn, **SETS)
-        self.prompt.submit(self._draw, [self.source, *inputs], drawn, **SETS)
+        shown = [self.result, self.job, self.ask]
+        self.draw.click(self._draw, [self.source, *inputs], shown, **SETS)
+        self.prompt.submit(self._draw, [self.source, *inputs], shown, **SETS)
         grid = [self.x, self.xs, self.y, self.ys]
-        self.compare.click(self._compare, [*grid, *inputs], drawn, **SETS)
+        self.compare.click(self._compare, [*grid, *inputs], shown, **SETS)
         self.stop.click(lambda job: self.workspace.jobs.stop(job) if job else None, self.job, None, **QUICK)
         self.recipe.upload(
             shown_error(self._restore), self.recipe, [*self._restored(), self.result], queue=False
@@ -190,51 +184,10 @@ class SamplePage:
         ]
         found = [("nothing", ""), *((name, name) for name in self.workspace.artifacts())]
         source = gr.Dropdown(choices=[_FILES, *running])
-        return [source, *[gr.Dropdown(choices=found)] * _NUM_ARTIFACTS, self._earlier()]
+        return [source, *[gr.Dropdown(choices=found)] * NUM_ARTIFACTS, drawn.earlier(self.workspace)]
 
     def _request(self, given: Sequence[Any]) -> dict[str, Any]:
-        """The request as plain values, checked.
-
-        Raises:
-            StudioError: Names what cannot be drawn.
-        """
-        prompt, negative, count, seed, steps, guidance, scheduler, width, height, model = given[:10]
-        weights = given[10 : 10 + 2 * _NUM_ARTIFACTS]
-        pairs = [(a, s) for a, s in zip(weights[:_NUM_ARTIFACTS], weights[_NUM_ARTIFACTS:], strict=True) if a]
-        values = {
-            "prompt": [line.strip() for line in str(prompt).splitlines() if line.strip()],
-            "negative": negative,
-            "num_images": count,
-            "seed": seed,
-            "steps": steps,
-            "guidance": guidance,
-            "scheduler": scheduler or "",
-            "width": width,
-            "height": height,
-            "model": str(model).strip(),
-            "artifact": [str(self.workspace.inside(artifact, "artifact")) for artifact, _ in pairs],
-            "strength": [strength for _, strength in pairs],
-            "edits": self._edits_of(given[10 + 2 * _NUM_ARTIFACTS :]),
-            "output": str(self.workspace.samples),
-            "grid": False,
-        }
-        request = serial.from_dict(SampleRequest, values)
-        check_request(values)
-        self.workspace.check({"model": values["model"]}, {})
-        if len([job for job in self.workspace.jobs.queue() if job.kind in ("sample", "grid")]) >= MAX_OPEN:
-            raise StudioError(f"{MAX_OPEN} requests wait already; try again when some are done.")
-        return serial.to_dict(request)
-
-    def _edits_of(self, given: Sequence[Any]) -> list[str]:
-        found, rest = [], list(given)
-        for name, leaves, boxes in self.edits:
-            used, *values = rest[: len(boxes)]
-            rest = rest[len(boxes) :]
-            if used:
-                settings = forms.collect(leaves, values)[name]
-                serial.from_dict(catalog.card(name).config, settings, where=name)
-                found.append(json.dumps({"kind": name, **settings}))
-        return found
+        return requests.build(self.workspace, given, self.edits)
 
     def _draw(self, source: str, *given: Any) -> Any:
         try:
@@ -282,8 +235,12 @@ class SamplePage:
             return self.page.told(job), gr.Timer(active=True), gr.skip()
         if found.state != "done":
             return self.page.told(job), gr.Timer(active=False), gr.skip()
-        shown = self._sheet(found.result) if found.kind == "grid" else self._gallery(found.result["pictures"])
-        return shown, gr.Timer(active=False), self._earlier()
+        shown = (
+            drawn.sheet(self.workspace, found.result)
+            if found.kind == "grid"
+            else drawn.gallery(self.workspace, found.result["pictures"])
+        )
+        return shown, gr.Timer(active=False), drawn.earlier(self.workspace)
 
     def _answer(self, ask: int) -> Any:
         found = self.workspace.jobs.get_ask(ask)
@@ -293,33 +250,10 @@ class SamplePage:
             return parts.note(found.error, "error"), gr.Timer(active=False), gr.skip()
         told = f"From the live weights at step {found.result['step']}, in {found.result['seconds']:.1f} s between two steps."
         return (
-            parts.note(told, "good") + self._gallery(found.result["pictures"]),
+            parts.note(told, "good") + drawn.gallery(self.workspace, found.result["pictures"]),
             gr.Timer(active=False),
             gr.skip(),
         )
-
-    def _gallery(self, paths: Sequence[str]) -> str:
-        return parts.gallery(self.workspace, [(path, _told(path)) for path in paths])
-
-    def _earlier(self) -> str:
-        files = sorted(
-            self.workspace.samples.glob("*.png"), key=lambda path: path.stat().st_mtime, reverse=True
-        )[:12]
-        if not files:
-            return ""
-        return '<h3 class="part">Drawn before</h3>' + self._gallery([str(path) for path in files])
-
-    def _sheet(self, result: Mapping[str, Any]) -> str:
-        x, y = result["x"], result["y"]
-        head = "".join(f"<th>{escape(x['name'])} {escape(Path(v).name)}</th>" for v in x["values"])
-        rows = [
-            f"<tr><th>{escape(y['name'])} {escape(Path(v).name)}</th>"
-            + "".join(f"<td>{_cell(self.workspace.url(path))}</td>" for path in cells)
-            + "</tr>"
-            for v, cells in zip(y["values"], result["cells"], strict=True)
-        ]
-        save = parts.link(self.workspace, result["sheet"], "Open the grid as one picture")
-        return f'<div class="scroll"><table class="grid"><tr><th></th>{head}</tr>{"".join(rows)}</table></div>{save}'
 
     def _restored(self) -> list[Any]:
         return [
@@ -339,7 +273,7 @@ class SamplePage:
     def _restore(self, path: str) -> Any:
         found = recipes.read(Path(path))
         names = [self.workspace.relative(each) for each in found.artifact if self.workspace.holds(each)]
-        artifacts = [*names, *[None] * _NUM_ARTIFACTS][:_NUM_ARTIFACTS]
+        artifacts = [*names, *[None] * NUM_ARTIFACTS][:NUM_ARTIFACTS]
         plain = (
             found.negative,
             found.num_images,
@@ -357,18 +291,3 @@ class SamplePage:
             *artifacts,
             parts.note("The recipe is taken over; press Draw.", "good"),
         ]
-
-
-def _told(path: str) -> str:
-    """A picture's recipe in a line."""
-    request = recipes.read(Path(path))
-    edited = (
-        f" · {', '.join(json.loads(edit)['kind'] for edit in request.edits if edit.startswith('{'))}"
-        if request.edits
-        else ""
-    )
-    return f"{request.prompt[0]} · seed {request.seed}{edited}"
-
-
-def _cell(url: str) -> str:
-    return f'<a href="{url}" target="_blank" rel="noopener"><img src="{url}" alt="" loading="lazy"></a>'

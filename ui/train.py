@@ -69,7 +69,7 @@ class TrainPage:
             self.go = gr.Button("Start training", variant="primary", elem_id="start", min_width=140)
             self.measure = gr.Button("Measure first", elem_id="plan", min_width=140)
         self.planned = gr.HTML(elem_id="planned")
-        code = {"buttons": ["copy"], "interactive": False, "elem_classes": "code"}
+        code: dict[str, Any] = {"buttons": ["copy"], "interactive": False, "elem_classes": "code"}
         self.command = gr.Textbox(
             label="The command that does the same", lines=2, max_lines=8, elem_id="command", **code
         )

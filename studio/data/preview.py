@@ -1,12 +1,21 @@
 """What training sees of a folder: each picture cut to the bucket that is nearest to its shape."""
 
 from pathlib import Path
+from typing import Any
 
 from studio.data import buckets, images, layouts
+from studio.data.check import check
+from studio.data.config import Images
 
 SHOWN = 12
 _STEPS = 8
 """Bucket sides are multiples of the eighth part of the resolution."""
+
+
+def look(folder: str | Path, resolution: int, target: Path) -> dict[str, Any]:
+    """What the checks find in a folder, and its first pictures as they are cropped; see `crops`."""
+    report = check(folder, Images(), size=resolution)
+    return {**report.to_dict(), "crops": [str(path) for path in crops(folder, resolution, target)]}
 
 
 def crops(folder: str | Path, resolution: int, target: Path) -> list[Path]:
