@@ -128,7 +128,7 @@ def _solved(
 
     Both lines are the same equation; each divides by the larger of the two factors.
     """
-    (alpha, sigma), (alpha_s, sigma_s) = now, then
+    (alpha, sigma), (alpha_s, sigma_s) = ((a.to(x), s.to(x)) for a, s in (now, then))
     level = {"alpha": alpha.expand(len(x)), "sigma": sigma.expand(len(x)), "kind": family.prediction}
     if alpha_s >= sigma_s:
         eps = to_eps(prediction, guess, **level)
