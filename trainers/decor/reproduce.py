@@ -75,8 +75,9 @@ def _run(cell: Cell, folder: Path) -> Result:
         for point, (values, _) in drawn.items()
         for key, value in values.items()
     }
-    pictures = {"Reference": [str(folder / "references" / "0.png")]}
-    pictures |= {point: files for point, (_, files) in drawn.items() if point in SHOWN}
+    # The subjects' own pictures stay out of the grid: a benchmark's may not be passed on.
+    reference = {"Reference": [str(folder / "references" / "0.png")]} if leak.kind == "object" else {}
+    pictures = reference | {point: files for point, (_, files) in drawn.items() if point in SHOWN}
     return Result(
         measures=measures,
         seconds=next(e["seconds"] for e in events if e["event"] == "done"),
