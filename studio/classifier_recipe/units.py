@@ -19,7 +19,7 @@ FASHION_PHI, STICKERS_PHI = 20.0, 12.0
 """Half of the drift in degrees that plain adversarial finetuning reached once: 41 after 200 steps, 24 after 50."""
 QUIET = {"loop.checkpoint_every": 0, "loop.log_every": 50}
 BASE = {
-    "loop.steps": 300,
+    "loop.steps": 800,
     "loop.batch_size": 64,
     "optim.lr": 1e-3,
     "optim.warmup": 50,
@@ -105,10 +105,10 @@ def _fashion(folder: Path) -> Unit:
         name=folder.name,
         data={"train": str(folder), "shots": 500, "augment": "none"},
         model="tiny:vit",
-        tune={"loop.steps": 60, "loop.batch_size": 64, "optim.lr": 5e-4},
+        tune={"loop.steps": 200, "loop.batch_size": 64, "optim.lr": 5e-4},
         replay_degrees=FASHION_PHI,
-        examination=Examination(severities=(3,), num_images=100, alphas=(0.5,)),
-        suite_images=8,
+        examination=Examination(alphas=(0.5,)),
+        suite_images=40,
     )
 
 
@@ -118,10 +118,10 @@ def _stickers() -> Unit:
         data={"train": "stickers", "stickers_per_class": 100, "augment": "none"},
         model=EMBEDDED,
         ready=True,
-        tune={"loop.steps": 30, "loop.batch_size": 24, "optim.lr": 3e-4},
+        tune={"loop.steps": 50, "loop.batch_size": 32, "optim.lr": 3e-4},
         replay_degrees=STICKERS_PHI,
-        examination=Examination(severities=(3,), num_images=32, alphas=(0.5,)),
-        suite_images=6,
+        examination=Examination(severities=(3,), num_images=48, alphas=(0.5,)),
+        suite_images=8,
     )
 
 
