@@ -175,13 +175,14 @@ def _pictures(folder: Path, data: Path, prompts: Sequence[Sequence[str]]) -> dic
     def first(place: Path) -> list[str]:
         return [str(p) for p in sorted(place.glob("0.*"))[:1]]
 
-    target = [prompts[0][1]] if prompts and prompts[0][1] else []
-    return {
-        "Reference": first(data),
+    drawn = {
         "Base": first(folder / "pictures" / "base" / "subject"),
         "trained": first(folder / "pictures" / "trained" / "subject"),
-        "True picture": target,
     }
+    if assets.root() not in data.parents:  # a benchmark's own pictures may not be passed on
+        return drawn
+    target = [prompts[0][1]] if prompts and prompts[0][1] else []
+    return {"Reference": first(data), **drawn, "True picture": target}
 
 
 def _facts(

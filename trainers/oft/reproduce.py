@@ -2,10 +2,9 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from studio.reproduce import Cell, Recipe, Reproduce, Result
+from studio.reproduce import Cell, Recipe, Reproduce
 from studio.subject_recipe import Variant, cells, run
 
 STEPS, BATCH = 30, 4
@@ -54,13 +53,6 @@ def _shortened(cell: Cell) -> Cell:
     )
 
 
-def _run(cell: Cell, folder: Path) -> Result:
-    """As the subjects' recipe, without the subjects' own pictures in the grid: a benchmark's may not be passed on."""
-    found = run(cell, folder)
-    own = {title: files for title, files in found.pictures.items() if title in ("Base", "trained")}
-    return dataclasses.replace(found, pictures=own)
-
-
 RECIPE = Recipe(
     title="OFT, COFT and BOFT against LoRA, DoRA and full finetuning on subjects",
     question=(
@@ -69,5 +61,5 @@ RECIPE = Recipe(
         "the class as it was? And who still is after 3 and 10 times as many steps (one subject and seed)?"
     ),
     cells=_cells,
-    run=_run,
+    run=run,
 )
