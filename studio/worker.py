@@ -120,8 +120,10 @@ class Worker:
             log.exception("job %d failed", job.id)
             self.jobs.finish(job.id, "failed", error=f"{type(error).__name__}: {error}")
         else:
-            stopped = job.kind in ("train", "resume") and result.get("status") == "stopped"
-            self.jobs.finish(job.id, "stopped" if stopped else "done", progress=1.0, result=result)
+            if job.kind in ("train", "resume") and result.get("status") == "stopped":
+                self.jobs.finish(job.id, "stopped", result=result)
+            else:
+                self.jobs.finish(job.id, "done", progress=1.0, result=result)
 
     def _run(self, job: Job) -> dict[str, Any]:
         match job.kind:

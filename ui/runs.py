@@ -83,46 +83,35 @@ class RunsPage:
         )
 
     def _listen(self) -> None:
-        picked, shown = (
-            self.page.picked,
-            [
-                self.seen,
-                self.queue,
-                self.cards,
-                self.header,
-                self.curves,
-                self.log,
-                self.pictures,
-                self.step,
-                *self._buttons(),
-            ],
-        )
+        """What keeps the page up to date."""
+        picked, opened = self.page.picked, (self.page.here["runs"].select, self.page.blocks.load)
+        views = [self.header, self.curves, self.log, self.pictures, self.step]
+        shown = [self.seen, self.queue, self.cards, *views, *self._buttons()]
         given = [picked, self.seen, self.step, self.smooth, self.every]
         self.timer.tick(self._refresh, given, shown, **QUICK)
-        for trigger in (
-            picked.change,
-            self.smooth.release,
-            self.every.change,
-            self.page.here["runs"].select,
-            self.page.blocks.load,
-        ):
+        for trigger in (picked.change, self.smooth.release, self.every.change, *opened):
             trigger(lambda *args: self._refresh(args[0], "", *args[2:]), given, shown, **QUICK)
-        for opened in (self.page.here["runs"].select, self.page.blocks.load):
-            opened(self._first, picked, picked, **SETS)
+        for trigger in opened:
+            trigger(self._first, picked, picked, **SETS)
+            trigger(lambda: gr.Dropdown(choices=self.workspace.run_names()), None, [self.several], **QUICK)
         picked.change(lambda: gr.Timer(active=True), None, self.timer, **QUICK)
         picked.change(self._settings, picked, [self.settings, self.told], **QUICK)
+        self._act(picked)
+
+    def _act(self, picked: gr.State) -> None:
+        """What a person can do on it."""
         self.cards.click(_picked, None, picked, **SETS)
         self.step.input(self._pictures_at, [picked, self.step], self.pictures, **QUICK)
-        self.stop.click(shown_error(self._stop), picked, self.told, **QUICK)
-        self.kill.click(shown_error(self._kill), picked, self.told, **QUICK)
-        self.resume.click(shown_error(self._resume), picked, self.told, **QUICK)
-        self.earlier.click(shown_error(self._earlier), picked, self.told, **QUICK)
+        buttons = {
+            self.stop: self._stop,
+            self.kill: self._kill,
+            self.resume: self._resume,
+            self.earlier: self._earlier,
+        }
+        for button, function in buttons.items():
+            button.click(shown_error(function), picked, self.told, **QUICK)
         self.discard.click(shown_error(self._discard), picked, [picked, self.told], **SETS)
         self.clone.click(shown_error(self._clone), picked, [self.page.shape, self.page.tabs], **SETS)
-        names = [self.several]
-        self.page.here["runs"].select(
-            lambda: gr.Dropdown(choices=self.workspace.run_names()), None, names, **QUICK
-        )
 
     def _buttons(self) -> list[Any]:
         return [self.stop, self.kill, self.resume, self.clone, self.earlier, self.discard, self.more]
