@@ -227,8 +227,8 @@ def _stickers(settings: Labelled, *, held_out: bool) -> Pool:
     from studio.data.stickers import names
 
     pixels, labels = _scenes(settings.stickers_per_class, settings.sticker_classes, held_out)
-    name = f"stickers ({'held out' if held_out else 'training'})"
-    return _from_pixels(name, names(settings.sticker_classes), labels, pixels)
+    part = "held out" if held_out else "training"
+    return _from_pixels(f"stickers ({part})", names(settings.sticker_classes), labels, pixels)
 
 
 @lru_cache(maxsize=4)
@@ -247,10 +247,9 @@ def _scenes(per_class: int, num_classes: int, held_out: bool) -> tuple[np.ndarra
         drawn = draw_scenes(scenes, min(256, count - start), generator, held_out=held_out)
         pixels.append(((drawn.images + 1) * 127.5).round().to(torch.uint8).movedim(1, -1).numpy())
         labels.append(drawn.concepts.numpy())
-    found = np.concatenate(pixels), np.concatenate(labels)
-    for values in found:
-        values.flags.writeable = False  # shared by all who ask
-    return found
+    pictures, known = np.concatenate(pixels), np.concatenate(labels)
+    pictures.flags.writeable = known.flags.writeable = False  # shared by all who ask
+    return pictures, known
 
 
 def _hold_out(pool: Pool) -> tuple[Pool, Pool]:
