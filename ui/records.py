@@ -106,6 +106,10 @@ def status(record: Record, job: Job | None) -> str:
     """The state of a run: its folder's word, unless a job knows better or nobody drives it any more."""
     if job and job.state in ("queued", "running"):
         return job.state
+    if (
+        job and job.state == "failed" and record.changed <= job.ended
+    ):  # it broke before it could say so itself
+        return "failed"
     states = [
         event["event"] for event in record.events if event["event"] in ("start", "done", "stopped", "failed")
     ]

@@ -246,6 +246,13 @@ def test_a_run_whose_job_was_lost_does_not_count_as_running(workspace: Workspace
     assert records.status(found, records.job_of(workspace.jobs.all(), found)) == "failed"
 
 
+def test_a_stopped_run_whose_resuming_broke_at_once_has_failed(workspace: Workspace):
+    found = recorded(workspace, "a", {"event": "start", "step": 0}, {"event": "stopped", "step": 1})
+    job = workspace.jobs.add("resume", {}, title="a", run=str(found.folder.path))
+    workspace.jobs.finish(job, "failed", error="gone")
+    assert records.status(found, records.job_of(workspace.jobs.all(), found)) == "failed"
+
+
 def test_a_smoothed_constant_stays_constant():
     points = [(float(i), 3.0) for i in range(5)]
     assert [y for _, y in charts.smoothed(points, 0.9)] == pytest.approx([3.0] * 5)
