@@ -75,6 +75,15 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _fill(folder: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor], packed: Any) -> None:
+    folder.mkdir(parents=True)
+    save_file(weights, folder / "weights.safetensors")
+    save_file(tensors, folder / "state.safetensors")
+    (folder / "state.json").write_text(json.dumps(packed), encoding="utf-8")
+    for path in folder.iterdir():
+        _sync(path)
+
+
 def save(
     root: Path,
     step: int,
@@ -105,13 +114,8 @@ def save(
     if not writes:
         return final
     try:
-        temporary.mkdir(parents=True)
-        save_file(weights, temporary / "weights.safetensors")
-        save_file(tensors, temporary / "state.safetensors")
-        (temporary / "state.json").write_text(json.dumps(packed), encoding="utf-8")
+        _fill(temporary, weights, tensors, packed)
         files = sorted(temporary.iterdir())
-        for path in files:
-            _sync(path)
         manifest = {"step": step, "config": config, "sha256": {p.name: _sha256(p) for p in files}}
         write_text(temporary / "manifest.json", json.dumps(manifest))
         _sync(temporary)
