@@ -49,7 +49,15 @@ def sample(request: SampleRequest, family: Family | None = None) -> Generator[Pr
     request = dataclasses.replace(request, model=request.model or model_of(request.artifact))
     family = family or load(request)
     request = _filled(request, family)
-    asked = Request(
+    asked = asking(request, [load_edit(text, family) for text in request.edits])
+    images = yield from draw.drawing(family, asked, phi=request.rescale)
+    paths = _write(request, images, family.fingerprint())
+    return Sampled(images, paths, _write_grid(request, images, paths), request)
+
+
+def asking(request: SampleRequest, edits: Sequence[Edit] = ()) -> Request:
+    """What a request asks of a model or a trainer."""
+    return Request(
         prompts=request.prompt,
         negative=request.negative,
         num_images=request.num_images,
@@ -59,11 +67,8 @@ def sample(request: SampleRequest, family: Family | None = None) -> Generator[Pr
         width=request.width,
         height=request.height,
         scheduler=request.scheduler,
-        edits=[load_edit(text, family) for text in request.edits],
+        edits=edits,
     )
-    images = yield from draw.drawing(family, asked, phi=request.rescale)
-    paths = _write(request, images, family.fingerprint())
-    return Sampled(images, paths, _write_grid(request, images, paths), request)
 
 
 def run(request: SampleRequest, family: Family | None = None) -> Sampled:

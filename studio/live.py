@@ -14,11 +14,11 @@ from studio import checkpoint, recipes, runs
 from studio.backend.core import Backend
 from studio.catalog import card_of
 from studio.errors import StudioError
+from studio.infer import asking
 from studio.jobs import Job, Jobs
 from studio.models.config import SampleRequest
 from studio.serial import from_dict
 from studio.session import Session
-from studio.trainer import Request
 
 log = logging.getLogger(__name__)
 LOOK = 0.25
@@ -36,20 +36,9 @@ def pictures(session: Session, request: SampleRequest) -> Sequence[Image.Image]:
             "A run draws with its own weights alone; leave artifacts and edits out, or draw from its export.",
             field="edits" if request.edits else "artifact",
         )
-    asked = Request(
-        prompts=request.prompt,
-        negative=request.negative,
-        num_images=request.num_images,
-        seed=request.seed,
-        steps=request.steps,
-        guidance=request.guidance,
-        width=request.width,
-        height=request.height,
-        scheduler=request.scheduler,
-    )
     rng = session.backend.rng(request.seed, 0, rows=len(request.prompt) * request.num_images)
     with session.learner.best_weights(), torch.no_grad():
-        images = session.trainer.sample(asked, rng).images
+        images = session.trainer.sample(asking(request), rng).images
     if not images:
         raise StudioError(f"Method {card_of(session.run.method).name!r} draws no pictures.", field="run")
     return images

@@ -17,7 +17,8 @@ from studio.supervisor import Supervisor
 from studio.worker import Worker
 from trainers.dreambooth.config import DreamBooth, NoPrior
 
-LIMIT = 150.0
+LIMIT = 240.0
+pytestmark = pytest.mark.timeout(600)
 
 
 def settings(folder: Path, name: str, steps: int, **loop) -> dict:
