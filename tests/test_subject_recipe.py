@@ -1,8 +1,9 @@
 import pytest
 
-from studio import assets
+from studio import assets, catalog
 from studio.reproduce import Reproduce, recipe_of
-from studio.subject_recipe import Trial, spread, trials, weights_of
+from studio.subject_recipe import Trial, cells, spread, trials, weights_of
+from trainers.dreambooth.reproduce import EXAMINATION, VARIANTS
 
 
 def _named(*names):
@@ -22,17 +23,27 @@ def test_some_subjects_are_taken_evenly_over_all_kinds():
 
 
 def test_the_recipe_of_dreambooth_pairs_lora_and_full_on_every_subject_and_seed():
-    cells = recipe_of("dreambooth").cells(Reproduce(method="dreambooth", num_seeds=2))
-    assert [cell.name for cell in cells] == [
+    found = cells(Reproduce(method="dreambooth", num_seeds=2), "dreambooth", VARIANTS, EXAMINATION)
+    assert [cell.name for cell in found] == [
         "lora/unicorn/seed-0",
         "full/unicorn/seed-0",
         "lora/unicorn/seed-1",
         "full/unicorn/seed-1",
     ]
-    kinds = [cell.settings["run"]["method"]["adapter"]["kind"] for cell in cells]
+    kinds = [cell.settings["run"]["method"]["adapter"]["kind"] for cell in found]
     assert kinds == ["lora", "full"] * 2
-    assert [cell.settings["run"]["seed"] for cell in cells] == [0, 0, 1, 1]
-    assert len({cell.key for cell in cells}) == 4
+    assert [cell.settings["run"]["seed"] for cell in found] == [0, 0, 1, 1]
+    assert len({cell.key for cell in found}) == 4
+
+
+def test_without_a_benchmark_dreambooth_sweeps_what_its_presets_were_chosen_from():
+    found = recipe_of("dreambooth").cells(Reproduce(method="dreambooth", num_seeds=1))
+    assert {cell.unit for cell in found} == {"unicorn"}
+    rates = {cell.variant: cell.settings["run"]["optim"]["lr"] for cell in found}
+    presets = catalog.card("dreambooth").presets
+    assert rates["lora-prior"] == rates["lora-1e-3"] == presets["tiny"].values["optim.lr"]
+    assert rates["full-1e-4"] == presets["tiny-full"].values["optim.lr"]
+    assert len({cell.key for cell in found}) == len(found) == 8
 
 
 @pytest.mark.skipif(not assets.exists("models/studio-tiny"), reason="the embedded model is absent")

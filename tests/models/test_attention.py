@@ -9,7 +9,7 @@ from studio.backend.core import Backend
 from studio.config import Hardware
 from studio.models.build import load
 from studio.models.draw import draw
-from studio.trainer import Request
+from studio.trainer import PlainEdit, Request
 
 
 def predict(family, b=2):
@@ -151,7 +151,7 @@ def grown(family):
     return weight.grad.clone()
 
 
-class Louder:
+class Louder(PlainEdit):
     """An edit that scales the text, moves the start and sharpens one kind of layer."""
 
     def condition(self, cond):
@@ -166,7 +166,7 @@ class Louder:
         return lambda query, key, value, *, scale, ordinary, **_: ordinary(query, key, value, scale=2 * scale)
 
 
-class Still:
+class Still(PlainEdit):
     """An edit that changes nothing."""
 
     def condition(self, cond):

@@ -85,7 +85,7 @@ class Studio:
         from studio.supervisor import alive, kill
 
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.terminate()  # a process started in the background ignores SIGINT
             self.process.wait(20)
         jobs = Jobs(self.root / ".studio" / "jobs")
         for job in jobs.running():
