@@ -32,12 +32,16 @@ def request(**values) -> dict:
     return {"request": {"prompt": ["a sticker of a star"], "steps": 2, "grid": False, **values}}
 
 
+def told(jobs: Jobs, job: Job) -> str:
+    log = jobs.log(job.id)
+    return f"{job.state} {job.error}\n{log.read_text() if log.exists() else 'no log yet'}"
+
+
 def until(jobs: Jobs, job: int, test) -> Job:
     end = time.monotonic() + LIMIT
     while not test(found := jobs.get(job)):
-        told = f"{found.state} {found.error}\n{jobs.log(job).read_text()}"
-        assert found.is_open, told
-        assert time.monotonic() < end, told
+        assert found.is_open, told(jobs, found)
+        assert time.monotonic() < end, told(jobs, found)
         time.sleep(0.2)
     return found
 
