@@ -100,7 +100,7 @@ def drawing(
         for done, total, latents in part:
             progress = Progress(number * total + done, len(chunks) * total, first, latents, family)
             yield progress
-        pictures += progress.preview()  # pyright: ignore[reportPossiblyUnbound]  # every chunk takes a step
+        pictures += progress.preview()  # pyright: ignore[reportPossiblyUnboundVariable]  # every chunk takes a step
     return pictures
 
 

@@ -79,7 +79,7 @@ class ImageRewardReward:
 
     def __init__(self, judge: Judge, tokenizer: Any) -> None:
         self._judge, self._tokenizer = judge, tokenizer
-        self._size = int(judge.vision.config.image_size)
+        self._size = int(judge.vision.config.image_size)  # pyright: ignore[reportArgumentType]  # one number in every ViT
 
     def __call__(self, images: Float[Tensor, "b 3 H W"], prompts: Sequence[str]) -> Float[Tensor, " b"]:
         """More where people would rather choose the picture for the prompt."""

@@ -53,7 +53,7 @@ class HintEncoder(nn.Module):
         *inner, final = (layer for layer in self.layers if isinstance(layer, nn.Conv2d))
         for layer in inner:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]  # these layers have one
         for parameter in final.parameters():
             nn.init.zeros_(parameter)
 

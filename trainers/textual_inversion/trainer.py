@@ -14,9 +14,11 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
@@ -105,7 +107,7 @@ class TextualInversionTrainer(Trainer):
             )
         tokenizer.add_tokens(names)
         encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        table = encoder.get_input_embeddings()
+        table = cast("nn.Embedding", encoder.get_input_embeddings())
         table.requires_grad_(False)
         start = table.weight[torch.tensor(first).expand(self.config.vectors) if len(first) == 1 else first]
         ids = torch.tensor(tokenizer.convert_tokens_to_ids(names))
