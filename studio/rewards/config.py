@@ -103,7 +103,7 @@ class Mix:
     """Weight by reward: compressible, redness, clip-alignment ... as they are by default, or `module:function`."""
 
 
-Reward = (
+Single = (
     ClipAlignment
     | Compressible
     | Incompressible
@@ -115,8 +115,8 @@ Reward = (
     | ImageReward
     | FaceQuality
     | User
-    | Mix
 )
+Reward = Single | Mix
 
 
 @config
@@ -124,20 +124,7 @@ class NoReward:
     """No held-out reward."""
 
 
-HeldOut = (
-    ClipAlignment
-    | Compressible
-    | Incompressible
-    | Redness
-    | Brightness
-    | Aesthetic
-    | HpsV2
-    | PickScore
-    | ImageReward
-    | FaceQuality
-    | User
-    | NoReward
-)
+HeldOut = Single | NoReward
 """A reward that is watched, and not optimized."""
 
 BLACK_BOXES = ("compressible", "incompressible", "face-quality")
