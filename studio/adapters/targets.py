@@ -31,9 +31,13 @@ PRESETS = {
     "CLIPTextModel": Preset(CLIP, ("fc1", "fc2")),
     "CLIPTextModelWithProjection": Preset(CLIP, ("fc1", "fc2")),
     "CLIPModel": Preset(CLIP, ("fc1", "fc2")),
+    "SiglipModel": Preset(CLIP, ("fc1", "fc2")),
     "T5EncoderModel": Preset(("q", "k", "v", "o"), ("wi_0", "wi_1", "wo")),
     "VisionTransformer": Preset(("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), ()),  # timm
     "CLIP": Preset(("mlp.c_fc", "mlp.c_proj"), ()),  # open_clip
+    "CustomTextCLIP": Preset(  # open_clip; its image tower may be timm's
+        ("mlp.c_fc", "mlp.c_proj", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), ()
+    ),
 }
 """By class name, looked up along the class's ancestors: timm and open_clip need not be imported."""
 

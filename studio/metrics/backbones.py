@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from studio import assets
 from studio.errors import StudioError, unknown
 from studio.metrics.images import fit
+from studio.models.clip_open import load_open_clip, missing_weights
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def load_timm(model: str, device: torch.device | str) -> TimmBackbone:
     try:
         network: Any = timm.create_model(source, pretrained=True, num_classes=0)
     except (OSError, RuntimeError, ValueError) as error:
-        raise _no_weights(model, error) from error
+        raise missing_weights(model, error) from error
     config = resolve_data_config({}, model=network)
     size = EMBEDDED_SIZES.get(model, int(config["input_size"][-1]))
     judge = TimmBackbone(network, model, size, config["mean"], config["std"])
@@ -92,14 +93,8 @@ def load_clip(model: str, pretrained: str, device: torch.device | str) -> ClipBa
     folder = _folder(model)
     if not folder and model not in open_clip.list_models():
         raise unknown("open_clip model", model, ["studio-tiny-clip", *open_clip.list_models()], field="model")
-    source = f"local-dir:{folder}" if folder else model
-    tags = [] if folder else open_clip.list_pretrained_tags_by_model(model)
-    weights = None if folder else (pretrained or next(iter(tags), None))
-    try:
-        network: Any = open_clip.create_model(source, pretrained=weights, require_pretrained=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise _no_weights(model, error) from error
-    judge = ClipBackbone(network, open_clip.get_tokenizer(source), f"{model} {weights}" if weights else model)
+    found = load_open_clip(model, folder, pretrained)
+    judge = ClipBackbone(found.network, found.tokenizer, found.name)
     return judge.to(device).float().eval().requires_grad_(False)
 
 
@@ -115,11 +110,3 @@ def _folder(model: str) -> Path | None:
             field="model",
         )
     return None
-
-
-def _no_weights(model: str, error: Exception) -> StudioError:
-    return StudioError(
-        f"The weights of the judge {model!r} are not on this machine and cannot be fetched "
-        f"({str(error).splitlines()[0]}); give a local folder, or go online once.",
-        field="model",
-    )

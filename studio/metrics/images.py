@@ -12,7 +12,8 @@ from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
+
+from studio.models.pixels import fit
 
 
 def flatten(picture: Image.Image) -> Image.Image:
@@ -27,19 +28,6 @@ def to_tensor(picture: Image.Image) -> Float[Tensor, "c h w"]:
     """One picture, in [-1, 1]."""
     array = np.asarray(flatten(picture), dtype=np.float32)
     return rearrange(torch.from_numpy(array), "h w c -> c h w") / 127.5 - 1
-
-
-def fit(images: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c s s"]:
-    """Short side to `size` (bicubic, antialiased), then the middle square: the usual input of CLIP and DINO."""
-    height, width = images.shape[-2:]
-    scale = size / min(height, width)
-    shape = (max(size, round(height * scale)), max(size, round(width * scale)))
-    if shape != (height, width):
-        images = F.interpolate(images, shape, mode="bicubic", antialias=True, align_corners=False).clamp(
-            -1, 1
-        )
-    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
-    return images[..., top : top + size, left : left + size]
 
 
 def stack(pictures: Sequence[Image.Image], size: int) -> Float[Tensor, "b c s s"]:
