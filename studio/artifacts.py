@@ -11,12 +11,15 @@ from diffusers import DiffusionPipeline
 from diffusers.loaders import TextualInversionLoaderMixin
 from torch import Tensor, nn
 
+from studio import catalog, trained
 from studio.adapters.build import names
 from studio.adapters.files import load_lora, read, read_peft
 from studio.adapters.metadata import KINDS
 from studio.adapters.strength import set_strength
 from studio.errors import StudioError
 from studio.models.base import Family
+from studio.trained import Trained
+from studio.trainer import Edit
 
 EMBEDDING_KEYS = ("emb_params", "clip_l", "clip_g")
 TEXT_WIDTHS = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
@@ -32,12 +35,14 @@ class Artifact:
         kind: What it was.
         name: The adapter's name, for `set_strength`; the new word, for an embedding.
         trigger: What to write in a prompt, if the file tells; of an embedding of several vectors, all its words.
+        edit: What it changes while sampling, for a method's own folder; to be given in a request's `edits`.
     """
 
     path: Path
-    kind: Literal["lora", "peft", "embedding", "merged"]
+    kind: Literal["lora", "peft", "embedding", "merged", "method"]
     name: str
     trigger: str = ""
+    edit: Edit | None = None
 
 
 def load(
@@ -47,15 +52,18 @@ def load(
 
     Args:
         path: A run folder, its export folder, a LoRA file (diffusers, kohya or Comfy keys), a PEFT folder, a
-            textual-inversion file, or a diffusers pipeline folder of the same architecture.
+            textual-inversion file, a diffusers pipeline folder of the same architecture, a method's own folder, or the
+            name of an embedded one.
         family: The base model.
-        strength: 0 is the base, 1 as trained.
+        strength: 0 is the base, 1 as trained; a method's own folder says what it means there.
         name: Name for the adapter; empty makes one from the file's name.
         allow_pickle: Read .bin, .pt and .ckpt files too; only tensors are taken from them.
 
     Raises:
         StudioError: Nothing is there, it is damaged, or it was made for another model family.
     """
+    if (own := trained.find(path)) is not None:
+        return _load_own(own, family, strength)
     found = _find(Path(path))
     name = name or _free_name(found, family)
     if found.is_file():
@@ -73,10 +81,23 @@ def load(
     return artifact
 
 
+def _load_own(own: Trained, family: Family, strength: float) -> Artifact:
+    """A folder that only its own method can read."""
+    card = catalog.card(own.method)
+    if not card.artifact:
+        raise StudioError(f"{own.folder} is of method {card.name!r}, which loads no folder of its own.")
+    edit = card.load_artifact()(own, family, strength)
+    return Artifact(own.folder, "method", own.folder.name, edit=edit)
+
+
 def _find(path: Path) -> Path:
     """The file or folder to read: in a run folder, the best of what it exported."""
     if not path.exists():
-        raise StudioError(f"{path} does not exist; give a run folder, a .safetensors file or a PEFT folder.")
+        shipped = ", ".join(trained.shipped()) or "none"
+        raise StudioError(
+            f"{path} does not exist; give a run folder, a .safetensors file, a PEFT folder or the name of an embedded "
+            f"artifact ({shipped})."
+        )
     if path.is_file() or _is_peft(path) or (path / "model_index.json").is_file():
         return path
     folder = path / "export" if (path / "config.json").is_file() else path

@@ -11,6 +11,7 @@ from studio.errors import unknown
 
 if TYPE_CHECKING:
     from studio.models.base import Family
+    from studio.trained import Trained
     from studio.trainer import Edit, Trainer
 
 
@@ -37,6 +38,11 @@ class Card:
     trainer: str = ""
     """`package.module:Class` of the trainer, imported only when a run starts; empty for an edit."""
     edit: str = ""
+    artifact: str = ""
+    """`package.module:Class` of the edit that a trained folder of this method is (see `studio.trained`), for methods
+    whose weights no other program reads."""
+    needs_references: bool = False
+    """Whether sampling with a trained folder needs pictures of the subject."""
     offers: tuple[str, ...] = ()
     presets: Mapping[str, Preset] = field(default_factory=dict[str, Preset])
     check: Callable[[Any], None] = lambda settings: None
@@ -52,6 +58,11 @@ class Card:
     def load_edit(self) -> "Callable[[Any, Family], Edit]":
         """The edit class, made as `Class(settings, family)`. Imports torch."""
         module, _, name = self.edit.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def load_artifact(self) -> "Callable[[Trained, Family, float], Edit]":
+        """The class of a trained folder, made as `Class(trained, family, strength)`. Imports torch."""
+        module, _, name = self.artifact.partition(":")
         return getattr(importlib.import_module(module), name)
 
     def preset_for(self, model: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from studio import artifacts, exam, report, runs, serial
+from studio import artifacts, exam, references, report, runs, serial
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.exam import Exam
@@ -30,7 +30,7 @@ from studio.models.base import Family
 from studio.report_html import TRAINED, Column, Page, write
 from studio.runs import RunFolder
 from studio.scoring import Drawn, Scoring
-from studio.trainer import Request
+from studio.trainer import Edit, Request
 
 log = logging.getLogger(__name__)
 __all__ = ["Evaluation", "evaluate", "subject_scores"]
@@ -69,8 +69,8 @@ def evaluate(request: SubjectEval) -> Evaluation:
     scoring = Scoring(request, asked, jury)
     family = build.load(request.model or named.model or build.EMBEDDED, backend)
     base = _base(family, asked, request)
-    artifacts.load(artifact, family, strength=request.strength)
-    tuned = drawn(family, asked, request)
+    loaded = artifacts.load(artifact, family, strength=request.strength)
+    tuned = drawn(family, asked, request, [loaded.edit] if loaded.edit else [])
     folder = _folder(request)
     result = Evaluation(scoring.table(base, tuned), folder)
     _save(folder / "pictures" / "base", base)
@@ -80,8 +80,9 @@ def evaluate(request: SubjectEval) -> Evaluation:
     return result
 
 
-def drawn(family: Family, asked: Exam, request: SubjectEval) -> Drawn:
-    """Pictures of every prompt of an exam by the family as it is."""
+def drawn(family: Family, asked: Exam, request: SubjectEval, edits: Sequence[Edit] = ()) -> Drawn:
+    """Pictures of every prompt of an exam by the family as it is; edits may look at the exam's references."""
+    seen = references.read([str(path) for path in asked.references]) if edits else []
 
     def pictures(prompts: Sequence[str]) -> list[Image.Image]:
         if not prompts:
@@ -92,6 +93,8 @@ def drawn(family: Family, asked: Exam, request: SubjectEval) -> Drawn:
             seed=request.seed,
             steps=request.steps,
             guidance=request.guidance,
+            edits=edits,
+            references=seen,
         )
         rng = Rng.single(request.seed, 0, len(prompts) * request.num_images, family.backend.device)
         return draw.draw(family, wanted, rng, chunk=request.draw_batch)

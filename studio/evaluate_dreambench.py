@@ -139,7 +139,11 @@ def _drawer(artifact: Path, request: DreamBenchEval, backend: Backend) -> Draw:
     """Draws with the model that a run trained."""
     named = exam.named_by(artifact)
     family = build.load(named.model or build.EMBEDDED, backend)
-    artifacts.load(str(artifact), family)
+    loaded = artifacts.load(str(artifact), family)
+    if loaded.edit:
+        raise StudioError(
+            f"{artifact} draws from reference pictures, not from a training a subject; judge it with studio eval subject."
+        )
 
     def drawer(prompts: Sequence[str]) -> list[Image.Image]:
         wanted = Request(

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from studio import artifacts, catalog, recipes, runs, serial
+from studio import artifacts, catalog, recipes, references, runs, serial, trained
 from studio.backend.core import Backend
 from studio.errors import StudioError
 from studio.models import build, draw
@@ -38,25 +38,33 @@ class Sampled:
     request: SampleRequest
 
 
-def sample(request: SampleRequest, family: Family | None = None) -> Generator[Progress, None, Sampled]:
+def sample(
+    request: SampleRequest, family: Family | None = None, edits: Sequence[Edit] = ()
+) -> Generator[Progress, None, Sampled]:
     """Draw a request: yields after every sampler step, and returns what was drawn.
 
     Args:
         request: What to draw.
         family: A loaded model to use as it is, artifacts included; None loads what the request names.
+        edits: What `load` gave beside that model.
     """
+    references.check(request)
+    pictures = references.read(request.reference)
     _make_folder(Path(request.output))
     request = dataclasses.replace(request, model=request.model or model_of(request.artifact))
-    family = family or load(request)
+    if family is None:
+        family, edits = load(request)
     request = _filled(request, family)
-    asked = asking(request, [load_edit(text, family) for text in request.edits])
+    asked = asking(request, [*edits, *(load_edit(text, family) for text in request.edits)], pictures)
     images = yield from draw.drawing(family, asked, phi=request.rescale)
     paths = _write(request, images, family.fingerprint())
     return Sampled(images, paths, _write_grid(request, images, paths), request)
 
 
-def asking(request: SampleRequest, edits: Sequence[Edit] = ()) -> Request:
-    """What a request asks of a model or a trainer."""
+def asking(
+    request: SampleRequest, edits: Sequence[Edit] = (), pictures: Sequence[Image.Image] = ()
+) -> Request:
+    """What a request asks of a model or a trainer; `pictures` are its references."""
     return Request(
         prompts=request.prompt,
         negative=request.negative,
@@ -68,6 +76,7 @@ def asking(request: SampleRequest, edits: Sequence[Edit] = ()) -> Request:
         height=request.height,
         scheduler=request.scheduler,
         edits=edits,
+        references=pictures,
     )
 
 
@@ -81,22 +90,24 @@ def run(request: SampleRequest, family: Family | None = None) -> Sampled:
             return finished.value
 
 
-def load(request: SampleRequest) -> Family:
-    """The model of a request with its artifacts on."""
+def load(request: SampleRequest) -> tuple[Family, list[Edit]]:
+    """The model of a request with its artifacts on, and what these change while sampling."""
     backend = Backend(request.hardware)
     name = request.model or model_of(request.artifact)
     family = build.load(name, backend, text=request.text)
-    for path, strength in zip(request.artifact, request.strengths(), strict=True):
-        artifacts.load(path, family, strength)
-    return family
+    pairs = zip(request.artifact, request.strengths(), strict=True)
+    loaded = [artifacts.load(path, family, strength) for path, strength in pairs]
+    return family, [one.edit for one in loaded if one.edit is not None]
 
 
 def model_of(paths: Sequence[str]) -> str:
-    """The model that the first run among some artifacts was trained on; the embedded one if none is a run."""
+    """The model that the first of some artifacts that tells was trained on; the embedded one if none tells."""
     for path in paths:
+        if (own := trained.find(path)) is not None:
+            return own.model
         if (Path(path) / "config.json").is_file() and (Path(path) / "events.jsonl").is_file():
-            _, trained = runs.open_run(path)
-            return str(serial.to_dict(trained.method).get("model", FALLBACK_MODEL))
+            _, run_of = runs.open_run(path)
+            return str(serial.to_dict(run_of.method).get("model", FALLBACK_MODEL))
     return FALLBACK_MODEL
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from studio.backend.core import Backend
     from studio.backend.rng import Rng
     from studio.models.base import Condition
+    from studio.models.draw import Guidance
 
 __all__ = [
     "AttentionFunction",
@@ -86,6 +87,7 @@ class Request:
     scheduler: str = ""
     edits: Sequence["Edit"] = ()
     references: Sequence[Image] = ()
+    """RGB pictures of the subject, of any size, for methods that look at some while they draw."""
     batch: Batch | None = None
 
 
@@ -192,6 +194,22 @@ class Edit(Protocol):
         """A replacement for the attention of one layer, or None to leave it as it is."""
         ...
 
+    def predict(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        cond: "Condition",
+        uncond: "Condition | None",
+        guidance: "Guidance",
+    ) -> Tensor | None:
+        """The guided native prediction of a sampler step in place of the usual one, or None to leave it as it is.
+
+        Of several edits the first that gives one is taken. `x_t` (b c h w) is what the denoiser sees at times t (b);
+        all edits' attention is in place; `uncond` is None where guidance needs no second pass.
+        """
+        ...
+
 
 AttentionFunction = Callable[..., Tensor]
 """(query, key, value, *, layer, cross, scale, ordinary) -> (b, heads, n, d); see `studio.models.attention`."""
@@ -218,4 +236,17 @@ class PlainEdit:
     def attention(self, layer: str) -> "AttentionFunction | None":
         """Attention as it is."""
         del layer
+        return None
+
+    def predict(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        cond: "Condition",
+        uncond: "Condition | None",
+        guidance: "Guidance",
+    ) -> Tensor | None:
+        """The prediction as it is."""
+        del x_t, t, cond, uncond, guidance
         return None

@@ -207,7 +207,7 @@ class Models:
     """The model of the last request, kept as long as the next one wants the same."""
 
     def __init__(self) -> None:
-        self._key, self._family = "", None
+        self._key, self._family, self._edits = "", None, []
 
     def sample(self, request: Any) -> Generator[Any, None, dict[str, Any]]:
         """Draw a request; yields progress and returns the files."""
@@ -216,10 +216,10 @@ class Models:
         key = repr((request.model, request.artifact, request.strength, request.text, request.hardware))
         key += repr([_changed(Path(path)) for path in request.artifact])
         if key != self._key or self._family is None:
-            self._key, self._family = "", None  # the old one goes before the new one comes
-            self._family = infer.load(request)
+            self._key, self._family, self._edits = "", None, []  # the old one goes before the new one comes
+            self._family, self._edits = infer.load(request)
             self._key = key
-        drawn = yield from infer.sample(request, self._family)
+        drawn = yield from infer.sample(request, self._family, self._edits)
         found = [str(path.resolve()) for path in drawn.paths]
         return {"pictures": found, "grid": str(drawn.grid.resolve()) if drawn.grid else ""}
 

@@ -37,9 +37,11 @@ class SampleRequest:
     model: str = ""
     """Model: studio-tiny, a folder, a .safetensors file or a hub name. Empty: the one the first run was trained on."""
     artifact: tuple[str, ...] = ()
-    """Runs, LoRA files, PEFT folders or text embeddings to load on top, in order."""
+    """Runs, LoRA files, PEFT folders, text embeddings or embedded artifacts by name to load on top, in order."""
     strength: tuple[float, ...] = ()
     """Strength of each artifact; one value is for all, none is 1 (0: the base model, 1: as trained)."""
+    reference: tuple[str, ...] = ()
+    """Pictures of the subject, for artifacts that look at some while they draw."""
     negative: str = ""
     """What not to draw."""
     num_images: Positive = 1

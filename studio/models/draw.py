@@ -138,15 +138,20 @@ class _Chunk:
     uncond: Condition | None
     guidance: Guidance
     generators: list[torch.Generator]
+    edits: Sequence[Edit]
 
     def input(self, latents: Float[Tensor, "b c h w"], timestep: Tensor) -> Float[Tensor, "b c h w"]:
         """What the denoiser sees."""
         return self.scheduler.scale_model_input(latents, timestep) if _scales(self.scheduler) else latents
 
     def predict(self, latents: Float[Tensor, "b c h w"], timestep: Tensor) -> Float[Tensor, "b c h w"]:
-        """The guided native prediction."""
+        """The guided native prediction: that of the first edit that gives one, or the usual one."""
         x_t = self.input(latents, timestep)
         t = (timestep.float() / NUM_TIMESTEPS).to(latents.device).expand(len(latents))
+        for edit in self.edits:
+            own = edit.predict(x_t, t, cond=self.cond, uncond=self.uncond, guidance=self.guidance)
+            if own is not None:
+                return own
         return guided(self.family, x_t, t, cond=self.cond, uncond=self.uncond, guidance=self.guidance)
 
     def step(self, latents: Float[Tensor, "b c h w"], timestep: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,7 +219,9 @@ def _prepared(
     noise = _edited(noise.to(family.backend.device), request.edits, seeds, rng)
     with torch.no_grad():
         cond, uncond = conditions(family, request, prompts)
-    chunk = _Chunk(family, scheduler, cond, uncond, Guidance(request.guidance, phi), generators)
+    chunk = _Chunk(
+        family, scheduler, cond, uncond, Guidance(request.guidance, phi), generators, request.edits
+    )
     return chunk, noise * scheduler.init_noise_sigma if _scales(scheduler) else noise
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from studio import flags
+from studio import flags, references
 from studio.backend.quiet import quiet
 from studio.console import Console
 from studio.data import layouts
@@ -131,4 +131,6 @@ def save(settings: Save, console: Console) -> None:
 
 
 def _family(model: str, artifact: tuple[str, ...]) -> Family:
-    return load(SampleRequest(prompt=("a picture",), model=model, artifact=artifact))
+    request = SampleRequest(prompt=("a picture",), model=model, artifact=artifact)
+    references.check(request)
+    return load(request)[0]

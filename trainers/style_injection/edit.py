@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 from typing_extensions import override
 
+from studio import references
 from studio.backend.rng import Rng
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
@@ -83,9 +83,8 @@ class StyleInjectionEdit(PlainEdit):
             return
         family, empty = self._family, self._empty(2)
         with torch.no_grad():
-            pictures = torch.cat(
-                [_fitted(self._given[name], request.width, request.height) for name in ("content", "style")]
-            )
+            given = [self._given[name] for name in ("content", "style")]
+            pictures = references.tensors(given, request.height, request.width)
             latents = family.encode(pictures.to(family.backend.device))
         self._order = image_layers(family, latents[CONTENT], empty.rows([0]))
         self._inverted = invert(family, latents, empty, scheduler, refine=self.settings.refine)
@@ -178,9 +177,3 @@ def _read(path: str, field: str) -> Image.Image:
         raise StudioError(
             f"Cannot read the {field} picture {path!r} ({error}); give a picture file.", field=field
         ) from None
-
-
-def _fitted(picture: Image.Image, width: int, height: int) -> Float[Tensor, "1 3 h w"]:
-    """The middle of a picture, of a given size, in [-1, 1]."""
-    fitted = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
-    return pil_to_tensor(fitted).float()[None] / 127.5 - 1

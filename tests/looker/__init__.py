@@ -1,0 +1,1 @@
+"""A method that looks at references, small enough to test the way that these take."""
