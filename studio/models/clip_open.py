@@ -108,6 +108,13 @@ class OpenClip(DualEncoder):
         return "image" if parameter.startswith("visual.") else "text"
 
     @override
+    def add_bias(self, value: float) -> None:
+        if self.network.logit_bias is None:
+            self.network.logit_bias = nn.Parameter(torch.full((), value))
+            model = {**self.description["model_cfg"], "init_logit_bias": value}
+            self.description = {**self.description, "model_cfg": model}
+
+    @override
     def save(self, network: nn.Module, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}

@@ -93,6 +93,15 @@ class TransformersClip(DualEncoder):
         return "image" if parameter.startswith(("vision_model.", "visual_projection.")) else "text"
 
     @override
+    def add_bias(self, value: float) -> None:
+        if not isinstance(self.network, SiglipModel):
+            raise StudioError(
+                f"The sigmoid loss needs a bias, which a transformers CLIP such as {self.name!r} cannot keep; take a SigLIP "
+                "or an open_clip model, or --objective softmax.",
+                field="objective",
+            )
+
+    @override
     def save(self, network: nn.Module, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         saved: Any = network

@@ -103,6 +103,14 @@ class DualEncoder(nn.Module, ABC):
     def save(self, network: nn.Module, folder: Path) -> list[Path]:
         """Write a network of this architecture, with its tokenizer, as a folder that `load_clip` reads."""
 
+    @abstractmethod
+    def add_bias(self, value: float) -> None:
+        """Give the logits a trainable bias, as the sigmoid loss needs it; nothing if there is one.
+
+        Raises:
+            StudioError: The library's model has no place for one.
+        """
+
     # ---------------------------------------------------------------- the verbs
 
     @property

@@ -1,0 +1,1 @@
+"""Finetuning and measuring of dual encoders: prompts, adapters, probes, contrastive losses, open-vocabulary protocols."""

@@ -1,0 +1,1 @@
+"""Finetuning of dual encoders: contrastive, probes, learned prompts, adapters."""
