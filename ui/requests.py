@@ -27,6 +27,7 @@ def build(workspace: Workspace, given: Sequence[Any], edits: Edits) -> dict[str,
     """
     prompt, negative, count, seed, steps, guidance, scheduler, width, height, model = given[:10]
     weights = given[10 : 10 + 2 * NUM_ARTIFACTS]
+    references, *edited = given[10 + 2 * NUM_ARTIFACTS :]
     pairs = [(a, s) for a, s in zip(weights[:NUM_ARTIFACTS], weights[NUM_ARTIFACTS:], strict=True) if a]
     values = {
         "prompt": [line.strip() for line in str(prompt).splitlines() if line.strip()],
@@ -39,9 +40,10 @@ def build(workspace: Workspace, given: Sequence[Any], edits: Edits) -> dict[str,
         "width": width,
         "height": height,
         "model": str(model).strip(),
-        "artifact": [str(workspace.inside(artifact, "artifact")) for artifact, _ in pairs],
+        "artifact": [workspace.weights(artifact) for artifact, _ in pairs],
         "strength": [strength for _, strength in pairs],
-        "edits": _edits_of(given[10 + 2 * NUM_ARTIFACTS :], edits),
+        "reference": [str(workspace.inside(path, "reference")) for path in references],
+        "edits": _edits_of(edited, edits),
         "output": str(workspace.samples),
         "grid": False,
     }

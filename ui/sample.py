@@ -6,17 +6,16 @@ from typing import Any
 
 import gradio as gr
 
-from studio import catalog, recipes
+from studio import recipes
 from studio.errors import StudioError
 from studio.grid import AXES, axes
 from studio.models.config import FLOW_SCHEDULERS, SCHEDULERS
 from studio.supervisor import least_busy
-from ui import drawn, forms, parts, requests
+from ui import drawn, parts, requests
 from ui.page import QUICK, SECONDS, SETS, Page, shown_error
-from ui.requests import NUM_ARTIFACTS, Edits
+from ui.weights import Weights
 
 _FILES = "a model and its artifacts"
-_SHOWN_EDIT = ("undesired", "strength", "rows", "protect", "max_rank", "energy")
 
 
 def build(page: Page) -> None:
@@ -30,12 +29,16 @@ class SamplePage:
     def __init__(self, page: Page) -> None:
         self.page, self.workspace = page, page.workspace
         self.job, self.ask = gr.State(0), gr.State(0)
-        self.edits: Edits = []
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=300):
                 self._prompts()
-                self._weights()
-                self._edits()
+                self.weights = Weights(page)
+                self.recipe = gr.File(
+                    label="Drop a PNG to take over its recipe",
+                    file_types=[".png"],
+                    height=110,
+                    elem_id="recipe",
+                )
             with gr.Column(scale=7, min_width=300):
                 self.result = gr.HTML(
                     parts.nothing(
@@ -80,48 +83,6 @@ class SamplePage:
             self.width = gr.Number(0, precision=0, label="Width", info="0: the model's own.", **small)
             self.height = gr.Number(0, precision=0, label="Height", info="0: the model's own.", **small)
 
-    def _weights(self) -> None:
-        self.model = gr.Textbox(
-            label="Model",
-            info="Empty: the one that the first run was trained on, or studio-tiny.",
-            elem_id="model",
-        )
-        self.artifacts, self.strengths = [], []
-        for number in range(NUM_ARTIFACTS):
-            with gr.Row(visible=number == 0, equal_height=True) as row:
-                self.artifacts.append(
-                    gr.Dropdown(
-                        self.workspace.artifacts(),
-                        value=None,
-                        label=f"Artifact {number + 1}",
-                        elem_id=f"artifact-{number}",
-                        scale=3,
-                        min_width=180,
-                    )
-                )
-                self.strengths.append(
-                    gr.Slider(-1, 2, value=1, step=0.05, label="Strength", scale=2, min_width=140)
-                )
-            if number:
-                self.artifacts[number - 1].input(lambda: gr.Row(visible=True), None, row, **QUICK)
-
-    def _edits(self) -> None:
-        """One block for each edit in the catalog, drawn from its settings."""
-        cards = [catalog.card(name) for name in catalog.names()]
-        for card in (each for each in cards if each.edit):
-            with gr.Accordion(f"{card.title}: {card.summary}", open=False, elem_id=f"edit-{card.name}"):
-                used = gr.Checkbox(False, label=f"Use {card.title}", elem_id=f"use-{card.name}")
-                leaves = list(forms.leaves(card.config, {}, f"{card.name}."))
-                shown = [leaf for leaf in leaves if leaf.name.rpartition(".")[2] in _SHOWN_EDIT] or leaves
-                with gr.Row():
-                    boxes = [
-                        forms.draw(leaf, elem_id=leaf.name.replace(".", "-"), min_width=200) for leaf in shown
-                    ]
-                self.edits.append((card.name, shown, [used, *boxes]))
-        self.recipe = gr.File(
-            label="Drop a PNG to take over its recipe", file_types=[".png"], height=110, elem_id="recipe"
-        )
-
     def _grid(self) -> None:
         with gr.Row():
             self.x = gr.Dropdown(
@@ -141,9 +102,9 @@ class SamplePage:
             self.ys = gr.Textbox("0, 1", label="Values", elem_id="values-y", min_width=180)
         self.compare = gr.Button("Draw the grid", elem_id="draw-grid")
 
-    def _inputs(self) -> list[Any]:
-        edits = [box for _, _, boxes in self.edits for box in boxes]
-        plain = [
+    def _plain(self) -> list[Any]:
+        """What is asked for, apart from what it is drawn with."""
+        return [
             self.prompt,
             self.negative,
             self.count,
@@ -153,12 +114,10 @@ class SamplePage:
             self.scheduler,
             self.width,
             self.height,
-            self.model,
         ]
-        return [*plain, *self.artifacts, *self.strengths, *edits]
 
     def _listen(self) -> None:
-        inputs = self._inputs()
+        inputs = [*self._plain(), *self.weights.inputs]
         shown = [self.result, self.job, self.ask]
         self.draw.click(self._draw, [self.source, *inputs], shown, **SETS)
         self.prompt.submit(self._draw, [self.source, *inputs], shown, **SETS)
@@ -166,13 +125,16 @@ class SamplePage:
         self.compare.click(self._compare, [*grid, *inputs], shown, **SETS)
         self.stop.click(lambda job: self.workspace.jobs.stop(job) if job else None, self.job, None, **QUICK)
         self.recipe.upload(
-            shown_error(self._restore), self.recipe, [*self._restored(), self.result], queue=False
+            shown_error(self._restore),
+            self.recipe,
+            [*self._plain(), *self.weights.restored, self.result],
+            queue=False,
         )
         timer = gr.Timer(SECONDS / 2, active=False)
         for state in (self.job, self.ask):
             state.change(self._look, [self.job, self.ask], [self.result, timer, self.earlier], **QUICK)
         timer.tick(self._look, [self.job, self.ask], [self.result, timer, self.earlier], **QUICK)
-        lists = [self.source, *self.artifacts, self.earlier]
+        lists = [self.source, *self.weights.artifacts, self.earlier]
         for opened in (self.page.here["sample"].select, self.page.blocks.load):
             opened(self._lists, None, lists, **QUICK)
 
@@ -182,12 +144,11 @@ class SamplePage:
             for job in self.workspace.jobs.running()
             if job.run
         ]
-        found = [("nothing", ""), *((name, name) for name in self.workspace.artifacts())]
         source = gr.Dropdown(choices=[_FILES, *running])
-        return [source, *[gr.Dropdown(choices=found)] * NUM_ARTIFACTS, drawn.earlier(self.workspace)]
+        return [source, *self.weights.choices(), drawn.earlier(self.workspace)]
 
     def _request(self, given: Sequence[Any]) -> dict[str, Any]:
-        return requests.build(self.workspace, given, self.edits)
+        return requests.build(self.workspace, given, self.weights.edits)
 
     def _draw(self, source: str, *given: Any) -> Any:
         try:
@@ -222,7 +183,7 @@ class SamplePage:
         found = [value.strip() for value in found if value.strip()]
         if not found:
             raise StudioError(f"The axis {axis!r} has no values; write some, such as 0, 0.5, 1.", field=axis)
-        return [str(self.workspace.inside(v, "artifact")) for v in found] if axis == "artifact" else found
+        return [self.workspace.weights(value) for value in found] if axis == "artifact" else found
 
     def _look(self, job: int, ask: int) -> Any:
         """What the open request has come to; the timer rests once it is done."""
@@ -255,26 +216,10 @@ class SamplePage:
             gr.skip(),
         )
 
-    def _restored(self) -> list[Any]:
-        return [
-            self.prompt,
-            self.negative,
-            self.count,
-            self.seed,
-            self.steps,
-            self.guidance,
-            self.scheduler,
-            self.width,
-            self.height,
-            self.model,
-            *self.artifacts,
-        ]
-
-    def _restore(self, path: str) -> Any:
+    def _restore(self, path: str) -> list[Any]:
         found = recipes.read(Path(path))
-        names = [self.workspace.relative(each) for each in found.artifact if self.workspace.holds(each)]
-        artifacts = [*names, *[None] * NUM_ARTIFACTS][:NUM_ARTIFACTS]
         plain = (
+            "\n".join(found.prompt),
             found.negative,
             found.num_images,
             found.seed,
@@ -284,10 +229,5 @@ class SamplePage:
             found.width,
             found.height,
         )
-        return [
-            "\n".join(found.prompt),
-            *plain,
-            found.model,
-            *artifacts,
-            parts.note("The recipe is taken over; press Draw.", "good"),
-        ]
+        told = parts.note("The recipe is taken over; press Draw.", "good")
+        return [*plain, *self.weights.restore(found), told]

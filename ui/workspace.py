@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from studio import assets, runs, serial
+from studio import assets, runs, serial, trained
 from studio.data.layouts import EXTENSIONS
 from studio.errors import StudioError, unknown
 from studio.jobs import Jobs
@@ -116,10 +116,26 @@ class Workspace:
         return list(dict.fromkeys([*found, *(self.relative(path) for path in samples)]))
 
     def artifacts(self) -> list[str]:
-        """Runs with an export, and weight files of one's own, newest first."""
+        """Runs with an export, newest first, weights of one's own, and the embedded ones by name."""
         found = [folder.path for folder in runs.list_runs(self.runs) if any(folder.export.glob("*"))]
-        own = sorted((self.root / "models").glob("**/*.safetensors"))
-        return [self.relative(path) for path in [*found, *own]]
+        folders = [card.parent for card in (self.root / "models").glob(f"**/{trained.CARD}")]
+        files = (self.root / "models").glob("**/*.safetensors")
+        own = sorted([*folders, *(file for file in files if file.parent not in folders)])
+        return [*(self.relative(path) for path in [*found, *own]), *trained.shipped()]
+
+    def weights(self, name: str) -> str:
+        """What a request is to name for one of `artifacts`.
+
+        Raises:
+            StudioError: It lies outside.
+        """
+        return name if name in trained.shipped() else str(self.inside(name, "artifact"))
+
+    def artifact(self, path: str) -> str:
+        """The name of what a request named, as `artifacts` has it; empty if it lies outside."""
+        if path in trained.shipped():
+            return path
+        return self.relative(path) if self.holds(path) else ""
 
     def discard(self, path: str | Path) -> Path:
         """Move something into the trash; nothing is deleted for good."""

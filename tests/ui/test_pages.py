@@ -11,13 +11,13 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from studio import assets, catalog, flags, runs, serial
+from studio import assets, catalog, flags, runs, serial, trained
 from studio.config import Loop, Run
 from studio.errors import StudioError
 from studio.jobs import Process
 from studio.runs import EventLog
 from trainers.dreambooth.config import DreamBooth
-from ui import captions, charts, drafts, forms, parts, records, uploads
+from ui import captions, charts, drafts, forms, parts, records, requests, uploads
 from ui.config import App
 from ui.guard import check_request
 from ui.shelf import metadata
@@ -299,3 +299,28 @@ def test_metadata_is_read_from_the_header_alone(tmp_path: Path):
 def test_times_are_told_as_people_say_them():
     assert [parts.duration(s) for s in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
     assert parts.since(time.time() - 3) == "for 3 s"
+
+
+def asked(workspace: Workspace, **given) -> dict:
+    """The request that the Sample page makes of one artifact and some reference pictures."""
+    plain = ["a fox", "", 1, 0, 2, 1.0, "", 0, 0, "studio-tiny"]
+    names = [given.get("artifact", ""), None, None]
+    return requests.build(workspace, [*plain, *names, 1.0, 1.0, 1.0, given.get("references", [])], [])
+
+
+def test_a_request_keeps_its_reference_pictures(workspace: Workspace):
+    reference = picture(workspace.uploads / "references" / "a.png")
+    assert asked(workspace, references=[str(reference)])["reference"] == [str(reference)]
+
+
+def test_reference_pictures_from_outside_are_refused(workspace: Workspace):
+    with pytest.raises(StudioError, match="lies outside of the allowed folder"):
+        asked(workspace, references=["/etc/hostname"])
+
+
+def test_a_folder_of_a_methods_own_weights_is_offered_once(workspace: Workspace):
+    folder = workspace.root / "models" / "mine"
+    trained.write(folder, method="dreambooth", model="studio-tiny", settings={})
+    (folder / "weights.safetensors").write_bytes(b"")
+    assert [name for name in workspace.artifacts() if name.startswith("models")] == ["models/mine"]
+    assert asked(workspace, artifact="models/mine")["artifact"] == [str(folder)]
