@@ -32,6 +32,7 @@ class Finished:
     facts: Mapping[str, str]
     commit: str
     curves: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

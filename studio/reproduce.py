@@ -84,6 +84,8 @@ class Result:
     """Hardware, judges and the like, one line each."""
     curves: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     """Name to points (x, y) of the training."""
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Name to texts, for what the recipe puts under its table."""
 
 
 @dataclass(frozen=True, kw_only=True)

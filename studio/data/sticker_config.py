@@ -1,6 +1,6 @@
 """Settings of the sticker scenes."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -33,3 +33,22 @@ class Stickers:
     """Width of the band around a named color."""
     group_captions: Share = 0.15
     """Share of captions that say only the group, such as "an animal"."""
+
+
+@config
+class StickerPairs:
+    """Scenes of two objects that differ in one attribute, each with a twin in which the attributes are swapped."""
+
+    num_concepts: Annotated[int, Field(ge=4, le=351)] = 40
+    """How many of the concepts occur; the most nameable come first."""
+    attribute: Literal["color", "style"] = "color"
+    """What each object has: the color of the plate behind it, or its drawing style."""
+    num_colors: Annotated[int, Field(ge=3, le=9)] = 6
+    """How many plate colors occur, the most different ones first."""
+    pool: Annotated[int, Field(ge=2, le=40)] = 4
+    """Objects that share a batch; few make captions of a batch share words, which makes negatives hard."""
+
+    def __post_init__(self) -> None:
+        """Check rules between fields."""
+        if self.pool > self.num_concepts:
+            raise ValueError(f"pool {self.pool} is more than the {self.num_concepts} concepts; choose fewer")

@@ -23,7 +23,7 @@ from studio.verify import verify_resume
 from trainers.oft.config import Colors, Edges, OftControl, Regions
 from trainers.oft.control import agreement, signal
 from trainers.oft.hint import HintEncoder, hint_encoder, hinted
-from trainers.oft.scenes import SceneSource
+from studio.data.scenes import SceneSource
 from trainers.oft.trainer import OftControlTrainer
 
 HARDWARE = Hardware(device="cpu", precision="fp32")

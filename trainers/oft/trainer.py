@@ -44,7 +44,7 @@ from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Source, T
 from trainers.oft.config import OftControl
 from trainers.oft.control import agreement, signal
 from trainers.oft.hint import hint_encoder, hinted
-from trainers.oft.scenes import SceneSource
+from studio.data.scenes import SceneSource
 
 STICKERS = "stickers"
 _SHOWN_SEED = 7

@@ -1,0 +1,1 @@
+"""Captioner: maximum likelihood, then discriminative finetuning by a retrieval reward."""

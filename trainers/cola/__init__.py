@@ -1,0 +1,1 @@
+"""COLA: a multimodal adapter that tells which attribute belongs to which object."""
