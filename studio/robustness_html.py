@@ -35,11 +35,11 @@ def write_page(found: Values, examples: Sequence[Example], path: Path) -> None:
     """Write the report of a robustness evaluation."""
     body = "".join(
         (
-            _head("Robustness report", str(found["facts"]["model"]), _lead(found), found["facts"]),
+            head("Robustness report", str(found["facts"]["model"]), _lead(found), found["facts"]),
             _trust(found["signs"], found["checks"]),
             _attacks(found["attacks"]),
             _corruptions(found["corruptions"], found["numbers"]["clean accuracy"]),
-            _line(found["line"]),
+            line_table(found["line"]),
             _pairs("Other data", found["shifts"]),
             _fooled(examples),
             _pairs("All numbers", found["numbers"]),
@@ -72,7 +72,8 @@ def _lead(found: Values) -> str:
     return said + f". Confidence is off by {numbers['ece']:.3f} (ECE)."
 
 
-def _head(eyebrow: str, title: str, lead: str, facts: Values) -> str:
+def head(eyebrow: str, title: str, lead: str, facts: Values) -> str:
+    """The top of a report."""
     items = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(str(v))}</dd></div>" for k, v in facts.items())
     return (
         f'<header><p class="eyebrow">{escape(eyebrow)}</p><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>'
@@ -122,7 +123,8 @@ def _curve(values: Sequence[float]) -> str:
     )
 
 
-def _line(points: Sequence[Mapping[str, float]]) -> str:
+def line_table(points: Sequence[Mapping[str, float]]) -> str:
+    """What was measured along a line of weights."""
     if not points:
         return ""
     names = list(points[0])
@@ -185,7 +187,7 @@ def write_nullspace_page(found: Values, pictures: Sequence[Mapping[str, Path]], 
     ]
     moved = [[name, f"{value:.3f}"] for name, value in found["overlap"].items()]
     hint = '<p class="hint">Relative change of pixels, patch embeddings and logits (l2).</p>'
-    body = _head("Nullspace of the patch embedding", str(found["model"]), lead, {"seed": found["seed"]})
+    body = head("Nullspace of the patch embedding", str(found["model"]), lead, {"seed": found["seed"]})
     body += section("What changes", hint + table(["Noise", "Pixels", "Embedding", "Logits"], rows))
     body += section("Pictures that the model cannot tell apart", "".join(shown(row) for row in pictures))
     if moved:

@@ -7,7 +7,7 @@ from typing import assert_never
 from studio.adapters import build as adapters
 from studio.backend.core import Backend
 from studio.matching.cocoop import ConditionalMatcher
-from studio.matching.config import Adapted, CoCoOp, Coop, LpFt, Maple, Probe, Promptsrc, Tuning, Whole
+from studio.matching.config import Adapted, Cocoop, Coop, LpFt, Maple, Probe, Promptsrc, Tuning, Whole
 from studio.matching.coop import PromptMatcher
 from studio.matching.deep import DeepMatcher
 from studio.matching.matcher import Matcher

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from studio.matching.config import CoCoOp, Coop
+from studio.matching.config import Cocoop, Coop
 from studio.matching.context import text_context
 from studio.matching.coop import PromptMatcher
 from studio.models.dual import DualEncoder

@@ -88,9 +88,9 @@ class DeepMatcher(PromptMatcher):
         with torch.no_grad():
             seen, said = self.frozen.images(images), self.frozen.names(names)
             answers = self.model.logits(seen, said)
-        kept = F.kl_div(logits.log_softmax(1), answers.log_softmax(1), reduction="mean", log_target=True)
+        kept = F.kl_div(logits.log_softmax(1), answers.log_softmax(1), reduction="sum", log_target=True)
         return {
             "text": settings.text_weight * (self.names(names) - said).abs().mean(),
             "image": settings.image_weight * (features - seen).abs().mean(),
-            "answers": settings.logit_weight * kept,
+            "answers": settings.logit_weight * kept / logits.numel(),
         }

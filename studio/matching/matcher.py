@@ -21,9 +21,11 @@ class Matcher(nn.Module):
     Attributes:
         templates: The sentences.
         sees_names: Whether it can be asked about names that training did not have.
+        classes: The names that it can be asked about, where it knows no others.
     """
 
     sees_names = True
+    classes: tuple[str, ...] = ()
 
     def __init__(self, model: DualEncoder, templates: Sequence[str]) -> None:
         super().__init__()
@@ -42,6 +44,10 @@ class Matcher(nn.Module):
     def logits(self, features: Float[Tensor, "b d"], names: Sequence[str]) -> Float[Tensor, "b c"]:
         """Scaled cosines of pictures' features and names."""
         return self.model.logits(features, self.names(names))
+
+    def knows(self, names: Sequence[str]) -> bool:
+        """Whether it can be asked about these names."""
+        return self.sees_names or set(names) <= set(self.classes)
 
     def learned(self) -> dict[str, nn.Parameter]:
         """What a method added to the model: prompts, a head; by name."""

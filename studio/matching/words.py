@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from studio.backend.rng import Rng
 from studio.data.sticker_captions import with_article
 from studio.errors import StudioError
 
@@ -26,3 +27,9 @@ def sentences(templates: Sequence[str], names: Sequence[str]) -> list[str]:
     if not templates:
         raise StudioError("There are no templates; give at least one, such as '{a name}'.", field="templates")
     return [sentence(template, name) for template in templates for name in names]
+
+
+def drawn(templates: Sequence[str], classes: Sequence[str], labels: Sequence[int], rng: Rng) -> list[str]:
+    """A random sentence about each label's class (FLYP, arXiv 2212.00638, section 3)."""
+    places = rng.integers(0, len(templates), len(labels)).tolist()
+    return [sentence(templates[t], classes[k]) for t, k in zip(places, labels, strict=True)]

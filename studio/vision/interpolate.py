@@ -8,8 +8,10 @@ Departure: a head that was made anew for the task has no counterpart before; it 
 """
 
 import copy
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor, nn
 
 from studio.errors import StudioError
 from studio.models.vit import Classifier
@@ -38,7 +40,20 @@ def interpolated(before: Classifier, after: Classifier, alpha: float) -> Classif
             "between them; name the model that the finetuning started from.",
             field="before",
         )
-    for key, value in result.state_dict().items():
-        if key not in head and value.is_floating_point():
-            value.copy_(torch.lerp(first[key].to(value), last[key].to(value), alpha))
+    put_between(result, first, last, alpha, keep=head)
     return result
+
+
+@torch.no_grad()
+def put_between(
+    result: nn.Module,
+    first: Mapping[str, Tensor],
+    last: Mapping[str, Tensor],
+    alpha: float,
+    *,
+    keep: frozenset[str] = frozenset(),
+) -> None:
+    """Give a network the weights at `alpha` between two states; integers and what is named in `keep` stay as they are."""
+    for key, value in result.state_dict().items():
+        if key not in keep and value.is_floating_point():
+            value.copy_(torch.lerp(first[key].to(value), last[key].to(value), alpha))

@@ -29,7 +29,7 @@ from studio.matching.build import tune
 from studio.matching.config import LpFt
 from studio.matching.data import captioned
 from studio.matching.losses import in_chunks, sigmoid_loss, softmax_loss
-from studio.matching.words import sentence
+from studio.matching.words import drawn
 from studio.models.clip import load_clip
 from studio.trainer import Batch, Group, Loss, Source, Trainer
 from trainers.clip.config import Clip, is_contrastive
@@ -88,9 +88,7 @@ class ClipTrainer(Counts, Asked, Trainer):
     def _captions(self, batch: Batch, rng: Rng) -> Sequence[str]:
         if "captions" in batch:
             return batch["captions"]
-        templates, labels = self.config.templates, batch["labels"].tolist()
-        drawn = rng.integers(0, len(templates), len(labels)).tolist()
-        return [sentence(templates[t], self.classes[k]) for t, k in zip(drawn, labels, strict=True)]
+        return drawn(self.config.templates, self.classes, batch["labels"].tolist(), rng)
 
     def _name(self, batch: Batch) -> Loss:
         matcher = self.tuned.matcher

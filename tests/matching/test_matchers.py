@@ -1,0 +1,169 @@
+"""Prompts, heads and losses of dual encoders: what each starts from, what moves, what the losses are."""
+
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from torch import nn
+
+from studio.backend.core import Backend
+from studio.config import Hardware
+from studio.errors import StudioError
+from studio.matching.build import Tuned, tune
+from studio.matching.config import Adapted, Cocoop, Coop, LpFt, Maple, Probe, Promptsrc, Tuning, Whole
+from studio.matching.data import halves
+from studio.matching.files import Described, load_matcher, save_matcher
+from studio.matching.losses import in_chunks, sigmoid_loss, softmax_loss
+from studio.matching.words import sentence
+from studio.models.clip import TINY
+from tests.models.test_clip import fresh, pictures
+
+NAMES = ("cat", "dog", "fox")
+TEMPLATES = ("a photo of {a name}", "{name}")
+BACKEND = Backend(Hardware(device="cpu", precision="fp32"))
+TUNINGS = (
+    Whole(locked="text"), Adapted(), Probe(), LpFt(), Coop(), Coop(phrase="", length=3, per_class=True), Cocoop(),
+    Maple(), Promptsrc(),
+)  # fmt: skip
+
+
+def tuned(tuning: Tuning, name: str = "tiny:clip") -> Tuned:
+    with BACKEND.seeded(0):
+        return tune(fresh(name), tuning, NAMES, TEMPLATES, BACKEND)
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("place", ["end", "middle", "front"])
+def test_a_context_that_starts_from_a_phrase_says_the_phrase(name: str, place: Any) -> None:
+    matcher = tuned(Coop(phrase="a photo", place=place), name).matcher
+    said = {"end": "a photo cat", "middle": "a cat photo", "front": "cat a photo"}[place]
+    if name != "tiny:open-clip" and place == "middle":  # their pieces are letters: half a phrase is no word
+        return
+    torch.testing.assert_close(matcher.names(["cat"]), matcher.model.texts([said]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("tuning", TUNINGS, ids=lambda tuning: type(tuning).__name__)
+def test_what_moves_gets_gradients_and_nothing_else_does(tuning: Tuning) -> None:
+    made = tuned(tuning)
+    matcher = made.matcher
+    logits = matcher.logits(matcher.images(pictures(3)), NAMES)
+    (logits.square().sum() + matcher.names(NAMES[:2]).sum()).backward()
+    moved = {key for key, value in matcher.named_parameters() if value.grad is not None}
+    assert moved
+    assert moved <= made.trains
+    assert {group.name for group in made.groups()} <= {"weights", "vectors"}
+    assert frozenset().union(*(group.names or frozenset() for group in made.groups())) == made.trains
+
+
+@pytest.mark.parametrize("tuning", TUNINGS, ids=lambda tuning: type(tuning).__name__)
+def test_what_was_learned_is_read_back(tuning: Tuning, tmp_path: Path) -> None:
+    made = tuned(tuning, "studio-tiny-clip")
+    with torch.no_grad():
+        for key, value in made.matcher.named_parameters():
+            if key in made.trains:
+                value.add_(0.01 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1)))
+    described = Described(base="studio-tiny-clip", tuning=tuning, classes=NAMES, templates=TEMPLATES)
+    save_matcher(made.matcher.eval(), described, tmp_path / "export")
+    back = load_matcher(str(tmp_path), TEMPLATES).matcher
+    images = pictures(2, 64)
+    with torch.no_grad():
+        wanted = made.matcher.logits(made.matcher.images(images), NAMES)
+        torch.testing.assert_close(back.logits(back.images(images), NAMES), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_starts_as_the_names() -> None:
+    matcher = tuned(Probe()).matcher
+    images = matcher.images(pictures(3))
+    plain = tuned(Whole()).matcher
+    torch.testing.assert_close(
+        matcher.logits(images, NAMES), plain.logits(images, NAMES), rtol=1e-4, atol=1e-4
+    )
+    with pytest.raises(StudioError, match="only its 3 classes"):
+        matcher.logits(images, ["owl"])
+
+
+def test_a_context_for_each_class_knows_no_other_names() -> None:
+    with pytest.raises(StudioError, match="no other names, such as 'owl'"):
+        tuned(Coop(per_class=True)).matcher.names(["owl"])
+
+
+def test_a_picture_is_named_by_its_own_context() -> None:
+    matcher = tuned(Cocoop(squeeze=2)).matcher
+    images = matcher.images(pictures(3))
+    alone = torch.cat([matcher.logits(images[i : i + 1], NAMES) for i in range(3)])
+    torch.testing.assert_close(matcher.logits(images, NAMES), alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("tuning", [Maple(), Promptsrc()], ids=["maple", "promptsrc"])
+def test_deep_prompts_reach_both_towers_of_both_libraries(name: str, tuning: Tuning) -> None:
+    matcher = tuned(tuning, name).matcher
+    plain = matcher.model.images(pictures(2))
+    assert not torch.allclose(matcher.images(pictures(2)), plain)
+    torch.testing.assert_close(matcher.model.images(pictures(2)), plain, rtol=0, atol=0)
+    (matcher.images(pictures(2)).sum() + matcher.names(NAMES).square().sum()).backward()
+    assert all(value.grad is not None for value in matcher.learned().values())
+
+
+def test_only_the_source_of_promptsrc_pulls_and_not_where_nothing_changed() -> None:
+    matcher = tuned(Promptsrc()).matcher
+    images = pictures(2)
+    features = matcher.images(images)
+    pulls = matcher.pull(features, matcher.logits(features, NAMES), images, NAMES)
+    assert set(pulls) == {"text", "image", "answers"}
+    frozen = matcher.model.images(images)
+    same = matcher.pull(frozen, matcher.logits(features, NAMES), images, NAMES)
+    assert float(same["image"]) == 0
+
+
+def test_losses_are_those_of_open_clip() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images, texts = (nn.functional.normalize(torch.randn(5, 8, generator=generator)) for _ in range(2))
+    scale, bias = torch.tensor(9.0), torch.tensor(-3.0)
+    reference = open_clip.loss.ClipLoss()(images, texts, scale)
+    torch.testing.assert_close(softmax_loss(scale * images @ texts.T), reference)
+    reference = open_clip.loss.SigLipLoss()(images, texts, scale, bias)
+    torch.testing.assert_close(sigmoid_loss(scale * images @ texts.T + bias), reference)
+
+
+def test_chunks_give_the_gradients_of_the_whole_batch() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 4)).double()
+    rows = torch.randn(7, 6, dtype=torch.double)
+    found = []
+    for size in (0, 3):
+        net.zero_grad()
+        features = nn.functional.normalize(in_chunks(net, rows, size))
+        softmax_loss(10 * features @ features.roll(1, 1).T).backward()
+        found.append([value.grad.clone() for value in net.parameters()])
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=0, atol=1e-14)
+
+
+def test_chunks_keep_no_activations() -> None:
+    kept: list[int] = []
+    net = nn.Sequential(nn.Linear(6, 512), nn.ReLU(), nn.Linear(512, 4))
+
+    def pack(value: torch.Tensor) -> torch.Tensor:
+        kept.append(value.numel())
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        in_chunks(net, torch.randn(8, 6), 4)
+    assert max(kept, default=0) < 4 * 512
+
+
+def test_half_of_the_names_is_base_and_no_name_is_both() -> None:
+    base, new = halves(("e", "d", "c", "b", "a"), 0)
+    assert (base, new) == (("a", "b", "c"), ("d", "e"))
+    other, rest = halves(("e", "d", "c", "b", "a"), 1)
+    assert sorted(other + rest) == ["a", "b", "c", "d", "e"]
+    assert len(other) == 3
+
+
+def test_a_sentence_has_its_article_and_a_place_for_the_name() -> None:
+    assert sentence("a photo of {a name}.", "ice_cream") == "a photo of an ice cream."
+    with pytest.raises(StudioError, match="no place for the name"):
+        sentence("a photo", "cat")

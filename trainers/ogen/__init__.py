@@ -1,0 +1,1 @@
+"""OGEN: finetuning that keeps the names it is not trained on."""
