@@ -44,6 +44,7 @@ bench: .venv/.installed-dev
 	$(RUN) studio.bench.orthogonal --threads 1 2
 	$(RUN) studio.bench.attacks
 	$(RUN) studio.bench.rewards
+	$(RUN) studio.bench.clip
 
 flags: .venv/.installed-dev
 	$(RUN) tests.flags

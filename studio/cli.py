@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("studio.commands:sample", "draw pictures with a model and trained artifacts"),
     "eval": (
         "studio.evaluation_command:evaluate",
-        "measure an artifact: studio eval subject|dreambench|robustness|nullspace ...",
+        "measure an artifact: studio eval subject|dreambench|robustness|nullspace|vlm ...",
     ),
     "export": ("studio.commands:export", "write a run's weights in another format"),
     "data": ("studio.commands:data", "look at a folder of training data: studio data check DIR"),

@@ -1,6 +1,6 @@
-"""`studio eval subject|dreambench ...` and `studio reproduce METHOD ...`. Torch is imported once the flags are right."""
+"""`studio eval NAME ...` and `studio reproduce METHOD ...`. Torch is imported once the flags are right."""
 
-from studio import flags, robustness_command
+from studio import flags, robustness_command, vlm_command
 from studio.console import Console
 from studio.errors import StudioError, unknown
 from studio.metrics import table
@@ -18,6 +18,8 @@ def evaluate(argv: list[str], console: Console) -> None:
             robustness_command.robustness(rest, console)
         case ["nullspace", *rest]:
             robustness_command.nullspace(rest, console)
+        case ["vlm", *rest]:
+            vlm_command.vlm(rest, console)
         case ["-h" | "--help"]:
             console.print(f"usage: studio eval {'|'.join(_NAMES)} [...]\n\n" + _WHAT)
         case [verb, *_]:
@@ -28,12 +30,13 @@ def evaluate(argv: list[str], console: Console) -> None:
             )
 
 
-_NAMES = ("subject", "dreambench", "robustness", "nullspace")
+_NAMES = ("subject", "dreambench", "robustness", "nullspace", "vlm")
 _WHAT = (
     "subject     how well an artifact draws its subject, against the model it started from\n"
     "dreambench  30 subjects x 25 prompts x 4 pictures: DINO, CLIP-I, CLIP-T, PRES, DIV\n"
     "robustness  a classifier under corruptions, shifts and attacks, and whether the attacks can be trusted\n"
-    "nullspace   what a vision transformer cannot see, as numbers and pictures"
+    "nullspace   what a vision transformer cannot see, as numbers and pictures\n"
+    "vlm         a CLIP or SigLIP: names, new names, retrieval, composition, shifts, and what finetuning took"
 )
 
 

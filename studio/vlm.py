@@ -1,6 +1,6 @@
 """The evaluation of a dual encoder: what it knows, what finetuning gave it, and what it took.
 
-found = evaluate(Vlm(model="runs/flowers", data=Labelled(train="flowers")))
+found = evaluate(VlmEval(model="runs/flowers", data=Labelled(train="flowers")))
 print(found.after["HM"], found.before["HM"])
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from studio import runs, serial
 from studio.backend.core import Backend
-from studio.matching.config import Vlm
+from studio.matching.config import VlmEval
 from studio.matching.examined import Examined, prepare
 from studio.matching.files import Opened, load_matcher
 from studio.matching.matcher import Matcher
@@ -61,7 +61,7 @@ class Found:
         return made
 
 
-def evaluate(request: Vlm) -> Found:
+def evaluate(request: VlmEval) -> Found:
     """Measure a dual encoder and write table, JSON and report.
 
     Raises:
@@ -97,7 +97,7 @@ def evaluate(request: Vlm) -> Found:
     return found
 
 
-def _before(request: Vlm, opened: Opened) -> Matcher | None:
+def _before(request: VlmEval, opened: Opened) -> Matcher | None:
     """The model before finetuning."""
     if request.before == "none" or (request.before == "auto" and not opened.base):
         return None
@@ -106,7 +106,7 @@ def _before(request: Vlm, opened: Opened) -> Matcher | None:
     return load_matcher(request.before, request.templates).matcher
 
 
-def _line(request: Vlm, before: Matcher, after: Matcher, examined: Examined) -> list[dict[str, float]]:
+def _line(request: VlmEval, before: Matcher, after: Matcher, examined: Examined) -> list[dict[str, float]]:
     """Accuracies between two models: 0 is before, 1 is after; nothing where their shapes differ."""
     first, last = (matcher.model.network.state_dict() for matcher in (before, after))
     if {k: v.shape for k, v in first.items()} != {k: v.shape for k, v in last.items()}:
@@ -120,14 +120,14 @@ def _line(request: Vlm, before: Matcher, after: Matcher, examined: Examined) -> 
     return points
 
 
-def _folder(request: Vlm) -> Path:
+def _folder(request: VlmEval) -> Path:
     run = Path(request.model)
     given = Path(request.output) if request.output else (run if run.is_dir() else Path()) / "vlm"
     given.mkdir(parents=True, exist_ok=True)
     return given
 
 
-def _write(found: Found, request: Vlm) -> None:
+def _write(found: Found, request: VlmEval) -> None:
     values = {
         "request": serial.to_dict(request),
         "facts": found.facts,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from studio.adapters import config as c
-from studio.bench import attacks
+from studio.bench import attacks, clip
 from studio.bench.adapters import Line, shelf, table
 from studio.bench.orthogonal import Row
 from studio.bench.orthogonal import table as times
@@ -50,3 +50,9 @@ def test_the_difference_of_accuracies_is_in_points():
     found = attacks.Compared(30.0, 20.0, 0.5, 0.505).as_dict()
     assert found["difference in points"] == pytest.approx(0.5)
     assert found["ratio"] == pytest.approx(1.5)
+
+
+def test_both_contrastive_loops_are_timed():
+    found = clip.compare(clip.ClipBench(model="studio-tiny-clip", batch=4, steps=1, rounds=3, device="cpu"))
+    assert found.ratio > 0
+    assert len(found.ours) == len(found.plain) == 3

@@ -138,7 +138,7 @@ class Classes:
 
 
 @config
-class Vlm:
+class VlmEval:
     """Measure what a dual encoder knows: names, unseen names, retrieval, composition, shifts, and what it forgot."""
 
     model: str = "studio-tiny-clip"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from studio.backend.rng import mix
+from studio.data.config import Labelled
 from studio.data.labelled import LabelledPhotos
 from studio.data.pools import Pool, open_pool, split
 from studio.data.sticker_captions import with_article
@@ -19,7 +20,7 @@ from studio.data.sticker_concepts import COLORS
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import compose, draw_scenes, names, plan_scenes
 from studio.errors import StudioError
-from studio.matching.config import Captioned, Vlm
+from studio.matching.config import Captioned, VlmEval
 from studio.matching.data import Labels, captioned, only
 from studio.models.dual import DualEncoder
 from studio.trainer import Shard
@@ -66,7 +67,7 @@ class Examined:
     swaps: Swaps | None
 
 
-def prepare(request: Vlm, model: DualEncoder) -> Examined:
+def prepare(request: VlmEval, model: DualEncoder) -> Examined:
     """Read and draw what is measured on.
 
     Raises:
@@ -88,11 +89,11 @@ def prepare(request: Vlm, model: DualEncoder) -> Examined:
     return Examined(held_out, shots, shifts, _pairs(request, model), _swaps(request))
 
 
-def _few(request: Vlm, count: int) -> object:
+def _few(request: VlmEval, count: int) -> Labelled:
     return replace(request.data, shots=count, shots_seed=request.seed)
 
 
-def _named(request: Vlm, pool: Pool, model: DualEncoder, most: int) -> Named:
+def _named(request: VlmEval, pool: Pool, model: DualEncoder, most: int) -> Named:
     count = min(most or len(pool), len(pool))
     chosen = np.linspace(0, len(pool) - 1, count).round().astype(np.int64)
     part = pool.subset(chosen)
@@ -102,7 +103,7 @@ def _named(request: Vlm, pool: Pool, model: DualEncoder, most: int) -> Named:
     return Named(present, [b["images"] for b in batches], torch.cat([b["labels"] for b in batches]))
 
 
-def _pairs(request: Vlm, model: DualEncoder) -> Paired:
+def _pairs(request: VlmEval, model: DualEncoder) -> Paired:
     """Pictures with captions, of a folder or drawn."""
     if request.pairs:
         source = captioned(Captioned(folder=request.pairs), model.size)
@@ -116,7 +117,7 @@ def _pairs(request: Vlm, model: DualEncoder) -> Paired:
     return Paired(list(images.split(request.batch_size)), list(captions))
 
 
-def _swaps(request: Vlm) -> Swaps | None:
+def _swaps(request: VlmEval) -> Swaps | None:
     """Scenes of one object on two colors, and their captions."""
     if not request.num_swaps:
         return None

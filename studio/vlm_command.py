@@ -1,0 +1,20 @@
+"""`studio eval vlm ...`. Torch is imported once the flags are right."""
+
+from studio import flags
+from studio.console import Console
+from studio.matching.config import VlmEval
+
+
+def vlm(argv: list[str], console: Console) -> None:
+    """What a dual encoder knows, and what finetuning took from it."""
+    request: VlmEval = flags.parse(VlmEval, argv, prog="studio eval vlm")
+    from studio.backend.quiet import quiet
+    from studio.vlm import evaluate
+
+    quiet()
+    found = evaluate(request)
+    console.table(["measure", "before", "after", "change"], found.rows())
+    for point in found.line:
+        console.print(", ".join(f"{name} {value:.3f}" for name, value in point.items()))
+    console.print(f"report: {found.report}")
+    console.record({"event": "evaluation", "report": str(found.report), "scores": str(found.scores)})
