@@ -7,11 +7,24 @@ from typing import assert_never
 from studio.adapters import build as adapters
 from studio.backend.core import Backend
 from studio.matching.cocoop import ConditionalMatcher
-from studio.matching.config import Adapted, Cocoop, Coop, LpFt, Maple, Probe, Promptsrc, Tuning, Whole
+from studio.matching.config import (
+    Adapted,
+    AdaptFormer,
+    Cocoop,
+    Coop,
+    LpFt,
+    Maple,
+    Probe,
+    Promptsrc,
+    Tuning,
+    Whole,
+)
 from studio.matching.coop import PromptMatcher
 from studio.matching.deep import DeepMatcher
 from studio.matching.matcher import Matcher
 from studio.matching.probe import ProbeMatcher
+from studio.matching.side import SideMatcher
+from studio.models.adaptformer import Shape
 from studio.models.dual import DualEncoder
 from studio.trainer import Group
 
@@ -48,6 +61,8 @@ def make(model: DualEncoder, tuning: Tuning, classes: Sequence[str], templates: 
     match tuning:
         case Whole() | Adapted():
             return Matcher(model, templates)
+        case AdaptFormer():
+            return SideMatcher(model, templates, Shape(tuning.bottleneck, tuning.scale, tuning.dropout))
         case Probe() | LpFt():
             return ProbeMatcher(model, templates, classes)
         case Coop():
@@ -80,7 +95,7 @@ def tune(
         value.requires_grad_(name in trains)
     moves = any(name.startswith("model.") and model.tower_of(_inner(name)) == "image" for name in trains)
     _modes(matcher, trains)
-    return Tuned(matcher, trains, pictures=moves or isinstance(tuning, (Maple, Promptsrc)))
+    return Tuned(matcher, trains, pictures=moves or isinstance(tuning, (Maple, Promptsrc, AdaptFormer)))
 
 
 def _modes(matcher: Matcher, trains: frozenset[str]) -> None:

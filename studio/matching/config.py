@@ -8,6 +8,7 @@ from studio.adapters.config import Adapter, Lora
 from studio.config import Count, Fraction, Hardware, Positive, config
 from studio.data.config import Images, Labelled
 from studio.data.sticker_config import Stickers
+from studio.vision.config import AdaptFormer
 
 TEMPLATES = ("a photo of {a name}",)
 """What a class is called in a sentence: {name} is the name, {a name} the name with its article."""
@@ -121,9 +122,9 @@ class Promptsrc:
     """Weight of the divergence from the frozen model's answers (official code: 1)."""
 
 
-Tuning = Whole | Adapted | Probe | LpFt | Coop | Cocoop | Maple | Promptsrc
+Tuning = Whole | Adapted | AdaptFormer | Probe | LpFt | Coop | Cocoop | Maple | Promptsrc
 """What of a dual encoder moves."""
-Open = Whole | Adapted | Coop | Maple | Promptsrc
+Open = Whole | Adapted | AdaptFormer | Coop | Maple | Promptsrc
 """Ways of tuning that still know every name, and give one feature for it."""
 
 

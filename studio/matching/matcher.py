@@ -35,9 +35,13 @@ class Matcher(nn.Module):
         """Unit features of pictures in [-1, 1]."""
         return self.model.images(images)
 
+    def texts(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
+        """Unit features of any texts."""
+        return self.model.texts(texts)
+
     def names(self, names: Sequence[str]) -> Float[Tensor, "c d"]:
         """Unit features of names."""
-        found = self.model.texts(sentences(self.templates, names))
+        found = self.texts(sentences(self.templates, names))
         each = rearrange(found, "(t c) d -> t c d", c=len(names))
         return F.normalize(each.mean(0), dim=-1)
 

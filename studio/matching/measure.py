@@ -105,7 +105,7 @@ def fit_head(
 
 def _texts(matcher: Matcher, texts: Sequence[str]) -> Float[Tensor, "m d"]:
     parts = [texts[start : start + TEXTS] for start in range(0, len(texts), TEXTS)]
-    return torch.cat([matcher.model.texts(part).float().cpu() for part in parts])
+    return torch.cat([matcher.texts(part).float().cpu() for part in parts])
 
 
 def _retrieval(matcher: Matcher, pairs: Paired) -> dict[str, float]:

@@ -12,7 +12,18 @@ from studio.backend.core import Backend
 from studio.config import Hardware
 from studio.errors import StudioError
 from studio.matching.build import Tuned, tune
-from studio.matching.config import Adapted, Cocoop, Coop, LpFt, Maple, Probe, Promptsrc, Tuning, Whole
+from studio.matching.config import (
+    Adapted,
+    AdaptFormer,
+    Cocoop,
+    Coop,
+    LpFt,
+    Maple,
+    Probe,
+    Promptsrc,
+    Tuning,
+    Whole,
+)
 from studio.matching.data import halves
 from studio.matching.files import Described, load_matcher, save_matcher
 from studio.matching.losses import in_chunks, sigmoid_loss, softmax_loss
@@ -24,7 +35,7 @@ NAMES = ("cat", "dog", "fox")
 TEMPLATES = ("a photo of {a name}", "{name}")
 BACKEND = Backend(Hardware(device="cpu", precision="fp32"))
 TUNINGS = (
-    Whole(locked="text"), Adapted(), Probe(), LpFt(), Coop(), Coop(phrase="", length=3, per_class=True), Cocoop(),
+    Whole(locked="text"), Adapted(), AdaptFormer(bottleneck=4), Probe(), LpFt(), Coop(), Coop(phrase="", length=3, per_class=True), Cocoop(),
     Maple(), Promptsrc(),
 )  # fmt: skip
 
@@ -105,6 +116,19 @@ def test_deep_prompts_reach_both_towers_of_both_libraries(name: str, tuning: Tun
     torch.testing.assert_close(matcher.model.images(pictures(2)), plain, rtol=0, atol=0)
     (matcher.images(pictures(2)).sum() + matcher.names(NAMES).square().sum()).backward()
     assert all(value.grad is not None for value in matcher.learned().values())
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_bottlenecks_sit_in_both_towers_and_start_as_the_frozen_model(name: str) -> None:
+    matcher = tuned(AdaptFormer(bottleneck=4, dropout=0), name).matcher
+    texts = [sentence(template, n) for template in TEMPLATES for n in NAMES]
+    torch.testing.assert_close(matcher.images(pictures(2)), matcher.model.images(pictures(2)), rtol=0, atol=0)
+    torch.testing.assert_close(matcher.texts(texts), matcher.model.texts(texts), rtol=0, atol=0)
+    with torch.no_grad():
+        for value in matcher.learned().values():
+            value.add_(0.3)
+    assert not torch.allclose(matcher.images(pictures(2)), matcher.model.images(pictures(2)))
+    assert not torch.allclose(matcher.texts(texts), matcher.model.texts(texts))
 
 
 def test_only_the_source_of_promptsrc_pulls_and_not_where_nothing_changed() -> None:
