@@ -81,7 +81,7 @@ class Photos:
         self, settings: Images, examples: Sequence[Example], decoder: Decoder, facts: Sequence[str]
     ) -> None:
         self.settings, self.examples, self.facts = settings, tuple(examples), list(facts)
-        self._decoder = decoder
+        self.decoder = decoder
 
     def __len__(self) -> int:
         """Number of distinct pictures."""
@@ -119,4 +119,4 @@ class Photos:
         settings = self.settings
         view = buckets.draw_view(example.size, example.shape, settings.crop, settings.flip, generator)
         caption = captions.vary(example.caption, settings.captions, generator)
-        return take(self._decoder(example), example.shape, view), caption
+        return take(self.decoder(example), example.shape, view), caption

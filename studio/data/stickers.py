@@ -220,16 +220,22 @@ def _grid(maps: Float[Tensor, "b 2 3"]) -> Float[Tensor, "b h w 2"]:
     return row + column + maps[:, None, None, :, 2]
 
 
+def paste(
+    canvas: Float[Tensor, "b 3 64 64"], sprites: Float[Tensor, "b 4 64 64"], maps: Float[Tensor, "b 2 3"]
+) -> Float[Tensor, "b 3 64 64"]:
+    """Backgrounds in [0, 1] with premultiplied sprites on them, in [-1, 1]."""
+    layer = F.grid_sample(sprites, _grid(maps.to(canvas.device)), align_corners=False, padding_mode="zeros")
+    return (canvas * (1 - layer[:, 3:]) + layer[:, :3]).clamp(0, 1) * 2 - 1
+
+
 def compose(plan: Plan, settings: Stickers, device: torch.device | str = "cpu") -> Scenes:
     """Computes the pixels of a plan on `device` and writes its captions."""
     device = torch.device(device)
     canvas = paint_backgrounds(plan, settings.color_jitter, device)
     maps, places = place_objects(plan, settings)
     sprites = load_sprites()[plan.styles, plan.concepts].to(device) / 255
-    layer = F.grid_sample(sprites, _grid(maps.to(device)), align_corners=False, padding_mode="zeros")
-    images = canvas * (1 - layer[:, 3:]) + layer[:, :3]
     return Scenes(
-        images=images.clamp(0, 1) * 2 - 1,
+        images=paste(canvas, sprites, maps),
         captions=write_captions(plan, settings, places),
         concepts=plan.concepts,
         styles=plan.styles,

@@ -38,9 +38,9 @@ class Condition:
     Attributes:
         tokens: One row a token.
         pooled: One vector a prompt, where the family uses one.
-        extra: Further tensors, b rows each. Always `kinds` (b l): 0 padding, 1 word, 2 begin, 3 end. Read where
-            given: `time_ids` (b 6; SDXL: original height and width, crop top and left, target height and
-            width), `guidance` (b; FLUX.1 dev).
+        extra: Further tensors, b rows each. Always `kinds` (b l): 0 padding, 1 word, 2 begin, 3 end; of U-Nets also
+            `ids` (b l), the numbers of the tokens. Read where given: `time_ids` (b 6; SDXL: original height and
+            width, crop top and left, target height and width), `guidance` (b; FLUX.1 dev).
     """
 
     tokens: Float[Tensor, "b l d"]
@@ -102,6 +102,11 @@ class Family(ABC):
     def patch(self) -> int:
         """Side of a token of the denoiser, in latents."""
         return 1
+
+    @property
+    def spare_axis(self) -> int:
+        """Width of a position axis on which all tokens of a picture stand at 0; 0 if the family has none."""
+        return 0
 
     def __init__(self, parts: DiffusionPipeline, backend: Backend, text: Text = Text()) -> None:
         """Take the modules of a diffusers pipeline."""

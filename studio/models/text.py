@@ -25,11 +25,12 @@ PAD, WORD, BOS, EOS = 0, 1, 2, 3
 
 @dataclass(frozen=True)
 class Encoded:
-    """What one text encoder says: rows, one vector a prompt (CLIP only), and what each row is."""
+    """What one text encoder says: rows, one vector a prompt (CLIP only), what each row is, and its token's number."""
 
     tokens: Float[Tensor, "b n d"]
     pooled: Float[Tensor, "b p"] | None
     kinds: Int[Tensor, "b n"]
+    ids: Int[Tensor, "b n"]
 
 
 def clip_ids(
@@ -86,7 +87,8 @@ def encode_clip(
         nothing, _ = clip_ids(tokenizer, [""], text)
         empty, _ = _run_clip(encoder, nothing, text.clip_skip, penultimate=penultimate)
         rows = weigh(rows, rearrange(weights, "b k l -> b (k l)"), empty)
-    return Encoded(rows, pooled, clip_kinds(tokenizer, ids).to(rows.device))
+    flat = rearrange(ids, "b k l -> b (k l)").to(rows.device)
+    return Encoded(rows, pooled, clip_kinds(tokenizer, ids).to(rows.device), flat)
 
 
 def _run_clip(
@@ -138,7 +140,7 @@ def encode_t5(
     rows = encoder(ids.to(device))[0]
     if weighted:
         rows = weigh(rows, weights, encoder(tokenizer([""], **options).input_ids.to(device))[0])
-    return Encoded(rows, None, kinds.to(device))
+    return Encoded(rows, None, kinds.to(device), ids.to(device))
 
 
 def _t5_ids(

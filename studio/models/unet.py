@@ -50,7 +50,7 @@ class StableDiffusion(Family):
             found = encode_clip(
                 encoder, self.tokenizers["tokenizer"], prompts, text=self.text, penultimate=False
             )
-        return Condition(found.tokens, None, {"kinds": found.kinds})
+        return Condition(found.tokens, None, {"kinds": found.kinds, "ids": found.ids})
 
     @override
     def _predict(
@@ -84,7 +84,7 @@ class StableDiffusionXL(Family):
             filled = torch.tensor([prompt != "" for prompt in prompts], device=tokens.device)
             tokens = tokens * filled[:, None, None]
             pooled = pooled * filled[:, None]
-        return Condition(tokens, pooled, {"kinds": both[0].kinds})
+        return Condition(tokens, pooled, {"kinds": both[0].kinds, "ids": both[0].ids})
 
     @override
     def _predict(

@@ -1,0 +1,1 @@
+"""InstantBooth: a subject from pictures in one sampling, by a concept token and gated adapter layers."""

@@ -1,0 +1,115 @@
+"""Settings and card of InstantBooth."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from studio.catalog import Card, Preset
+from studio.config import Fraction, Positive, config
+from studio.data.view_config import STICKERS, Views, check_data
+from studio.diffusion.config import Denoising
+from studio.errors import StudioError
+
+Rate = Annotated[float, Field(ge=0)]
+
+
+@config
+class InstantBooth:
+    """Learn to draw any subject of a class from pictures: a concept token and gated adapter layers."""
+
+    data: str = STICKERS
+    """Folder of pictures with captions and masks, or stickers for the embedded scenes."""
+    model: str = "studio-tiny"
+    """Base model: a U-Net (sd1, sd2, sdxl)."""
+    encoder: str = "studio-tiny-clip"
+    """Frozen image encoder: a name of the hub or a folder of transformers' CLIP, studio-tiny-clip, an open_clip name."""
+    layer: Annotated[int, Field(le=-1)] = -1
+    """Layer of its patch tokens, from the end."""
+    placeholder: Annotated[str, Field(pattern=r"^\w+$")] = "sks"
+    """Word that stands for the subject, before its class: "a photo of a sks person"."""
+    class_words: tuple[str, ...] = ()
+    """Words for the class in captions of a folder, such as person man woman; the placeholder is put before them."""
+    blocks: str = ""
+    """Pattern of the transformer blocks that get an adapter; empty is all (SDXL has 70)."""
+    fc_lr: Rate = 1e-4
+    """Learning rate of the two linear layers (paper: 1e-4)."""
+    gate_lr: Rate = 1e-3
+    """Learning rate of the gates (ours; at the paper's 1e-6 they move by 0.3 at most in 320,000 steps)."""
+    drop_text: Fraction = 0.1
+    """Share of rows without text and concept token, for guidance (ours; the paper says nothing)."""
+    drop_image: Fraction = 0.1
+    """Share of rows without patches and concept token, for guidance (ours)."""
+    beta: Fraction = 0.3
+    """Weight of the adapters while sampling: less follows the prompt more (paper: 0.3; training takes 1)."""
+    alpha: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Factor on the concept token while sampling, so that other words are not forgotten (paper: 0.4)."""
+    views: Views = Views()
+    """How pictures and views of their objects are made."""
+    denoising: Denoising = Denoising()
+    """The loss."""
+    num_shown: Positive = 4
+    """References drawn in previews."""
+    precision: Literal["fp32", "fp16"] = "fp16"
+    """Precision of the file."""
+
+
+def check(settings: InstantBooth) -> None:
+    """Refuse a folder that is not there, or whose captions name nothing that the placeholder could stand before."""
+    check_data(settings.data)
+    if settings.data != STICKERS and not settings.class_words:
+        raise StudioError(
+            "InstantBooth puts its placeholder before the word for the class, and there is none; give the words that "
+            "captions use, such as --class-words dog puppy.",
+            field="class_words",
+        )
+
+
+METHOD = Card(
+    name="instantbooth",
+    title="InstantBooth",
+    summary="a subject from pictures in one sampling: a concept token and gated adapters, trained once",
+    paper="Shi et al., CVPR 2024, arXiv 2304.03411",
+    config=InstantBooth,
+    trainer="trainers.instantbooth.trainer:InstantBoothTrainer",
+    artifact="trainers.instantbooth.edit:instantbooth_edit",
+    needs_references=True,
+    check=check,
+    offers=("text-to-image", "subject", "reference"),
+    presets={
+        "tiny": Preset(
+            {
+                "method.layer": -6,
+                "method.views.background": 0.6,
+                "method.fc_lr": 2e-3,
+                "method.gate_lr": 2e-2,
+                "method.drop_image": 0.0,
+                "method.beta": 1.0,
+                "method.alpha": 1.0,
+                "loop.steps": 2000,
+                "loop.batch_size": 32,
+                "loop.log_every": 20,
+                "loop.checkpoint_every": 200,
+                "loop.validate_every": 200,
+                "optim.lr": 1e-3,
+                "optim.schedule": "cosine",
+                "optim.warmup": 50,
+                "optim.ema": 0.99,
+                "preview.every": 200,
+                "preview.guidance": 2.5,
+            },
+            models=("studio-tiny", "tiny:*"),
+            note="the embedded model (ours): a thousand times the paper's rate for the adapters, as its schedule is longer",
+        ),
+        "paper": Preset(
+            {
+                "method.encoder": "openai/clip-vit-large-patch14",
+                "method.fc_lr": 1e-4,
+                "loop.steps": 320_000,
+                "loop.batch_size": 16,
+                "optim.lr": 1e-6,
+            },
+            models=("sd15*", "*stable-diffusion-v1*"),
+            note="paper: persons, SD 1.4; gates faster than there",
+        ),
+    },
+)

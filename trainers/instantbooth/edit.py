@@ -1,0 +1,132 @@
+"""Drawing with InstantBooth: references in, the prompt names the subject by the placeholder.
+
+Balanced sampling lowers beta, renormalization scales the concept token by alpha (section 3.4). The negative half of
+guidance sees neither. Strength multiplies beta; 0 is the base model.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from typing_extensions import override
+
+from studio.adapters.files import read
+from studio.errors import StudioError
+from studio.models.base import Condition, Family
+from studio.models.draw import Guidance
+from studio.models.seeing import Passes, guided_seeing
+from studio.models.vision_tower import VisionTower, load_tower, squares
+from studio.trained import Trained
+from studio.trainer import PlainEdit, Request
+from trainers.instantbooth.networks import InstantNetwork, Subject, placed
+
+FILE = "instantbooth.safetensors"
+
+
+@dataclass(frozen=True)
+class Instant:
+    """A trained network, and how to sample with it.
+
+    Attributes:
+        placeholder: The word for the subject.
+        ids: Its tokens.
+        alpha, beta: Factor on the concept token, weight of the adapters.
+    """
+
+    network: InstantNetwork
+    tower: VisionTower
+    placeholder: str
+    ids: list[int]
+    alpha: float
+    beta: float
+
+
+class SubjectEdit(PlainEdit):
+    """Lets every picture show the subject of the request's references."""
+
+    def __init__(self, instant: Instant, family: Family, strength: float = 1.0) -> None:
+        self.instant, self.strength, self._family = instant, strength, family
+        self._subject: Subject
+
+    @override
+    def begin(self, request: Request, scheduler: Any) -> None:
+        """Look at the references once.
+
+        Raises:
+            StudioError: There are none.
+        """
+        del scheduler
+        pictures = squares(request.references, self.instant.tower)
+        with torch.no_grad():
+            self._subject = self.instant.network.of_set(self.instant.tower(pictures))
+
+    @override
+    def condition(self, cond: Condition) -> Condition:
+        """The concept token in the placeholder's rows.
+
+        Raises:
+            StudioError: A prompt lacks the placeholder.
+        """
+        if self.strength == 0:
+            return cond
+        instant = self.instant
+        concept = self._subject.concept.expand(len(cond), -1)
+        found, there = placed(cond, instant.ids, concept, instant.alpha)
+        if not bool(there.all()):
+            raise StudioError(
+                f"A prompt lacks {instant.placeholder!r}, the word for the subject of the references; write it before "
+                f"its class, as in 'a photo of a {instant.placeholder} dog'.",
+                field="prompt",
+            )
+        return found
+
+    @override
+    def predict(
+        self,
+        x_t: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        *,
+        cond: Condition,
+        uncond: Condition | None,
+        guidance: Guidance,
+    ) -> Float[Tensor, "b c h w"]:
+        """Guidance whose unconditional half has its adapters off."""
+        passes = Passes(self._family, self._seeing)
+        return guided_seeing(passes, x_t, t, cond=cond, uncond=uncond, guidance=guidance)
+
+    def _seeing(self, rows: Bool[Tensor, " r"]) -> AbstractContextManager[None]:
+        beta = rows.float() * self.instant.beta * self.strength
+        patches = self._subject.patches.expand(len(rows), -1, -1)
+        return self.instant.network.on(self._family, patches, beta)
+
+
+def token_ids(family: Family, word: str) -> list[int]:
+    """The tokens of a word."""
+    return list(family.tokenizers["tokenizer"].encode(word, add_special_tokens=False))
+
+
+def instantbooth_edit(trained: Trained, family: Family, strength: float) -> SubjectEdit:
+    """The edit of a trained folder.
+
+    Raises:
+        StudioError: It was made for another model, or is damaged.
+    """
+    told = trained.settings
+    values, _ = read(trained.folder / FILE)
+    try:
+        tower = load_tower(str(told["encoder"]), family.backend, layer=int(told["layer"]))
+        network = InstantNetwork(family, tower, values["patch_fc.weight"].shape[0], str(told["blocks"]))
+        network.load_state_dict(values)
+        word = str(told["placeholder"])
+        numbers = float(told["alpha"]), float(told["beta"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise StudioError(
+            f"{trained.folder} does not fit this {family.name} ({str(error).splitlines()[-1].strip()}); load it on "
+            f"{trained.model}, the model it was trained on.",
+            field="artifact",
+        ) from error
+    network = family.backend.place(network).float()
+    return SubjectEdit(Instant(network, tower, word, token_ids(family, word), *numbers), family, strength)

@@ -1,0 +1,207 @@
+"""Concept encoder, patch encoder and gated adapter layers of InstantBooth (Shi et al. 2023, sections 3.2 and 3.3).
+
+Axes: `b` rows, `n` tokens, `l` positions, `c` width of a block, `d` width of text, `k` pictures.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import BasicTransformerBlock
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from studio.errors import StudioError
+from studio.models.base import Condition, Family, unwrap
+from studio.models.vision_tower import Seen, VisionTower
+
+
+class GatedAdapter(nn.Module):
+    """y + beta tanh(gamma) S([y, f_p]), between self- and cross-attention; only the rows of y are kept.
+
+    S: a linear layer for the patches, a norm, self-attention that starts as the block's own, no feed-forward.
+    """
+
+    def __init__(self, block: BasicTransformerBlock, width: int) -> None:
+        """Start from a block.
+
+        Args:
+            block: Whose attention and norm are copied.
+            width: Of the patch tokens.
+        """
+        super().__init__()
+        own: Any = block.attn1
+        self.heads = own.heads
+        weights = {name: _plain(getattr(own, name)).weight for name in ("to_q", "to_k", "to_v")}
+        out = _plain(own.to_out[0])
+        inner, channels = weights["to_q"].shape
+        self.patches = nn.Linear(width, channels)
+        self.norm = nn.LayerNorm(channels)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(channels, inner, bias=False) for _ in range(3))
+        self.to_out = nn.Linear(inner, channels)
+        self.gamma = nn.Parameter(torch.zeros(()))
+        with torch.no_grad():
+            for name, weight in weights.items():
+                getattr(self, name).weight.copy_(weight)
+            self.to_out.weight.copy_(out.weight)
+            self.to_out.bias.copy_(out.bias)
+
+    def forward(
+        self, y: Float[Tensor, "b l c"], f_p: Float[Tensor, "b n d"], beta: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b l c"]:
+        """What is added to y."""
+        both = self.norm(torch.cat([y, self.patches(f_p).to(y.dtype)], dim=1))
+        query, key, value = (
+            rearrange(project(given), "b n (h e) -> b h n e", h=self.heads)
+            for project, given in ((self.to_q, both[:, : y.shape[1]]), (self.to_k, both), (self.to_v, both))
+        )
+        seen = rearrange(F.scaled_dot_product_attention(query, key, value), "b h n e -> b n (h e)")
+        return (beta[:, None, None] * torch.tanh(self.gamma) * self.to_out(seen)).to(y.dtype)
+
+
+def _plain(layer: Any) -> nn.Linear:
+    """A layer, or the one that an adapter wraps."""
+    return dict(layer.named_children()).get("base_layer", layer)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What references say: f_c and f_p."""
+
+    concept: Float[Tensor, "b d"]
+    patches: Float[Tensor, "b n d"]
+
+
+class InstantNetwork(nn.Module):
+    """Everything that InstantBooth trains, and its place in a U-Net."""
+
+    def __init__(self, family: Family, tower: VisionTower, width: int, blocks: str = "") -> None:
+        """Fresh layers.
+
+        Args:
+            family: Where the adapters go.
+            tower: Whose output is read.
+            width: Of the family's text rows.
+            blocks: Pattern of the blocks that get an adapter; empty for all.
+
+        Raises:
+            StudioError: The family has no transformer blocks with cross-attention, or the pattern fits none.
+        """
+        super().__init__()
+        found = transformer_blocks(family, blocks)
+        self.concept_fc = nn.Linear(tower.pooled_width, width)
+        self.patch_fc = nn.Linear(tower.width, width)
+        self.adapters = nn.ModuleDict(
+            {name.replace(".", "/"): GatedAdapter(block, width) for name, block in found.items()}
+        )
+
+    def forward(self, seen: Seen) -> Subject:
+        """f_c and f_p of each picture by itself."""
+        standard = F.layer_norm(seen.tokens.float(), seen.tokens.shape[-1:])
+        return Subject(self.concept_fc(seen.pooled.float()), self.patch_fc(standard))
+
+    def of_set(self, seen: Seen) -> Subject:
+        """One subject from several pictures: f_c averaged, f_p side by side."""
+        each = self(seen)
+        return Subject(each.concept.mean(0, keepdim=True), rearrange(each.patches, "k n d -> 1 (k n) d"))
+
+    def names(self, part: str) -> frozenset[str]:
+        """Parameters of `fc`, `gate` or `adapter`."""
+        kinds: dict[str, Callable[[str], bool]] = {
+            "gate": lambda name: name.endswith("gamma"),
+            "fc": lambda name: not name.startswith("adapters."),
+            "adapter": lambda name: name.startswith("adapters.") and not name.endswith("gamma"),
+        }
+        return frozenset(name for name, _ in self.named_parameters() if kinds[part](name))
+
+    def gates(self) -> Float[Tensor, " a"]:
+        """tanh(gamma) of every adapter."""
+        return torch.stack(
+            [value.tanh() for name, value in self.named_parameters() if name.endswith("gamma")]
+        )
+
+    @contextmanager
+    def on(
+        self, family: Family, patches: Float[Tensor, "b n d"], beta: Float[Tensor, " b"]
+    ) -> Iterator[None]:
+        """Have the adapters work in every pass of the denoiser: row i with its own patches and weight."""
+        layers = dict(unwrap(family.denoiser).named_modules())
+        hooks: list[Any] = []
+        for name, adapter in self.adapters.items():
+            hooks += _attached(layers[name.replace("/", ".")], adapter, patches, beta)
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _attached(block: Any, adapter: nn.Module, patches: Tensor, beta: Tensor) -> list[Any]:
+    """Hooks that make a block compute y + adapter(y) behind its self-attention.
+
+    The block adds what its self-attention gives to what came in, so y is the sum of both.
+    """
+    entered: list[Tensor] = []
+
+    def remember(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        del module
+        entered[:] = [args[0] if args else kwargs["hidden_states"]]
+
+    def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        del module, args
+        return output + adapter(entered.pop() + output, patches, beta)
+
+    return [
+        block.register_forward_pre_hook(remember, with_kwargs=True),
+        block.attn1.register_forward_hook(add),
+    ]
+
+
+def transformer_blocks(family: Family, pattern: str = "") -> dict[str, BasicTransformerBlock]:
+    """Blocks of a U-Net with self- and cross-attention, by name.
+
+    Raises:
+        StudioError: The family has none, or the pattern fits none.
+    """
+    denoiser = unwrap(family.denoiser)
+    blocks = {n: m for n, m in denoiser.named_modules() if isinstance(m, BasicTransformerBlock)}
+    if not blocks:
+        raise StudioError(
+            f"InstantBooth puts its layers between self- and cross-attention, and {family.name} has joint attention "
+            "in place of both; use ip_adapter there.",
+            field="model",
+        )
+    found = {name: block for name, block in blocks.items() if re.search(pattern, name)}
+    if not found:
+        raise StudioError(
+            f"blocks {pattern!r} fits none of the transformer blocks; they are called {', '.join(blocks)}.",
+            field="blocks",
+        )
+    return found
+
+
+def placed(
+    cond: Condition, ids: list[int], concept: Float[Tensor, "b d"], alpha: float = 1.0
+) -> tuple[Condition, Bool[Tensor, " b"]]:
+    """The condition with alpha f_c in the rows of the placeholder, and which prompts have one.
+
+    The rows behind it were computed with the word itself in view (CLIP is causal) and stay.
+    """
+    where = positions(cond.extra["ids"], ids)
+    rows = (alpha * concept[:, None]).to(cond.tokens)
+    tokens = torch.where(where[..., None], rows, cond.tokens)
+    return Condition(tokens, cond.pooled, cond.extra), where.any(dim=1)
+
+
+def positions(rows: Int[Tensor, "b l"], ids: list[int]) -> Bool[Tensor, "b l"]:
+    """Where the tokens of a word stand, at each of its occurrences."""
+    starts = torch.ones_like(rows, dtype=torch.bool)
+    for offset, number in enumerate(ids):
+        starts &= rows.roll(-offset, 1) == number
+    starts[:, rows.shape[1] - len(ids) + 1 :] = False
+    return torch.stack([starts.roll(offset, 1) for offset in range(len(ids))]).any(dim=0)

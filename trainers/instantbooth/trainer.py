@@ -1,0 +1,172 @@
+"""InstantBooth: Personalized Text-to-Image Generation without Test-Time Finetuning.
+
+Jing Shi, Wei Xiong, Zhe Lin, Hyun Joon Jung, CVPR 2024, arXiv 2304.03411.
+
+    f_c = E_c(x),  f_p = E_p(x)                                                   (section 3.2: concept, patches)
+    y <- y + beta tanh(gamma) S([y, f_p])                                         (section 3.3: adapter layer)
+    L = E || eps - eps_theta(x_t, t, c with f_c at the placeholder, f_p) ||^2     (section 3.3)
+
+x is a view of the target's object: cut out by its mask, cropped, augmented. Trained: the two linear layers behind the
+frozen image encoder and the adapters of all transformer blocks; everything else is frozen.
+
+Departures: text, or picture, are dropped in 10 % of the rows each, so that guidance has a negative. Gates have a rate of
+their own. S starts as the block's self-attention. Patch tokens are standardized before their linear layer. A
+placeholder of several tokens has all its rows replaced. The target is what the family predicts.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from PIL.Image import Image
+from typing_extensions import override
+
+from studio import trained
+from studio.adapters.files import staged, write
+from studio.backend.core import Backend
+from studio.backend.rng import Rng
+from studio.data.masked import Wanted, view_source
+from studio.data.view_config import STICKERS
+from studio.export import DTYPES
+from studio.models.build import load
+from studio.models.denoising import add_noise, errors, latents_of
+from studio.models.draw import as_pictures, draw
+from studio.models.seeing import gain
+from studio.models.vision_tower import load_tower
+from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Source, Trainer
+from trainers.instantbooth.config import InstantBooth
+from trainers.instantbooth.edit import FILE, Instant, SubjectEdit, token_ids
+from trainers.instantbooth.networks import InstantNetwork, placed
+
+_SHOWN_SEED = 7
+_SCORED = 64
+
+
+class InstantBoothTrainer(Trainer):
+    """The denoising loss of a picture, given a view of its object."""
+
+    @override
+    def __init__(self, config: InstantBooth) -> None:
+        """Keep the settings."""
+        self.config = config
+        self._hooks = contextlib.ExitStack()
+
+    @override
+    def setup(self, backend: Backend) -> list[Group]:
+        config = self.config
+        self.family = load(config.model, backend)
+        self.tower = load_tower(config.encoder, backend, layer=config.layer)
+        self._ids = token_ids(self.family, config.placeholder)
+        with torch.no_grad():
+            width = self.family.embed([""]).tokens.shape[-1]
+        network = InstantNetwork(self.family, self.tower, width, config.blocks)
+        self.network = backend.place(network, trains=True)
+        return [
+            Group(name="adapter", module=self.network, names=self.network.names("adapter")),
+            Group(name="fc", module=self.network, names=self.network.names("fc"), lr=config.fc_lr),
+            Group(name="gate", module=self.network, names=self.network.names("gate"), lr=config.gate_lr,
+                  weight_decay=0.0),
+        ]  # fmt: skip
+
+    @override
+    def source(self) -> Source:
+        return self._source(held_out=False)
+
+    @override
+    def held_out(self) -> Source | None:
+        return self._source(held_out=True) if self.config.data == STICKERS else None
+
+    def _source(self, *, held_out: bool) -> Source:
+        config, family = self.config, self.family
+        wanted = Wanted(
+            self.tower.size,
+            family.default_size,
+            family.size_multiple,
+            placeholder=config.placeholder,
+            nouns=config.class_words,
+        )
+        return view_source(config.data, config.views, wanted, held_out=held_out)
+
+    @override
+    def loss(self, batch: Batch, rng: Rng) -> Loss:
+        """The denoising loss, with N = 1 view."""
+        self._hooks.close()
+        config, settings = self.config, self.config.denoising
+        chance = rng.uniform(len(batch["captions"]))
+        no_text = chance < config.drop_text
+        sees = (chance < config.drop_text) | (chance >= config.drop_text + config.drop_image)
+        subject = self.network(self.tower(batch["views"].to(self.backend.device)))
+        with torch.no_grad():
+            pairs = zip(batch["captions"], no_text.tolist(), strict=True)
+            plain = self.family.embed(["" if out else caption for caption, out in pairs])
+        cond, _ = placed(plain, self._ids, subject.concept)
+        cond = dataclasses.replace(cond, tokens=torch.where(sees[:, None, None], cond.tokens, plain.tokens))
+        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, settings)
+        # The adapters stay until the step is done: recomputed activations of the backward pass need them too.
+        self._hooks.enter_context(self.network.on(self.family, subject.patches, sees.float()))
+        prediction = self.family.predict(noised.x_t, noised.t, cond)
+        found = errors(self.family, prediction, noised, settings)
+        return Loss(found.mean(), {"denoising": found.mean(), "gate_mean": self.network.gates().abs().mean()})
+
+    @override
+    def after_step(self, step: int) -> None:
+        del step
+        self._hooks.close()
+
+    @override
+    def sample(self, request: Request, rng: Rng) -> Output:
+        """Pictures of the request's references; without any, each prompt has a view of its own to look at."""
+        self._hooks.close()
+        config = self.config
+        instant = Instant(self.network, self.tower, config.placeholder, self._ids, config.alpha, config.beta)
+        edits = [SubjectEdit(instant, self.family), *request.edits]
+        given = [request.references] * len(request.prompts) if request.references else self._references()
+        pictures: list[Image] = []
+        for index, prompt in enumerate(request.prompts):
+            references = given[index % len(given)]
+            one = dataclasses.replace(request, prompts=[prompt], references=references, edits=edits)
+            pictures += draw(self.family, one, rng)
+        return Output(images=pictures)
+
+    def _references(self) -> list[list[Image]]:
+        views = self._shown["views"][: self.config.num_shown]
+        return [[picture] for picture in as_pictures(views)]
+
+    @cached_property
+    def _shown(self) -> Batch:
+        """Rows that previews are made for: held-out ones where there are any."""
+        source = self.held_out() or self.source()
+        count = min(self.config.num_shown, len(source))
+        return next(iter(source.stream(_SHOWN_SEED, 0, Shard(count, 0, count))))
+
+    @override
+    def prompts(self) -> Sequence[str]:
+        return self._shown["captions"]
+
+    @override
+    def score(self, output: Output, request: Request) -> dict[str, float]:
+        """What the true views are worth against those of other rows, on pictures that training does not see."""
+        source = self.held_out()
+        if source is None:
+            return {}
+        batch = next(iter(source.stream(_SHOWN_SEED, 1, Shard(_SCORED, 0, _SCORED))))
+        return gain(lambda one: self.loss(one, Rng.single(0, 1, _SCORED, self.backend.device)).total, batch)
+
+    @override
+    def export(self, folder: Path) -> list[Path]:
+        """The trained layers, and our card beside them."""
+        config = self.config
+        dtype = DTYPES[config.precision]
+        values = {key: value.detach().cpu().to(dtype) for key, value in self.network.state_dict().items()}
+        with staged(folder / FILE) as path:
+            write(path, values, {"format": "pt", "method": "instantbooth", "model": config.model})
+        settings = {
+            key: getattr(config, key)
+            for key in ("encoder", "layer", "placeholder", "blocks", "alpha", "beta")
+        }
+        return [
+            folder / FILE, trained.write(folder, method="instantbooth", model=config.model, settings=settings),
+        ]  # fmt: skip

@@ -1,0 +1,140 @@
+"""Settings and card of IP-Adapter."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from studio.catalog import Card, Preset
+from studio.config import Fraction, Positive, config
+from studio.data.view_config import Views, check_data
+from studio.diffusion.config import Denoising
+from studio.errors import StudioError
+
+
+@config
+class Global:
+    """Four tokens from the vector of the whole picture (paper, section 3.2.1)."""
+
+
+@config
+class Plus:
+    """A resampler of four blocks over the patches (the authors' IP-Adapter Plus)."""
+
+    queries: Positive = 16
+    """Tokens that it gives."""
+    heads: Positive = 12
+    """Heads of 64 (Plus: 12; SDXL 20)."""
+    width: Positive = 768
+    """Width of a block (Plus: 768; SDXL 1280)."""
+
+
+@config
+class Patches:
+    """Every patch as a token of its own (the layout of the authors' full-face file)."""
+
+
+Projection = Global | Plus | Patches
+
+
+@config
+class IpAdapter:
+    """Learn a second cross-attention that reads a picture of the subject; everything else is frozen."""
+
+    data: str = "stickers"
+    """Folder of pictures with captions and masks, or stickers for the embedded scenes."""
+    model: str = "studio-tiny"
+    """Base model."""
+    encoder: str = "studio-tiny-clip"
+    """Frozen image encoder: a name of the hub or a folder of transformers' CLIP, studio-tiny-clip, an open_clip name."""
+    layer: Annotated[int, Field(le=-1)] = -2
+    """Layer of its patch tokens, from the end (Plus: the one before the last)."""
+    projection: Projection = Global()
+    """What becomes of the encoder's output: global, plus or patches."""
+    drop_text: Fraction = 0.05
+    """Share of rows without their text alone (official code: 0.05)."""
+    drop_image: Fraction = 0.05
+    """Share of rows without their picture alone (official code: 0.05)."""
+    drop_both: Fraction = 0.05
+    """Share of rows without both (official code: 0.05)."""
+    views: Views = Views()
+    """How pictures and views of their objects are made."""
+    denoising: Denoising = Denoising()
+    """The loss."""
+    num_shown: Positive = 4
+    """References drawn in previews."""
+    precision: Literal["fp32", "fp16"] = "fp16"
+    """Precision of the file."""
+
+    def __post_init__(self) -> None:
+        """Refuse drops that leave nothing.
+
+        Raises:
+            StudioError: They come to 1 or more.
+        """
+        total = self.drop_text + self.drop_image + self.drop_both
+        if total >= 1:
+            raise StudioError(
+                f"drop_text, drop_image and drop_both come to {total:.2f}; they must stay below 1 together, such as 0.05 each.",
+                field="drop_both",
+            )
+
+
+def check(settings: IpAdapter) -> None:
+    """Refuse a folder that is not there."""
+    check_data(settings.data)
+
+
+METHOD = Card(
+    name="ip_adapter",
+    title="IP-Adapter",
+    summary="a subject from a reference picture: a second cross-attention that reads it, trained once",
+    paper="Ye et al. 2023, arXiv 2308.06721",
+    config=IpAdapter,
+    trainer="trainers.ip_adapter.trainer:IpAdapterTrainer",
+    artifact="trainers.ip_adapter.edit:ip_adapter_edit",
+    needs_references=True,
+    check=check,
+    offers=("text-to-image", "subject", "reference"),
+    presets={
+        "tiny": Preset(
+            {
+                "method.projection": {"kind": "patches"},
+                "method.layer": -6,
+                "method.views.background": 0.6,
+                "loop.steps": 2000,
+                "loop.batch_size": 64,
+                "loop.log_every": 20,
+                "loop.checkpoint_every": 200,
+                "loop.validate_every": 200,
+                "optim.lr": 2e-3,
+                "optim.schedule": "cosine",
+                "optim.warmup": 50,
+                "optim.ema": 0.99,
+                "preview.every": 200,
+                "preview.guidance": 2.5,
+            },
+            models=("studio-tiny", "tiny:*"),
+            note="the embedded model (ours): a rate 20 times the paper's, since the schedule is 500 times shorter",
+        ),
+        "paper": Preset(
+            {
+                "method.encoder": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+                "loop.steps": 1_000_000,
+                "loop.batch_size": 64,
+                "optim.lr": 1e-4,
+                "optim.weight_decay": 1e-2,
+            },
+            note="paper: section 4.1",
+        ),
+        "plus": Preset(
+            {
+                "method.encoder": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+                "method.projection": {"kind": "plus"},
+                "loop.steps": 1_000_000,
+                "loop.batch_size": 64,
+                "optim.lr": 1e-4,
+            },
+            note="official code: ip-adapter-plus",
+        ),
+    },
+)
