@@ -68,7 +68,7 @@ def evaluate(request: SubjectEval) -> Evaluation:
     jury = Jury(backend.device, request.judges.batch_size)
     scoring = Scoring(request, asked, jury)
     family = build.load(request.model or named.model or build.EMBEDDED, backend)
-    base = _base(family, asked, request)
+    base = drawn_before(family, asked, request)
     loaded = artifacts.load(artifact, family, strength=request.strength)
     tuned = drawn(family, asked, request, [loaded.edit] if loaded.edit else [])
     folder = _folder(request)
@@ -102,7 +102,7 @@ def drawn(family: Family, asked: Exam, request: SubjectEval, edits: Sequence[Edi
     return Drawn(pictures(asked.prompts), pictures(asked.class_prompts))
 
 
-def _base(family: Family, asked: Exam, request: SubjectEval) -> Drawn:
+def drawn_before(family: Family, asked: Exam, request: SubjectEval) -> Drawn:
     """The base model's pictures, kept for other evaluations where the request says so."""
     if not request.keep_base:
         return drawn(family, asked, request)

@@ -95,6 +95,11 @@ class Flux(Family):
     def patch(self) -> int:
         return 2
 
+    @property
+    @override
+    def spare_axis(self) -> int:
+        return int(self.denoiser_config.axes_dims_rope[0])
+
     @override
     def embed(self, prompts: Sequence[str]) -> Condition:
         clip, t5 = self.text_encoders["text_encoder"], self.text_encoders["text_encoder_2"]

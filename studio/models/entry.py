@@ -1,0 +1,72 @@
+"""The layer of a denoiser that takes the noisy latent: its place, its shape, and how to add to what it makes.
+
+A wider input is a sum: the kernel over [z; more] is a kernel over z plus a kernel over what was added, so a second layer
+beside the first one stands for the same widened layer, and the first one keeps its name and weights.
+
+Axes: `b` batch, `c h w` first features of the denoiser.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from studio.errors import unknown
+from studio.models.base import Family, unwrap
+
+ENTRIES = {
+    "UNet2DConditionModel": "conv_in",
+    "SD3Transformer2DModel": "pos_embed",
+    "FluxTransformer2DModel": "x_embedder",
+}
+"""By class of the denoiser: the layer that embeds the noisy latent."""
+
+
+def entry(denoiser: nn.Module) -> nn.Module:
+    """The layer of a denoiser that embeds the noisy latent.
+
+    Raises:
+        StudioError: The denoiser is of a class that we do not know.
+    """
+    kind = type(denoiser).__name__
+    if kind not in ENTRIES:
+        raise unknown("denoiser", kind, ENTRIES, field="model")
+    return denoiser.get_submodule(ENTRIES[kind])
+
+
+def width(family: Family) -> int:
+    """Channels of the denoiser's first features."""
+    first = entry(unwrap(family.denoiser))
+    return next(p.shape[0] for name, p in first.named_parameters() if name.endswith("weight"))
+
+
+def more_channels(family: Family, channels: int) -> nn.Conv2d:
+    """What widens the first layer by `channels`: of the same reach, zero at first, without a second bias."""
+    side = family.patch
+    shape = {"kernel_size": 3, "padding": 1} if side == 1 else {"kernel_size": side, "stride": side}
+    layer = nn.Conv2d(channels, width(family), bias=False, **shape)
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
+@contextlib.contextmanager
+def hinted(family: Family, features: Float[Tensor, "b c h w"]) -> Iterator[None]:
+    """Add features to the denoiser's first ones while the context is open.
+
+    A batch that is a multiple of b (guidance puts the unconditional half first) takes the features again for each part.
+    """
+
+    def add(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
+        del layer, args
+        given = features if output.ndim == 4 else rearrange(features, "b c h w -> b (h w) c")
+        times = len(output) // len(given)
+        return output + given.repeat(times, *[1] * (given.ndim - 1)).to(output.dtype)
+
+    hook = entry(unwrap(family.denoiser)).register_forward_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()

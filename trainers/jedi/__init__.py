@@ -1,0 +1,1 @@
+"""JeDi: joint-image diffusion, a subject from reference pictures without finetuning."""

@@ -1,0 +1,144 @@
+"""Settings and card of JeDi."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from studio.adapters.config import Adapter, Full, Lora
+from studio.catalog import Card, Preset
+from studio.config import Count, Fraction, config
+from studio.data.set_config import SetData, SetSizes, StickerSets, check_sets
+from studio.diffusion.config import Denoising
+from studio.errors import StudioError
+
+Scale = Annotated[float, Field(ge=0)]
+
+
+@config
+class Joint:
+    """References and text guide alike: e(0,0) + w [e(r,y) - e(0,0)], two passes."""
+
+
+@config
+class TextOnly:
+    """Text guides, references are in both passes: e(r,0) + w [e(r,y) - e(r,0)]."""
+
+
+@config
+class TwoScales:
+    """The general form: e(0,0) + s_I [e(r,0) - e(0,0)] + s_T [e(r,y) - e(r,0)], up to three passes."""
+
+    references: Scale = 4.0
+    """Scale of the references (s_I); that of the text (s_T) is the request's guidance."""
+
+
+Guide = Joint | TextOnly | TwoScales
+
+
+@config
+class Jedi:
+    """Learn to complete sets of pictures of one subject, so that references alone tell what to draw."""
+
+    data: SetData = StickerSets()
+    """Same-subject sets: the embedded stickers, or a folder with one folder a subject."""
+    model: str = "studio-tiny"
+    """Base model: studio-tiny, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
+    adapter: Adapter = Full(keep_base=False)
+    """How the weights may move: all of them (paper), or a LoRA of the self-attention for less memory (ours)."""
+    set_sizes: SetSizes = (2, 3, 4)
+    """Pictures a set; each step takes one of these sizes (ours: 2 to 4)."""
+    min_references: Count = 0
+    """Fewest members that are given clean; the number is uniform up to all but one (paper: random)."""
+    noise_references: bool = True
+    """Noise references like the other members in the channels of the noisy latent; otherwise these hold them clean."""
+    loss_on: Literal["all", "targets"] = "all"
+    """Members that the loss counts: all, as in latent inpainting, or only those to be drawn."""
+    drop_text: Fraction = 0.1
+    """Share of sets without captions, for guidance."""
+    drop_references: Fraction = 0.1
+    """Share of sets without references and without coupling, for guidance."""
+    drop_reference_text: Fraction = 0.5
+    """Share of sets whose references have no captions, as when sampling (ours)."""
+    reference_caption: str = ""
+    """Caption of references when sampling; empty is the neutral one."""
+    guide: Guide = Joint()
+    """What guidance does when sampling: joint, text-only or two-scales."""
+    denoising: Denoising = Denoising()
+    """The loss of each picture."""
+    precision: Literal["fp32", "fp16"] = "fp16"
+    """Precision of the exported weights."""
+    held_out_sets: Annotated[int, Field(ge=1, le=16)] = 6
+    """Sets that previews and validation show; of the stickers they are subjects that training never sees."""
+
+
+def check(settings: Jedi) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        StudioError: Names the setting.
+    """
+    check_sets(settings.data)
+    if settings.min_references >= max(settings.set_sizes):
+        raise StudioError(
+            f"min_references {settings.min_references} leaves nothing to draw in sets of at most "
+            f"{max(settings.set_sizes)}; choose less, or larger set_sizes.",
+            field="min_references",
+        )
+    if settings.denoising.noise_offset:
+        raise StudioError(
+            "JeDi draws the noise of each member by itself and knows no noise offset; set denoising.noise_offset to 0.",
+            field="denoising.noise_offset",
+        )
+
+
+METHOD = Card(
+    name="jedi",
+    title="JeDi",
+    summary="train once on sets of one subject each; then reference pictures alone tell what to draw",
+    paper="Zeng et al., CVPR 2024, arXiv 2407.06187",
+    config=Jedi,
+    trainer="trainers.jedi.trainer:JediTrainer",
+    artifact="trainers.jedi.edit:load",
+    needs_references=True,
+    check=check,
+    offers=("text-to-image", "references"),
+    presets={
+        "tiny": Preset(
+            {
+                "method.min_references": 1,
+                "method.loss_on": "targets",
+                "method.drop_reference_text": 1.0,
+                "loop.steps": 3000,
+                "loop.batch_size": 10,
+                "loop.log_every": 20,
+                "loop.checkpoint_every": 200,
+                "optim.name": "trainers.pretrain.muon.Muon",
+                "optim.lr": 1e-2,
+                "optim.weight_decay": 0.0,
+                "optim.schedule": "linear",
+                "optim.warmup": 20,
+                "optim.ema": 0.998,
+            },
+            models=("studio-tiny",),
+            note="the embedded model; ours: how jedi-tiny was made",
+        ),
+        "lora": Preset(
+            {
+                "method.adapter": {
+                    "kind": "lora",
+                    "rank": 64,
+                    "only": ["attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"],
+                },
+                "optim.lr": 1e-4,
+                "loop.batch_size": 32,
+            },
+            note="ours: less memory; not the paper's JeDi",
+        ),
+        "full": Preset(
+            {"optim.lr": 1e-5, "optim.ema": 0.9999, "loop.batch_size": 32},
+            note="ours: the paper's values are not public",
+        ),
+    },
+)
+
+__all__ = ["Full", "Jedi", "Joint", "Lora", "TextOnly", "TwoScales", "check"]
