@@ -159,7 +159,6 @@ METHOD = Card(
                 "optim.schedule": "cosine",
                 "loop.batch_size": 32,
                 "loop.steps": 500,
-                "method.tuning.phrase": "a sticker of a",
                 "method.templates": ("a sticker of {a name}", "{a name}", "a picture of {a name}"),
             },
             models=("studio-tiny-clip", "tiny:*"),
