@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from studio.console import Console
 from studio.errors import RunFailed, StudioError, unknown
@@ -67,22 +68,63 @@ def export(argv: list[str], console: Console) -> None:
 
 
 def data(argv: list[str], console: Console) -> None:
-    """Look at a folder of training data before training: `studio data check DIR`."""
+    """Look at training data before training, or write captions: `studio data check DIR|FILE.json`, `studio data caption DIR`."""
+    match argv:
+        case ["check", where, *rest] if where.endswith((".json", ".jsonl")):
+            _check_conversations(where, rest, console)
+        case ["check", where, *rest]:
+            _check_pictures(where, rest, console)
+        case ["caption", folder, *rest]:
+            _write_captions(folder, rest, console)
+        case _:
+            raise StudioError(
+                "studio data knows two verbs: studio data check DIR|FILE.json [--resolution 512 ...] and studio data caption "
+                "DIR [--model captioner-tiny ...]."
+            )
+
+
+def _check_pictures(folder: str, argv: list[str], console: Console) -> None:
     from studio import flags
     from studio.data.config import Images
 
-    if len(argv) < 2 or argv[0] != "check":
-        raise StudioError("studio data knows one verb: studio data check DIR [--resolution 512 ...].")
-    own, rest = flags.take(argv[2:], "size")
+    own, rest = flags.take(argv, "size")
     settings: Images = flags.parse(Images, rest, prog="studio data check DIR")
     from studio.data.check import check
 
-    report = check(argv[1], settings, size=int(own.get("size", 512)))
+    _told(check(folder, settings, size=int(own.get("size", 512))), console)
+
+
+def _check_conversations(file: str, argv: list[str], console: Console) -> None:
+    from studio import flags
+    from studio.data.conversations import check
+
+    own, rest = flags.take(argv, "pictures")
+    if rest:
+        raise unknown("argument", rest[0], ["--pictures DIR"])
+    _told(check(file, own.get("pictures", "")), console)
+
+
+def _told(report: Any, console: Console) -> None:
+    """Shows what a check found; what cannot be trained on ends the command with its verdict."""
     console.record(report.to_dict())
     for line in report.lines():
         console.print(line)
     if not report.can_train:
         raise StudioError(report.verdict, field="data")
+
+
+def _write_captions(folder: str, argv: list[str], console: Console) -> None:
+    from studio import flags
+    from studio.chat.config import Captioning
+
+    settings: Captioning = flags.parse(Captioning, argv, prog="studio data caption DIR")
+    from studio.backend.quiet import quiet
+    from studio.caption import caption
+
+    quiet()
+    for written in caption(folder, settings):
+        console.print(f"{written.path}: {written.text}")
+        console.record({"event": "caption", "path": str(written.path), "text": written.text})
 
 
 def plan(argv: list[str], console: Console) -> None:

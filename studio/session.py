@@ -1,5 +1,6 @@
 """One run in progress: its parts, and what is done between its steps."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from studio.runs import RunFolder
 from studio.trainer import Group, Request, Trainer
 
 Event = dict[str, Any]
+SHOWN_TEXTS = 8
+"""Texts of a preview that its event holds; `texts.json` beside the pictures has all."""
 
 
 class Session:
@@ -92,10 +95,13 @@ class Session:
         folder.mkdir(parents=True, exist_ok=True)
         for index, image in enumerate(output.images):
             image.save(folder / f"{index}.png")
+        if output.texts:
+            runs.write_text(folder / "texts.json", json.dumps(list(output.texts), indent=1) + "\n")
         scores = self.trainer.score(output, request)
         if scores.get("quality", float("-inf")) > self.best[0]:
             self.best = (scores["quality"], self.step)
-        return {"step": self.step, "folder": str(folder), "prompts": prompts, "scores": scores}
+        shown = {"texts": list(output.texts[:SHOWN_TEXTS])} if output.texts else {}
+        return {"step": self.step, "folder": str(folder), "prompts": prompts, "scores": scores, **shown}
 
     @torch.no_grad()
     def validate(self) -> Event | None:

@@ -224,17 +224,26 @@ def _assembled(shape: Shape, language: GPT2LMHeadModel, tokenizer: PreTrainedTok
     return Captioner(clip, Writer(clip.width("image"), language), tokenizer, shape)
 
 
-def _folder(name: str) -> Path:
+def is_captioner(name: str) -> bool:
+    """Whether a name means a captioner, rather than another model that describes pictures."""
+    return name == EMBEDDED or _found(name) is not None
+
+
+def _found(name: str) -> Path | None:
     """The folder that a name means: the embedded model's, the given one, or the export of a run."""
     given = Path(name).expanduser()
-    for candidate in (
+    places = (
         assets.root() / "models" / name,
         given,
         given / "export" / "captioner",
         Path("runs") / name / "export" / "captioner",
-    ):
-        if (candidate / DESCRIPTION).is_file():
-            return candidate
+    )
+    return next((place for place in places if (place / DESCRIPTION).is_file()), None)
+
+
+def _folder(name: str) -> Path:
+    if found := _found(name):
+        return found
     raise StudioError(
         f"There is no captioner {name!r}: no {DESCRIPTION} there or in its export folder; give {EMBEDDED}, a folder or a "
         f"run of `studio train captioner`, or {NEW}studio-tiny-clip for a fresh one.",

@@ -7,7 +7,7 @@ captions and their pictures, `d` features.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ SEED = 20_230_401
 """Scenes of an exam; training draws from other seeds."""
 
 
+@runtime_checkable
 class Retriever(Protocol):
     """Puts pictures and texts into one space, unit length."""
 

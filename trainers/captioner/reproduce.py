@@ -128,12 +128,14 @@ def _examined(model: "Captioner", initial: "Captioner", exam: "Exam") -> tuple[l
 
 def _pictures(exam: "Exam", folder: Path) -> list[str]:
     """The first scenes of an exam as files."""
+    from einops import rearrange
+
     folder.mkdir(parents=True, exist_ok=True)
     files: list[str] = []
     for number, image in enumerate(exam.scenes.images[:SHOWN]):
         files.append(str(folder / f"{number}.png"))
         pixels = ((image + 1) * 127.5).round().byte()
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(files[-1])
+        Image.fromarray(rearrange(pixels, "c h w -> h w c").numpy()).save(files[-1])
     return files
 
 

@@ -86,25 +86,27 @@ class CaptionerTrainer(Trainer):
         for batch in data:
             seen = self.model.see(batch["images"].to(self.backend.device))
             if isinstance(self.objective, Discriminative):
-                yield self._rollout(batch, seen)
+                yield self._rollout(batch, seen, self.objective)
             else:
                 yield {"patches": seen, "captions": batch["captions"]}
 
-    def _rollout(self, batch: Batch, seen: Float[Tensor, "b n w"]) -> Batch:
+    def _rollout(self, batch: Batch, seen: Float[Tensor, "b n w"], objective: Discriminative) -> Batch:
         """Captions written now, with their advantages; what is known of all of them rides along."""
-        sample = self.objective.decode == "sample"
+        sample = objective.decode == "sample"
         with self.backend.seeded(mix(*batch["seeds"][:1])):
             tokens = self.model.write(seen, sample=sample, max_tokens=self.config.max_tokens)
-        rewards = self._rewards(batch["images"], self.model.texts(tokens))
+        rewards = self._rewards(batch["images"], self.model.texts(tokens), objective.reward_temperature)
         self._pending = rewards
-        centered = over_rollout(rewards) if self.objective.baseline == "batch" else self._baseline(rewards)
+        centered = over_rollout(rewards) if objective.baseline == "batch" else self._baseline(rewards)
         return {"patches": seen, "tokens": tokens, "advantages": centered, "rewards": rewards}
 
     @torch.no_grad()
-    def _rewards(self, pictures: Float[Tensor, "b c h w"], texts: Sequence[str]) -> Float[Tensor, " b"]:
+    def _rewards(
+        self, pictures: Float[Tensor, "b c h w"], texts: Sequence[str], scale: float
+    ) -> Float[Tensor, " b"]:
         seen = self.retriever.images(pictures.to(self.backend.device)).float()
         target = torch.arange(len(seen), device=seen.device)
-        return found(self.retriever.texts(texts).float(), seen, target, self.objective.reward_temperature)
+        return found(self.retriever.texts(texts).float(), seen, target, scale)
 
     @override
     def loss(self, batch: Batch, rng: Rng) -> Loss:

@@ -1,0 +1,74 @@
+"""Settings that all finetuning of chat models with pictures shares. No torch."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from studio.adapters.config import Adapter, Lora
+from studio.catalog import Preset
+from studio.config import Hardware, Positive, config
+
+Part = Literal["vision", "projector", "language"]
+
+
+@config
+class Chat:
+    """What every method that trains a chat model on conversations is told."""
+
+    data: Annotated[str, Field(min_length=1)]
+    """A .json or .jsonl file of conversations in sharegpt form, as LLaVA has them."""
+    pictures: str = ""
+    """Folder that the names of pictures start from; empty takes the file's."""
+    model: Annotated[str, Field(min_length=1)] = "llava-hf/llava-onevision-qwen2-0.5b-ov-hf"
+    """A hub name or folder of an image-text-to-text model of transformers, or a run; tiny:llava is random."""
+    adapter: Adapter = Lora(layers="linear")
+    """How the language model may move."""
+    trains: Annotated[tuple[Part, ...], Field(min_length=1)] = ("projector", "language")
+    """Parts that move: vision, projector, language; projector and vision move whole (LLaVA: the last two)."""
+    vision_lr_scale: Annotated[float, Field(gt=0)] = 0.2
+    """Learning rate of the vision tower relative to the others (LLaVA-OneVision, CAFe: 2e-6 to 1e-5)."""
+    max_tokens: Positive = 2048
+    """Longest conversation in tokens, pictures included (LLaVA-1.5: 2048)."""
+    too_long: Literal["stop", "cut"] = "stop"
+    """What a longer one does: stop names it, cut drops its end."""
+    preview_tokens: Positive = 64
+    """Longest answer in previews, in tokens."""
+
+    def __post_init__(self) -> None:
+        """Check rules between fields."""
+        if len(set(self.trains)) < len(self.trains):
+            raise ValueError(f"trains names a part twice: {', '.join(self.trains)}; name each once")
+
+
+PRESETS = {
+    "llava": Preset(
+        {"optim.lr": 1e-5, "optim.schedule": "cosine", "optim.warmup": 30, "optim.weight_decay": 0.0,
+         "method.adapter.kind": "full", "loop.batch_size": 16},
+        note="LLaVA-OneVision and CAFe finetune all of the language model: 1e-5, cosine, 3 percent of warm-up",
+    ),
+    "lora": Preset(
+        {"optim.lr": 2e-4, "optim.schedule": "cosine", "optim.warmup": 30, "optim.weight_decay": 0.0,
+         "method.adapter.rank": 128, "method.adapter.alpha": 256.0, "loop.batch_size": 16},
+        note="LLaVA-1.5's LoRA script: rank 128, alpha 256, 2e-4",
+    ),
+}  # fmt: skip
+"""What published recipes take."""
+
+
+@config
+class Captioning:
+    """Write captions beside the pictures of a folder."""
+
+    model: Annotated[str, Field(min_length=1)] = "captioner-tiny"
+    """captioner-tiny, a run or folder of the captioner, or a chat model: a hub name or folder of transformers, a run."""
+    prompt: Annotated[str, Field(min_length=1)] = "Describe the picture in one sentence."
+    """What a chat model is asked; a captioner needs no question."""
+    prefix: str = ""
+    """Text in front of every caption, such as a trigger word."""
+    overwrite: bool = False
+    """Replace captions that are there; otherwise only pictures without one get theirs."""
+    max_tokens: Annotated[int, Field(ge=1, le=512)] = 40
+    """Longest caption in tokens."""
+    beams: Annotated[int, Field(ge=1, le=16)] = 1
+    """Beams of the captioner's search (DiscriTune: 5; 1 takes the likeliest word each time)."""
+    hardware: Hardware = Hardware()

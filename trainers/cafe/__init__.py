@@ -1,0 +1,1 @@
+"""CAFe: contrastive and autoregressive finetuning of one vision-language model."""

@@ -1,0 +1,1 @@
+"""Supervised finetuning of vision-language models on conversations about pictures."""
