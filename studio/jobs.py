@@ -16,11 +16,11 @@ from typing import Any, Literal, get_args
 from studio.errors import StudioError
 
 Kind = Literal[
-    "train", "resume", "sample", "grid", "plan", "subject", "robustness", "nullspace", "export", "data"
+    "train", "resume", "sample", "grid", "plan", "subject", "robustness", "nullspace", "vlm", "export", "data"
 ]
 State = Literal["queued", "running", "done", "stopped", "failed", "canceled"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-LONG: tuple[Kind, ...] = ("train", "resume", "subject", "robustness", "nullspace")
+LONG: tuple[Kind, ...] = ("train", "resume", "subject", "robustness", "nullspace", "vlm")
 """Jobs that get a process of their own; the others go first, and share a warm one."""
 OPEN: tuple[State, ...] = ("queued", "running")
 _SCHEMA = """

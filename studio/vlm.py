@@ -20,7 +20,7 @@ from studio.matching.files import Opened, load_matcher
 from studio.matching.matcher import Matcher
 from studio.matching.measure import measure, on_the_line
 from studio.vision.interpolate import put_between
-from studio.vlm_html import write_page
+from studio.vlm_html import lead, write_page
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,10 @@ class Found:
     def scores(self) -> Path:
         """Every number as JSON."""
         return self.folder / "vlm.json"
+
+    def told(self) -> str:
+        """What changed, in a sentence."""
+        return lead(self.rows())
 
     def rows(self) -> list[list[str]]:
         """The table: measure, before, after, change."""

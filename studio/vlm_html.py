@@ -31,7 +31,7 @@ def write_page(
     for row in rows:
         kind = "Retrieval" if "R@" in row[0] else "Composition" if row[0].startswith("swapped") else "Names"
         parts[kind].append(row)
-    body = head("Vision-language report", facts["model"], _lead(rows), facts)
+    body = head("Vision-language report", facts["model"], lead(rows), facts)
     for title, own in parts.items():
         if own:
             hint = f'<p class="hint">{_HINTS[title]}</p>'
@@ -39,7 +39,7 @@ def write_page(
     write_html(facts["model"], body + line_table(line), path)
 
 
-def _lead(rows: Sequence[Sequence[str]]) -> str:
+def lead(rows: Sequence[Sequence[str]]) -> str:
     """What changed most, in one sentence."""
     changes = {row[0]: float(row[3]) for row in rows if row[3]}
     if not changes:

@@ -27,7 +27,7 @@ BEAT = 0.5
 IDLE = 60.0
 """Seconds that a warm process waits for the next short job."""
 SHORT: tuple[queue.Kind, ...] = tuple(kind for kind in queue.KINDS if kind not in LONG)
-INTERRUPTED = ("plan", "subject", "robustness", "nullspace", "export", "data")
+INTERRUPTED = ("plan", "subject", "robustness", "nullspace", "vlm", "export", "data")
 """Jobs that cannot stop between steps: stopping interrupts them."""
 
 
@@ -133,7 +133,7 @@ class Worker:
                 return self._draw(job)
             case "plan":
                 return _plan(job)
-            case "subject" | "robustness" | "nullspace":
+            case "subject" | "robustness" | "nullspace" | "vlm":
                 return _evaluate(job)
             case "export":
                 return _export(job)
@@ -253,7 +253,8 @@ def _plan(job: Job) -> dict[str, Any]:
 
 
 def _evaluate(job: Job) -> dict[str, Any]:
-    from studio import evaluate, nullspace, robustness
+    from studio import evaluate, nullspace, robustness, vlm
+    from studio.matching.config import VlmEval
     from studio.metrics import table
     from studio.metrics.config import SubjectEval
     from studio.report import summary
@@ -269,6 +270,9 @@ def _evaluate(job: Job) -> dict[str, Any]:
             found = robustness.evaluate(from_dict(Robustness, job.payload))
             report, numbers = found.report, [[n, f"{v:.4f}"] for n, v in found.numbers.items()]
             return {"report": str(report.resolve()), "summary": "; ".join(found.signs), "table": numbers}
+        case "vlm":
+            known = vlm.evaluate(from_dict(VlmEval, job.payload))
+            return {"report": str(known.report.resolve()), "summary": known.told(), "table": known.rows()}
         case _:
             seen = nullspace.analyze(from_dict(Nullspace, job.payload))
             told = f"{seen.values['nullity']} of {seen.values['inputs']} directions of a patch are invisible."

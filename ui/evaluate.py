@@ -10,6 +10,7 @@ import gradio as gr
 from studio import serial
 from studio.errors import StudioError
 from studio.jobs import Kind
+from studio.matching.config import VlmEval
 from studio.metrics.config import SubjectEval
 from studio.supervisor import least_busy
 from studio.vision.config import Nullspace, Robustness
@@ -23,6 +24,8 @@ _KINDS: dict[str, tuple[str, Kind, type, tuple[str, ...]]] = {
                 ("artifact", "data", "num_images", "steps", "guidance", "strength", "prompts", "token", "class_word")),
     "Robustness": ("A classifier under corruptions, shifts and attacks, and whether the attacks can be trusted.", "robustness", Robustness,
                    ("model", "data.train", "num_images", "corruptions", "severities", "attacks.names", "attacks.steps", "checks", "before")),
+    "Vision-language": ("A CLIP or SigLIP: names, new names, retrieval, composition, and what finetuning took.", "vlm", VlmEval,
+                        ("model", "data.train", "before", "templates", "num_images", "order", "shots", "pairs", "num_pairs")),
     "Nullspace": ("What a vision transformer cannot see, as numbers and pictures.", "nullspace", Nullspace,
                   ("model", "data.train", "before", "num_images", "noise", "seed")),
 }  # fmt: skip
