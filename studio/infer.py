@@ -103,7 +103,7 @@ def load(request: SampleRequest) -> tuple[Family, list[Edit]]:
 def model_of(paths: Sequence[str]) -> str:
     """The model that the first of some artifacts that tells was trained on; the embedded one if none tells."""
     for path in paths:
-        if (own := trained.find(path)) is not None:
+        if (own := trained.find(path)) is not None and own.model:
             return own.model
         if (Path(path) / "config.json").is_file() and (Path(path) / "events.jsonl").is_file():
             _, run_of = runs.open_run(path)

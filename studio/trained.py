@@ -10,6 +10,8 @@ from studio import assets
 from studio.errors import StudioError
 
 CARD = "method.json"
+PUBLIC = {"ip_adapter": "ip_adapter.1.to_k_ip.weight"}
+"""Methods that read files of others too, and a tensor that only such files have."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +19,9 @@ class Trained:
     """What such a folder says of itself.
 
     Attributes:
-        folder: Where it is.
+        folder: Where it is; of a public file, the file.
         method: Name of the method.
-        model: Base model it was trained on.
+        model: Base model it was trained on; empty if it does not tell.
         settings: What the method wrote for itself.
     """
 
@@ -39,11 +41,15 @@ def write(folder: Path, *, method: str, model: str, settings: Mapping[str, Any])
 
 
 def find(path: str | Path) -> Trained | None:
-    """The folder that a path, a run or the name of an embedded artifact leads to; None if it is something else.
+    """The folder that a path, a run or the name of an embedded artifact leads to, or a public file of such a method.
+
+    None if it is something else. A public file does not tell its base model.
 
     Raises:
         StudioError: Its card is damaged.
     """
+    if Path(path).suffix == ".safetensors" and Path(path).is_file():
+        return _public(Path(path))
     places = [Path(path), Path(path) / "export"]
     if len(Path(path).parts) == 1:
         places.append(assets.root() / "models" / path)
@@ -54,6 +60,17 @@ def find(path: str | Path) -> Trained | None:
 def shipped() -> list[str]:
     """Names of the embedded artifacts."""
     return sorted(card.parent.name for card in (assets.root() / "models").glob(f"*/{CARD}"))
+
+
+def _public(path: Path) -> Trained | None:
+    """A file of tensors that one of our methods reads; its header alone is read."""
+    with path.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if length > path.stat().st_size:
+            return None
+        header = opened.read(length)
+    method = next((name for name, key in PUBLIC.items() if f'"{key}"'.encode() in header), None)
+    return None if method is None else Trained(path, method, "", {})
 
 
 def _read(folder: Path) -> Trained:

@@ -5,6 +5,7 @@ timm (a name or a folder; then the cells of the last feature map are the patches
 cropped: CLIP's center crop loses the edges of a long picture. Axes: `b` pictures, `s` side, `n` tokens, `d e` widths.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -177,7 +178,9 @@ def _build(name: str, folder: Path, backend: Backend, layer: int) -> VisionTower
         return OpenClip(
             name, open_clip.create_model(source, pretrained=weights, require_pretrained=True), layer
         )
-    if (folder / "config.json").is_file() and "architecture" in (folder / "config.json").read_text():
+    if (folder / "config.json").is_file() and "architecture" in json.loads(
+        (folder / "config.json").read_text()
+    ):
         network = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0)
         return Timm(name, network, _TIMM_SIDE if name == "efficientnet-lite0" else 0)
     if not folder.is_dir() and name.count("/") != 1:
