@@ -4,7 +4,8 @@
     LLaVA      Liu et al., 2023, arXiv 2304.08485: the patches of the layer before the last, not the pooled feature
 
 Departure from ClipCap: the prefix is a grid of patches, since one pooled feature hardly tells where things are. Axes:
-`b` pictures, `n` tokens of the prefix, `l` tokens of a caption, `v` vocabulary, `w` width, `c h w` picture in [-1, 1].
+`b` pictures, `n` tokens of the prefix, `l` tokens of a caption, `v` vocabulary, `k` width of the image tower, `d` of the
+language model, `c h w` picture in [-1, 1].
 """
 
 import json
@@ -63,12 +64,12 @@ class Writer(nn.Module):
         )
         self.decoder: Any = decoder
 
-    def embed(self, patches: Float[Tensor, "b n w"], tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b m d"]:
+    def embed(self, patches: Float[Tensor, "b n k"], tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b m d"]:
         """What the language model reads: the prefix, then tokens."""
         return torch.cat([self.bridge(patches), self.decoder.transformer.wte(tokens)], 1)
 
     def forward(
-        self, patches: Float[Tensor, "b n w"], tokens: Int[Tensor, "b l"], start: int
+        self, patches: Float[Tensor, "b n k"], tokens: Int[Tensor, "b l"], start: int
     ) -> Float[Tensor, "b l v"]:
         """Logits of each token of a caption, given the picture and the tokens before it."""
         before = torch.cat([torch.full_like(tokens[:, :1], start), tokens[:, :-1]], 1)
@@ -95,7 +96,7 @@ class Captioner:
         return int(self.tokenizer.eos_token_id)  # pyright: ignore[reportArgumentType]  # checked when loaded
 
     @torch.no_grad()
-    def see(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n w"]:
+    def see(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n k"]:
         """Patches of pictures, averaged to a grid."""
         tokens = self.clip.image_states(images, LAYER).tokens.float()
         side = int(tokens.shape[1] ** 0.5)
@@ -122,7 +123,7 @@ class Captioner:
     @torch.no_grad()
     def write(
         self,
-        patches: Float[Tensor, "b n w"],
+        patches: Float[Tensor, "b n k"],
         *,
         sample: bool = False,
         beams: int = 1,

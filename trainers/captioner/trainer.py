@@ -90,7 +90,7 @@ class CaptionerTrainer(Trainer):
             else:
                 yield {"patches": seen, "captions": batch["captions"]}
 
-    def _rollout(self, batch: Batch, seen: Float[Tensor, "b n w"], objective: Discriminative) -> Batch:
+    def _rollout(self, batch: Batch, seen: Float[Tensor, "b n k"], objective: Discriminative) -> Batch:
         """Captions written now, with their advantages; what is known of all of them rides along."""
         sample = objective.decode == "sample"
         with self.backend.seeded(mix(*batch["seeds"][:1])):

@@ -52,7 +52,7 @@ class Cola:
     """What the sticker scenes show."""
     head: Multimodal | LinearProbe | PromptTuning = Multimodal()
     """What is trained."""
-    temperature: Annotated[float, Field(gt=0)] = 0.1
+    temperature: Annotated[float, Field(gt=0)] = 1.0
     """The adapter's scores are divided by it in the loss (ours; the other heads have CLIP's own)."""
 
 

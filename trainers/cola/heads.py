@@ -1,6 +1,6 @@
 """What COLA trains on a frozen CLIP: its multimodal adapter, and the baselines linear probe and prompt tuning.
 
-Axes: `b` pictures, `t` captions, `p` pairs of both, `n` patches, `l` tokens of a caption, `w` width of the image tower,
+Axes: `b` pictures, `t` captions, `p` pairs of both, `n` patches, `l` tokens of a caption, `k` width of the image tower,
 `d` width of the text tower or of the features, `q` queries.
 """
 
@@ -40,7 +40,7 @@ class Adapter(nn.Module):
         self.queries = nn.Parameter(torch.randn(settings.queries, width) * width**-0.5)
 
     def forward(
-        self, patches: Float[Tensor, "p n w"], words: Float[Tensor, "p l d"], mask: Bool[Tensor, "p l"]
+        self, patches: Float[Tensor, "p n k"], words: Float[Tensor, "p l d"], mask: Bool[Tensor, "p l"]
     ) -> Float[Tensor, " p"]:
         """Scores of pairs; tokens outside of the mask take no part."""
         both = torch.cat([self.project(patches), words], 1)
@@ -67,7 +67,7 @@ class MultimodalHead(nn.Module):
         self._clip = (clip,)  # not a part: it is frozen and loaded by name
 
     @torch.no_grad()
-    def see(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n w"]:
+    def see(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n k"]:
         """Patches."""
         return self._clip[0].image_states(images, LAYER).tokens.float()
 
@@ -78,7 +78,7 @@ class MultimodalHead(nn.Module):
         longest = int(states.mask.any(0).nonzero().max()) + 1
         return States(states.tokens[:, :longest].float(), states.mask[:, :longest])
 
-    def match(self, seen: Float[Tensor, "b n w"], told: States) -> Float[Tensor, "b t"]:
+    def match(self, seen: Float[Tensor, "b n k"], told: States) -> Float[Tensor, "b t"]:
         """Every picture with every caption through the adapter."""
         rows, columns = len(seen), len(told.tokens)
         first = repeat(torch.arange(rows), "b -> (b t)", t=columns)
