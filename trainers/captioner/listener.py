@@ -20,7 +20,7 @@ from studio.data.sticker_config import Stickers
 from studio.data.stickers import compose, plan_scenes, write_captions
 from studio.metrics.backbones import TimmBackbone, load_timm
 
-NUM_SCENES, STEPS, BATCH, RATE = 3000, 400, 200, 2e-3
+NUM_SCENES, STEPS, BATCH, RATE = 1600, 200, 200, 3e-3
 WIDTH, SIDE, SCALE = 96, 4, 20.0
 """Common features; side of the grid of colors; factor on cosines while it learns."""
 _SEED = 77
@@ -73,7 +73,7 @@ def train_listener(scenes: Stickers) -> Listener:
     Every step writes new captions for scenes that are drawn once.
     """
     generator = torch.Generator().manual_seed(mix(_SEED))
-    plans = [plan_scenes(scenes, 200, generator) for _ in range(NUM_SCENES // 200)]
+    plans = [plan_scenes(scenes, BATCH, generator) for _ in range(NUM_SCENES // BATCH)]
     drawn = [compose(plan, scenes) for plan in plans]
     words = sorted(
         {word for each in drawn for text in each.captions for word in text.replace(",", " ").split()}

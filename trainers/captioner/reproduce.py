@@ -30,16 +30,13 @@ DOMAINS: dict[str, dict[str, Any]] = {
     "unseen styles": {"scenes": {"styles": ["cartoon", "glossy"]}, "held_out": False},
 }
 """What the captioner is examined on; it has learned from the first alone."""
-VARIANTS: dict[str, dict[str, Any]] = {
-    "running mean": {"baseline": "running-mean"},
-    "batch": {"baseline": "batch"},
-}
+VARIANTS: dict[str, dict[str, Any]] = {"DiscriTune": {"baseline": "batch"}}
 BASE, REWARDING = "captioner-tiny", "studio-tiny-clip"
 TRAINING = {
-    "loop": {"steps": 60, "batch_size": 50, "log_every": 10, "checkpoint_every": 0},
-    "optim": {"lr": 3e-4, "weight_decay": 0.0},
+    "loop": {"steps": 50, "batch_size": 50, "log_every": 10, "checkpoint_every": 0},
+    "optim": {"lr": 5e-4, "weight_decay": 0.0},
 }
-EXAMINED = {"candidates": 100, "rounds": 3}
+EXAMINED = {"candidates": 100, "rounds": 1}
 SHOWN = 6
 """Scenes whose captions are shown, before and after."""
 COLUMN = 480
@@ -48,7 +45,7 @@ PAID, OTHER = "P@1 by the rewarding CLIP", "P@1 by another retriever"
 
 
 def cells(request: Reproduce) -> Sequence[Cell]:
-    """Each way to normalize rewards, with each seed; seeds outermost, so that a stopped table is a fair one."""
+    """Each seed: rewards are normalized over the batch, which an independent reproduction found best."""
     found: list[Cell] = []
     for seed in range(request.num_seeds):
         for name, objective in VARIANTS.items():

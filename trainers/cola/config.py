@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from studio.catalog import Card, Preset
-from studio.config import Positive, config
+from studio.config import Count, Positive, config
 from studio.data.sticker_config import StickerPairs
 
 STICKERS = "stickers"
@@ -25,6 +25,8 @@ class Multimodal:
     """Learned queries; the best one counts (official code: 1)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout in the adapter (official code: torch's default of 0.1)."""
+    grid: Count = 0
+    """Patches are averaged to a grid of so many by so many, which is cheaper; 0 keeps all (official code)."""
 
 
 @config
@@ -66,7 +68,7 @@ METHOD = Card(
     offers=("matching",),
     presets={
         "tiny": Preset(
-            {"method.head.feed_forward": 512, "optim.lr": 1e-3, "optim.schedule": "cosine", "optim.warmup": 20,
+            {"optim.lr": 5e-4, "optim.schedule": "cosine", "optim.warmup": 20,
              "loop.batch_size": 12, "loop.steps": 300, "loop.checkpoint_every": 100},
             models=("studio-tiny-clip", "tiny:*"),
             note="ours, for the embedded CLIP",

@@ -63,13 +63,18 @@ class MultimodalHead(nn.Module):
                 f"head.heads {settings.heads} does not divide the text tower's width {width}; choose a divisor, such as 4.",
                 field="head.heads",
             )
-        self.adapter = Adapter(settings, clip.width("image"), width)
+        self.adapter, self.grid = Adapter(settings, clip.width("image"), width), settings.grid
         self._clip = (clip,)  # not a part: it is frozen and loaded by name
 
     @torch.no_grad()
     def see(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n k"]:
-        """Patches."""
-        return self._clip[0].image_states(images, LAYER).tokens.float()
+        """Patches, or a grid of their means."""
+        tokens = self._clip[0].image_states(images, LAYER).tokens.float()
+        if not self.grid:
+            return tokens
+        side = int(tokens.shape[1] ** 0.5)
+        patches = rearrange(tokens, "b (y x) k -> b k y x", y=side)
+        return rearrange(F.adaptive_avg_pool2d(patches, self.grid), "b k y x -> b (y x) k")
 
     @torch.no_grad()
     def read(self, captions: Sequence[str]) -> States:
