@@ -70,9 +70,8 @@ def fill(x: Tensor, slots: Bool[Tensor, "n l"], vectors: Tensor) -> Tensor:
 def text_context(model: DualEncoder, slots: Bool[Tensor, "n l"], layers: Sequence[Tensor]) -> Iterator[None]:
     """Inside, the text tower reads `layers[0]` in the free places, and `layers[i]` at the input of block i."""
     with ExitStack() as stack:
-        first = model.token_embedding.register_forward_hook(
-            lambda _module, _inputs, output: fill(output, slots, layers[0])
-        )
+        embedding: Any = model.token_embedding  # torch's stub takes no hook that reads tensors
+        first = embedding.register_forward_hook(lambda _m, _i, output: fill(output, slots, layers[0]))
         stack.callback(first.remove)
         for block, vectors in zip(model.blocks("text")[1:], layers[1:], strict=False):
             stack.callback(_before(block, lambda x, vectors=vectors: fill(x, slots, vectors)).remove)

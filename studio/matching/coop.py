@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from studio.errors import StudioError
 from studio.matching.config import Coop
-from studio.matching.context import phrase_vectors, text_context, with_slots
+from studio.matching.context import Place, phrase_vectors, text_context, with_slots
 from studio.matching.matcher import Matcher
 from studio.models.dual import DualEncoder
 
@@ -31,7 +31,8 @@ class PromptMatcher(Matcher):
 
     def __init__(self, model: DualEncoder, settings: Coop, classes: Sequence[str]) -> None:
         super().__init__(model, ())
-        self.place, self.classes = settings.place, tuple(classes)
+        self.place: Place = settings.place
+        self.classes = tuple(classes)
         vectors = phrase_vectors(model, settings.phrase) if settings.phrase else None
         if vectors is None:
             shape = (settings.length, model.width("text"))

@@ -6,6 +6,7 @@ The library's blocks stay as they are: while the matcher looks or reads, hooks t
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class SideMatcher(Matcher):
         with ExitStack() as stack:
             for block, side in zip(self.model.blocks(tower), sides, strict=True):
                 seen: list[Tensor] = []
-                norm = _second_norm(block, self.model.name, tower)
+                norm: Any = _second_norm(block, self.model.name, tower)
                 first = norm.register_forward_pre_hook(lambda _m, inputs, seen=seen: seen.append(inputs[0]))
                 last = block.register_forward_hook(
                     lambda _m, _i, output, seen=seen, side=side: output + side(seen.pop())

@@ -31,5 +31,5 @@ def sentences(templates: Sequence[str], names: Sequence[str]) -> list[str]:
 
 def drawn(templates: Sequence[str], classes: Sequence[str], labels: Sequence[int], rng: Rng) -> list[str]:
     """A random sentence about each label's class (FLYP, arXiv 2212.00638, section 3)."""
-    places = rng.integers(0, len(templates), len(labels)).tolist()
+    places: list[int] = rng.integers(0, len(templates), len(labels)).tolist()
     return [sentence(templates[t], classes[k]) for t, k in zip(places, labels, strict=True)]

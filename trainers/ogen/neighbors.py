@@ -31,7 +31,7 @@ class Tables:
 
     known: Int[Tensor, "c k"]
     new: Int[Tensor, "c m"]
-    of_new: Int[Tensor, "u k"]
+    of_new: Int[Tensor, "u j"]
 
 
 def statistics(features: Float[Tensor, "n d"], labels: Int[Tensor, " n"], num_classes: int) -> Statistics:

@@ -33,8 +33,8 @@ BATCH = 16
 """Pictures a step."""
 EPOCH = 10
 """Steps an epoch: 20 classes of 8 shots."""
-EPOCHS = {"coop": 8, "whole": 4, "adapted": 4}
-"""Short, to keep the table affordable on a shared core; towers take fewer, since a step of theirs costs ten times that of
+EPOCHS = {"coop": 8, "whole": 2, "adapted": 2}
+"""Short, to keep the table affordable on a shared core; towers take fewer, since a step of theirs costs five times that of
 a prompt, whose image tower is asked once."""
 RATES = {"coop": 1e-2, "whole": 2e-4, "adapted": 2e-3}
 """Learning rates of AdamW with a cosine, taken once and not tuned for OGEN: high, since the runs are short."""
