@@ -38,10 +38,12 @@ class Orders:
         """
         total = self._images * self._per_image
         if total % batch_size or self._images % world:
+            divisors = (size for size in range(world, total + 1, world) if total % size == 0)
+            near = min(divisors, key=lambda size: abs(size - batch_size), default=total)
             raise StudioError(
                 f"loop.batch_size {batch_size} does not divide the {total} transitions of a rollout "
                 f"({self._images} pictures x {self._per_image} learned steps, {world} processes); choose a divisor, "
-                f"such as {self._per_image * world}.",
+                f"such as {near}.",
                 field="loop.batch_size",
             )
         return total // batch_size
