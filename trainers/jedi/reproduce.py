@@ -48,6 +48,11 @@ ARTIFACTS: dict[str, Shown] = {
     "jedi-3": Shown(artifact="jedi-tiny", references=3),
     "jedi-1-shuffled": Shown(artifact="jedi-tiny", references=1, shuffled=True),
     "jedi-3-shuffled": Shown(artifact="jedi-tiny", references=3, shuffled=True),
+    "ip-adapter-1": Shown(artifact="ip-adapter-tiny"),
+    "ip-adapter-1-shuffled": Shown(artifact="ip-adapter-tiny", shuffled=True),
+    "instantbooth-1": Shown(artifact="instantbooth-tiny", token=TOKEN),
+    "instantbooth-3": Shown(artifact="instantbooth-tiny", references=3, token=TOKEN),
+    "instantbooth-1-shuffled": Shown(artifact="instantbooth-tiny", shuffled=True, token=TOKEN),
 }
 """Variants by name. Those whose artifact is not there are left out, which the log says."""
 QUIET = {"preview.every": 0, "loop.checkpoint_every": 0}
