@@ -68,13 +68,14 @@ def _describer(settings: Captioning) -> Describe:
         backend.place(model.clip)
         backend.place(model.writer)
         how = {"beams": settings.beams, "max_tokens": settings.max_tokens}
-        return lambda path: model.caption(_tensor(path).to(backend.dtype), **how)[0]
+        return lambda path: model.caption(_tensor(path), **how)[0]
     chat = load_vlm(settings.model)
     backend.place(chat.network)
 
     def asked(path: Path) -> str:
         question = Conversation(path.name, (Turn("user", f"{MARK}\n{settings.prompt}"),), (path,))
-        return chat.answer([question], settings.max_tokens)[0]
+        with backend.autocast():
+            return chat.answer([question], settings.max_tokens)[0]
 
     return asked
 

@@ -7,6 +7,7 @@ Anything that `AutoModelForImageTextToText` and `AutoProcessor` load, with its o
 `l` tokens, `d` width of the language model.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ IGNORED = -100
 """Label of a token that the loss leaves out, as transformers counts it."""
 _LANGUAGE, _HEAD = "language_model", "lm_head"
 _PROJECTORS = ("projector", "connector", "merger", "resampler")
+_ONE_AT_A_TIME = threading.Lock()
+"""Batches are made in threads, and a tokenizer of the tokenizers library may be in one call at a time only."""
 Inputs = dict[str, Tensor]
 
 
@@ -71,7 +74,8 @@ class ChatModel:
             conversation.messages(stop), add_generation_prompt=asks, tokenize=False
         )
         shown = [read(path).rgb for path in conversation.pictures[: conversation.marks(stop)]]
-        made = self.processor(text=[text], images=shown or None, return_tensors="pt")
+        with _ONE_AT_A_TIME:
+            made = self.processor(text=[text], images=shown or None, return_tensors="pt")
         return {key: value for key, value in made.items() if isinstance(value, Tensor)}
 
     def encode(self, conversation: Conversation, max_tokens: int, *, cut: bool) -> Encoded:
@@ -156,10 +160,10 @@ class ChatModel:
     def answer(self, asked: Sequence[Conversation], max_tokens: int = 64) -> list[str]:
         """The likeliest answers to conversations that end with a question."""
         texts: list[str] = []
-        tokenizer = self.processor.tokenizer
+        tokenizer, ends = self.processor.tokenizer, self.network.generation_config.eos_token_id
         settings = GenerationConfig(
             max_new_tokens=max_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=tokenizer.eos_token_id if ends is None else ends,
         )  # fmt: skip
         for one in asked:
             inputs = self.collate([self.prompt(one, asks=True)], left=True)

@@ -100,11 +100,13 @@ def _groups(config: Chat, model: ChatModel) -> list[Group]:
     groups: list[Group] = []
     if "language" in config.trains:
         attached = attach(config.adapter, {"language": model.language})["language"]
+        where = next(name for name, module in model.network.named_modules() if module is model.language)
         decay = weight_decay(config.adapter)
-        for scale, names in learning_rates(config.adapter, attached).items():
+        for scale, inside in learning_rates(config.adapter, attached).items():
+            names = frozenset(f"{where}.{name}" for name in inside)
             name = "language" if scale == 1.0 else "language-fast"
             groups.append(
-                Group(name=name, module=model.language, names=names, lr_scale=scale, weight_decay=decay)
+                Group(name=name, module=model.network, names=names, lr_scale=scale, weight_decay=decay)
             )
         if isinstance(
             config.adapter, Full

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from studio.adapters.build import after_step
+from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.chat.task import Task
 from studio.trainer import Output, Request
@@ -13,6 +14,7 @@ class Answers:
     """A trainer whose `setup` loads a `task` answers and is exported by it."""
 
     task: Task
+    backend: Backend
 
     def after_step(self, step: int) -> None:
         """What adapters do to their weights after a step."""
@@ -22,7 +24,8 @@ class Answers:
     def sample(self, request: Request, rng: Rng) -> Output:
         """Answers; the likeliest ones, so nothing about them is random."""
         del rng
-        return self.task.answer(request)
+        with self.backend.autocast():  # frozen weights may be in half precision, trained ones are not
+            return self.task.answer(request)
 
     def prompts(self) -> Sequence[str]:
         """The first questions of the data."""

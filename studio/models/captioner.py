@@ -98,7 +98,7 @@ class Captioner:
     @torch.no_grad()
     def see(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n k"]:
         """Patches of pictures, averaged to a grid."""
-        tokens = self.clip.image_states(images, LAYER).tokens.float()
+        tokens = self.clip.image_states(images.to(self.clip.mean), LAYER).tokens.float()
         side = int(tokens.shape[1] ** 0.5)
         patches = rearrange(tokens, "b (h w) d -> b d h w", h=side)
         return rearrange(F.adaptive_avg_pool2d(patches, self.shape.grid), "b d h w -> b (h w) d")
@@ -147,7 +147,7 @@ class Captioner:
 
     def caption(self, images: Float[Tensor, "b c h w"], **how: Any) -> list[str]:
         """Captions of pictures; `how` as for `write`."""
-        return self.texts(self.write(self.see(images.to(self.clip.device)), **how))
+        return self.texts(self.write(self.see(images), **how))
 
     def save(self, folder: Path, *, half: bool = False) -> list[Path]:
         """Write a folder that `load_captioner` reads: weights, description, tokenizer. CLIP is named, not copied."""

@@ -101,10 +101,9 @@ def test_a_conversation_that_is_too_long_is_named_or_cut(model, data):
 def test_only_the_named_parts_train(data):
     trainer, groups = started(data, adapter=LORA, trains=("language",))
     network = trainer.task.model.network
-    assert {name for name, p in network.named_parameters() if p.requires_grad} == {
-        f"model.language_model.{name}" for name in groups[0].parameters()
-    }
-    assert all("lora" in name for name in groups[0].parameters())
+    moving = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert moving == set(groups[0].parameters())
+    assert all("language_model" in name and "lora" in name for name in moving)
 
 
 def test_everything_can_train_at_rates_of_its_own(data):

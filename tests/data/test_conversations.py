@@ -5,6 +5,8 @@ import json
 import pytest
 from PIL import Image
 
+from studio import commands
+from studio.console import Console
 from studio.data.conversations import check, first_questions, open_conversations
 from studio.errors import StudioError
 
@@ -73,3 +75,15 @@ def test_a_check_counts_and_lists_every_problem(tmp_path):
     assert not report.can_train
     assert report.lines()[-1] == "2 of 3 conversations cannot be used; mend or remove them."
     assert "1 conversations, 1 answers of 2 to 2 words" in report.lines()[0]
+
+
+def test_the_command_lists_problems_and_ends_with_the_verdict(tmp_path, capsys):
+    file = write(tmp_path, chat(ASK, SAY), chat(ASK))
+    with pytest.raises(StudioError, match="1 of 2 conversations cannot be used"):
+        commands.data(["check", file], Console())
+    assert "human begins and gpt ends" in capsys.readouterr().out
+
+
+def test_the_command_knows_its_verbs():
+    with pytest.raises(StudioError, match="studio data caption"):
+        commands.data(["draw"], Console())

@@ -20,6 +20,7 @@ from studio.data.stickers import Scenes, draw_scenes, index
 from studio.models.captioner import Captioner, Writer
 from studio.rl.text import caption_logp, distinct
 
+ON_CPU = torch.zeros(())
 SEED = 20_230_401
 """Scenes of an exam; training draws from other seeds."""
 
@@ -56,12 +57,16 @@ class Exam:
         candidates: int,
         rounds: int = 1,
         held_out: bool = False,
+        like: Tensor = ON_CPU,
     ) -> "Exam":
-        """Draw `rounds` lots of `candidates` scenes; with `held_out` of pairs that training never shows."""
+        """Draw `rounds` lots of `candidates` scenes; with `held_out` of pairs that training never shows.
+
+        `like` is on the device and in the precision in which the retrievers take pictures.
+        """
         generator = torch.Generator().manual_seed(SEED)
         scenes = draw_scenes(settings, candidates * rounds, generator, held_out=held_out)
         seen = {
-            name: torch.cat([one.images(part) for part in scenes.images.split(64)])
+            name: torch.cat([one.images(part.to(like)).float() for part in scenes.images.split(64)])
             for name, one in retrievers.items()
         }
         return cls(scenes, retrievers, seen, candidates)
@@ -69,7 +74,7 @@ class Exam:
     @torch.no_grad()
     def retrieval(self, name: str, texts: Sequence[str]) -> float:
         """Share of captions by which a retriever finds their picture first (P@1)."""
-        features = self.retrievers[name].texts(texts)
+        features = self.retrievers[name].texts(texts).float()
         hits: list[Tensor] = []
         for part, seen in zip(
             features.split(self.candidates), self.seen[name].split(self.candidates), strict=True
@@ -107,7 +112,7 @@ def perplexity(
     total, count = 0.0, 0
     for start in range(0, len(texts), 64):
         tokens, mask = model.encode(texts[start : start + 64])
-        patches = model.see(images[start : start + 64].to(model.clip.device))
+        patches = model.see(images[start : start + 64])
         logits = initial(patches, tokens, model.start)
         total -= float(caption_logp(logits, tokens, mask).sum())
         count += int(mask.sum())

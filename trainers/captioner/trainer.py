@@ -84,7 +84,7 @@ class CaptionerTrainer(Trainer):
     @override
     def batches(self, data: Iterator[Batch], first: int) -> Iterator[Batch]:
         for batch in data:
-            seen = self.model.see(batch["images"].to(self.backend.device))
+            seen = self.model.see(batch["images"])
             if isinstance(self.objective, Discriminative):
                 yield self._rollout(batch, seen, self.objective)
             else:
@@ -104,7 +104,7 @@ class CaptionerTrainer(Trainer):
     def _rewards(
         self, pictures: Float[Tensor, "b c h w"], texts: Sequence[str], scale: float
     ) -> Float[Tensor, " b"]:
-        seen = self.retriever.images(pictures.to(self.backend.device)).float()
+        seen = self.retriever.images(pictures.to(self.retriever.mean)).float()
         target = torch.arange(len(seen), device=seen.device)
         return found(self.retriever.texts(texts).float(), seen, target, scale)
 
@@ -169,7 +169,8 @@ class CaptionerTrainer(Trainer):
     def exam(self) -> Exam:
         """Scenes that training never draws, and who looks for them."""
         judge = self.retriever if isinstance(self.objective, Discriminative) else self.model.clip
-        return Exam.of(self.config.scenes, {"retrieval": judge}, candidates=self.config.candidates)
+        judges = {"retrieval": judge}
+        return Exam.of(self.config.scenes, judges, candidates=self.config.candidates, like=judge.mean)
 
     @override
     def export(self, folder: Path) -> list[Path]:

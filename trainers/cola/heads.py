@@ -69,7 +69,7 @@ class MultimodalHead(nn.Module):
     @torch.no_grad()
     def see(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n k"]:
         """Patches, or a grid of their means."""
-        tokens = self._clip[0].image_states(images, LAYER).tokens.float()
+        tokens = self._clip[0].image_states(images.to(self._clip[0].mean), LAYER).tokens.float()
         if not self.grid:
             return tokens
         side = int(tokens.shape[1] ** 0.5)
@@ -109,7 +109,7 @@ class LinearHead(nn.Module):
     @torch.no_grad()
     def see(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Features."""
-        return self._clip[0].images(images).float()
+        return self._clip[0].images(images.to(self._clip[0].mean)).float()
 
     @torch.no_grad()
     def read(self, captions: Sequence[str]) -> Float[Tensor, "t d"]:
@@ -133,7 +133,7 @@ class PromptHead(nn.Module):
     @torch.no_grad()
     def see(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Features."""
-        return self._clip[0].images(images).float()
+        return self._clip[0].images(images.to(self._clip[0].mean)).float()
 
     def read(self, captions: Sequence[str]) -> Float[Tensor, "t d"]:
         """Features of the prompted captions.

@@ -79,7 +79,7 @@ class ColaTrainer(Trainer):
 
     def scores(self, images: Float[Tensor, "b c h w"], captions: Sequence[str]) -> Float[Tensor, "b t"]:
         """Every picture with every caption."""
-        return match(self.head, images.to(self.backend.device), captions)
+        return match(self.head, images, captions)
 
     @override
     def prompts(self) -> Sequence[str]:
