@@ -68,7 +68,7 @@ def export(argv: list[str], console: Console) -> None:
 
 
 def data(argv: list[str], console: Console) -> None:
-    """Look at training data before training, or write captions: `studio data check DIR|FILE.json`, `studio data caption DIR`."""
+    """Look at training data, write captions, make same-subject sets: `studio data check|caption|sets ...`."""
     match argv:
         case ["check", where, *rest] if where.endswith((".json", ".jsonl")):
             _check_conversations(where, rest, console)
@@ -76,11 +76,32 @@ def data(argv: list[str], console: Console) -> None:
             _check_pictures(where, rest, console)
         case ["caption", folder, *rest]:
             _write_captions(folder, rest, console)
+        case ["sets", *rest]:
+            _make_sets(rest, console)
         case _:
             raise StudioError(
-                "studio data knows two verbs: studio data check DIR|FILE.json [--resolution 512 ...] and studio data caption "
-                "DIR [--model captioner-tiny ...]."
+                "studio data knows three verbs: studio data check DIR|FILE.json [--resolution 512 ...], studio data caption "
+                "DIR [--model captioner-tiny ...] and studio data sets --subjects NAME ... [--model sdxl ...]."
             )
+
+
+def _make_sets(argv: list[str], console: Console) -> None:
+    from studio import flags
+    from studio.same_subject.config import MakeSets
+
+    settings: MakeSets = flags.parse(MakeSets, argv, prog="studio data sets")
+    from studio.backend.quiet import quiet
+    from studio.same_subject.pipeline import make
+
+    quiet()
+    for event in make(settings):
+        console.record(event)
+        if event["event"] == "done":
+            console.print(f"{event['sets']} sets from {event['collages']} collages: {event['folder']}")
+        else:
+            console.print(f"{event['set']} {event['subject']}: {event['members']} members")
+            for reason in event["reasons"]:
+                console.print(f"  left out: {reason}")
 
 
 def _check_pictures(folder: str, argv: list[str], console: Console) -> None:

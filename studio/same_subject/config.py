@@ -1,0 +1,83 @@
+"""Settings of making same-subject sets. No torch."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from studio.config import Count, Fraction, Hardware, Positive, config
+from studio.errors import StudioError
+from studio.metrics.config import Judges
+
+Cosine = Annotated[float, Field(ge=-1, le=1)]
+
+
+@config
+class MakeSets:
+    """Make sets of pictures of one subject each: draw collages, take them apart, filter, and vary backgrounds."""
+
+    subjects: Annotated[tuple[str, ...], Field(min_length=1)]
+    """What the sets show, such as 'a striped ceramic mug'; a file with one a line is read with @FILE."""
+    model: str = "studio-tiny"
+    """Text-to-image model (paper: SDXL)."""
+    output: str = "sets"
+    """Folder of the sets, one folder each, as `studio train jedi --data:set-folder` takes them."""
+    collage_prompt: str = (
+        "a photo collage of {count} photos of the same {subject}, in different places and poses"
+    )
+    """What a collage is asked for; {count} and {subject} are filled in."""
+    collages: Positive = 2
+    """Collages a subject, each from its own seed."""
+    rows: Positive = 2
+    """Rows of panels."""
+    columns: Positive = 2
+    """Columns of panels (2 x 2: ours)."""
+    collage_side: Count = 0
+    """Pixels of a collage's side; 0 takes the model's own size, but at least 64 a panel."""
+    side: Count = 0
+    """Pixels of a member's side; 0 takes the model's own size."""
+    color_distance: Annotated[float, Field(gt=0, lt=255)] = 45.0
+    """Distance in color, of 255, from which a pixel is no background of its panel."""
+    margin: Fraction = 0.2
+    """Room around a cut-out subject, as a share of its size."""
+    min_area: Fraction = 0.1
+    """Least share of a panel that the subject covers."""
+    max_area: Fraction = 0.9
+    """Largest share of a panel that the subject covers: more is no subject but a scene."""
+    min_likeness: Cosine = 0.6
+    """Least cosine between any two members, by the judge of pictures, backgrounds masked (ours)."""
+    max_likeness: Cosine = 0.95
+    """Cosine from which two members are near duplicates, of which one goes (ours)."""
+    min_fit: Cosine = 0.15
+    """Least cosine of a member with its subject's name, by the judge of texts (ours)."""
+    scenes: tuple[str, ...] = (
+        "on green grass",
+        "on a wooden table",
+        "on a brick wall",
+        "on sand",
+        "on a cloudy blue sky",
+        "on a red background",
+    )
+    """Backgrounds that are painted around the subjects, in turn; none leaves the panel's own."""
+    caption: str = "a photo of a {subject} {scene}"
+    """Caption of a member, and the prompt of its background."""
+    steps: Positive = 20
+    """Sampler steps."""
+    guidance: Annotated[float, Field(ge=0)] = 5.0
+    """Guidance scale."""
+    seed: Count = 0
+    """Seed of the first collage."""
+    judges: Judges = Judges()
+    """Who compares the members."""
+    hardware: Hardware = Hardware()
+
+    def __post_init__(self) -> None:
+        """Refuse empty ranges."""
+        if self.min_likeness >= self.max_likeness or self.min_area >= self.max_area:
+            raise StudioError(
+                "min_likeness and min_area must lie below max_likeness and max_area; otherwise nothing is kept.",
+                field="min_likeness",
+            )
+        if self.rows * self.columns < 2:
+            raise StudioError(
+                "A collage of one panel gives no set; set --rows or --columns to 2 or more.", field="rows"
+            )
