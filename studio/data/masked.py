@@ -91,6 +91,8 @@ def view_source(data: str, settings: Views, wanted: Wanted, *, held_out: bool = 
     if data == STICKERS:
         return StickerViews(settings, wanted.size, placeholder=wanted.placeholder, held_out=held_out)
     photos = images(settings.images, data, size=wanted.resolution, multiple=wanted.multiple)
+    if not isinstance(photos, Photos):
+        raise ValueError("views are taken of pictures, not of cached latents")  # noqa: TRY004  # Views refuses the setting
     reason = partial(_reason, photos=photos, settings=settings, wanted=wanted)
     rejects = {example: said for example in photos.examples if (said := reason(example))}
     facts = [f"left out {example.record.path}: {said}" for example, said in rejects.items()]
