@@ -6,6 +6,7 @@ differs from the colors along its border; no detector has to be downloaded. Axes
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from einops import rearrange
@@ -74,12 +75,11 @@ def subject_of(panel: Image.Image, *, threshold: float) -> Bool[np.ndarray, "h w
     pixels = np.asarray(panel.convert("RGB").filter(ImageFilter.MedianFilter(3))).astype(np.float32)
     distance = np.min([np.abs(pixels - color).max(axis=2) for color in _background(pixels)], axis=0)
     solid = ndimage.binary_opening(distance > threshold)
-    labels, count = ndimage.label(solid)
-    if not count:
-        return solid
-    sizes = ndimage.sum_labels(solid, labels, range(1, count + 1))
-    kept = [index + 1 for index, size in enumerate(sizes) if size >= 0.1 * sizes.max()]
-    return ndimage.binary_fill_holes(np.isin(labels, kept))
+    parts: Any = ndimage.label(solid)
+    sizes = np.bincount(parts[0].ravel())[1:]
+    kept = np.flatnonzero(sizes >= 0.1 * sizes.max(initial=1)) + 1
+    filled: Any = ndimage.binary_fill_holes(np.isin(parts[0], kept))
+    return filled
 
 
 def _background(pixels: Float[np.ndarray, "h w 3"]) -> list[np.ndarray]:

@@ -20,7 +20,7 @@ class MakeSets:
     model: str = "studio-tiny"
     """Text-to-image model (paper: SDXL)."""
     output: str = "sets"
-    """Folder of the sets, one folder each, as `studio train jedi --data:set-folder` takes them."""
+    """Folder of the sets, one folder each, as `studio train jedi --data set-folder` takes them."""
     collage_prompt: str = (
         "a photo collage of {count} photos of the same {subject}, in different places and poses"
     )

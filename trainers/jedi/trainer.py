@@ -90,11 +90,8 @@ class JediTrainer(Trainer):
     @override
     def loss(self, batch: Batch, rng: Rng) -> Loss:
         """The mean error of the members, those given and those to draw also apart."""
-        members, target, captions = self._members(batch, rng)
-        cond = self.prompts_of(captions)
-        prediction = predict(self.family, self.inputs, members, cond)
-        rows = Noised(_rows(members.x_t), repeat(members.t, "b -> (b n)", n=members.given.shape[1]), target)
-        found = errors(self.family, _rows(prediction), rows, self.config.denoising)
+        members, target, captions = self.members(batch, rng)
+        found = self.errors(members, target, captions)
         present = torch.ones_like(members.given) if members.present is None else members.present
         given, drawn = (rearrange(m & present, "b n -> (b n)") for m in (members.given, ~members.given))
         counted = drawn if self.config.loss_on == "targets" else given | drawn
@@ -102,7 +99,16 @@ class JediTrainer(Trainer):
         parts["references"] = members.given.float().sum(1).mean()
         return Loss(_mean(found, counted), parts)
 
-    def _members(self, batch: Batch, rng: Rng) -> tuple[Members, Float[Tensor, "r c h w"], list[str]]:
+    def errors(
+        self, members: Members, target: Float[Tensor, "r c h w"], captions: Sequence[str]
+    ) -> Float[Tensor, " r"]:
+        """Error of every member, set-major."""
+        prediction = predict(self.family, self.inputs, members, self.prompts_of(captions))
+        times = repeat(members.t, "b -> (b n)", n=members.given.shape[1])
+        noised = Noised(_rows(members.x_t), times, target)
+        return errors(self.family, _rows(prediction), noised, self.config.denoising)
+
+    def members(self, batch: Batch, rng: Rng) -> tuple[Members, Float[Tensor, "r c h w"], list[str]]:
         """Noised sets with some members given, what the network should say of every row, and its captions."""
         config, process = self.config, self.family.process
         images, present = batch["images"], batch.get("present")
