@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from studio import runs
 from studio.metrics.statistics import Estimate, estimate, grouped
 
-TILE, GAP, MARGIN, HEAD, SIDE = 112, 8, 28, 40, 96
+TILE, GAP, MARGIN, HEAD, SIDE = 112, 8, 28, 60, 96
 """Pixels: a picture, between pictures, around all, above for titles, left for names."""
 PAPER, INK, SOFT = (250, 249, 246), (28, 27, 25), (106, 102, 95)
 
