@@ -34,7 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {"DiscriTune": {"baseline": "batch"}}
 BASE, REWARDING = "captioner-tiny", "studio-tiny-clip"
 TRAINING = {
     "loop": {"steps": 50, "batch_size": 50, "log_every": 10, "checkpoint_every": 0},
-    "optim": {"lr": 5e-4, "weight_decay": 0.0},
+    "optim": {"lr": 1e-4, "weight_decay": 0.0},
 }
 EXAMINED = {"candidates": 100, "rounds": 1}
 SHOWN = 6
