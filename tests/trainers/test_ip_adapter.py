@@ -245,3 +245,12 @@ def test_a_face_adapter_is_refused(trained, backend, tmp_path):
 def test_drops_that_leave_nothing_are_refused():
     with pytest.raises(StudioError, match="stay below 1"):
         IpAdapter(drop_text=0.5, drop_image=0.5)
+
+
+def test_previews_look_at_held_out_views_and_score_what_they_are_worth(trainer):
+    prompts = trainer.prompts()
+    drawn = trainer.sample(Request(prompts=prompts[:2], steps=1, guidance=1.0), Rng.single(0, 0, 2))
+    assert len(prompts) == trainer.config.num_shown
+    assert len(drawn.images) == 2
+    found = trainer.score(drawn, Request())
+    assert found["quality"] == pytest.approx(1 - found["loss_true"] / found["loss_shuffled"])

@@ -13,13 +13,11 @@ so that the subject is learned and not the scene. Pictures are padded to squares
 values. The target is what the family predicts.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from PIL.Image import Image
 from typing_extensions import override
 
 from studio import serial, trained
@@ -32,17 +30,14 @@ from studio.export import DTYPES
 from studio.models.base import Condition
 from studio.models.build import load
 from studio.models.denoising import add_noise, errors, latents_of
-from studio.models.draw import as_pictures, draw
-from studio.models.seeing import gain
 from studio.models.vision_tower import load_tower
-from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Source, Trainer
+from studio.references import Shown
+from studio.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
 from trainers.ip_adapter.check import compare
 from trainers.ip_adapter.config import IpAdapter
 from trainers.ip_adapter.edit import ReferenceEdit
 from trainers.ip_adapter.files import FILE, Loaded, tensors
 from trainers.ip_adapter.layers import IpNetwork, dropped
-
-_SHOWN_SEED = 7
 
 
 class IpAdapterTrainer(Trainer):
@@ -95,40 +90,21 @@ class IpAdapterTrainer(Trainer):
 
     @override
     def sample(self, request: Request, rng: Rng) -> Output:
-        """Pictures of the request's references; without any, each prompt has a view of its own to look at."""
         edit = ReferenceEdit(Loaded(self.network, self.tower), self.family)
-        given = [request.references] * len(request.prompts) if request.references else self._references()
-        pictures: list[Image] = []
-        for index, prompt in enumerate(request.prompts):
-            one = dataclasses.replace(
-                request, prompts=[prompt], references=given[index % len(given)], edits=[edit, *request.edits]
-            )
-            pictures += draw(self.family, one, rng)
-        return Output(images=pictures)
-
-    def _references(self) -> list[list[Image]]:
-        views = self._shown["views"][: self.config.num_shown]
-        return [[picture] for picture in as_pictures(views)]
+        return self._shown.draw(self.family, request, [edit, *request.edits], rng)
 
     @cached_property
-    def _shown(self) -> Batch:
-        """Rows that previews are made for: held-out ones where there are any."""
-        source = self.held_out() or self.source()
-        count = min(max(self.config.num_shown, 2), len(source))
-        return next(iter(source.stream(_SHOWN_SEED, 0, Shard(count, 0, count))))
+    def _shown(self) -> Shown:
+        return Shown(self.source(), self.held_out(), self.config.num_shown)
 
     @override
     def prompts(self) -> Sequence[str]:
-        return self._shown["captions"][: self.config.num_shown]
+        return self._shown.batch["captions"]
 
     @override
     def score(self, output: Output, request: Request) -> dict[str, float]:
-        """What the true views are worth against those of other rows, on pictures that training does not see."""
-        source = self.held_out()
-        if source is None:
-            return {}
-        batch = next(iter(source.stream(_SHOWN_SEED, 1, Shard(64, 0, 64))))
-        return gain(lambda one: self.loss(one, Rng.single(0, 1, 64, self.backend.device)).total, batch)
+        """The share of the held-out loss that true views take away, which names the best checkpoint."""
+        return self._shown.score(self.loss, self.backend.device)
 
     @override
     def export(self, folder: Path) -> list[Path]:
