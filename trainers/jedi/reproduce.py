@@ -91,7 +91,7 @@ def _settings(trial: Trial, seen: Trial, shown: Shown, request: Reproduce) -> di
         "weights": weights_of(BASE) + weights_of(shown.artifact),
         "data": str(trial.exam),
         "prompts": [list(pair) for pair in _chosen(trial.prompts)],
-        "eval": {**EXAMINATION, "guidance": shown.guidance},
+        "eval": EXAMINATION,
         "hardware": serial.to_dict(request.hardware),
     }
 
@@ -176,12 +176,9 @@ def _draw(
     from studio.trainer import Request
 
     family, edits = _family(hardware, shown.artifact, shown.strength)
-    request = Request(
-        prompts=asked.prompts,
-        edits=edits,
-        references=references.read(settings["references"]),
-        **settings["eval"],
-    )
+    drawing = {**settings["eval"], "guidance": shown.guidance}
+    seen = references.read(settings["references"])
+    request = Request(prompts=asked.prompts, edits=edits, references=seen, **drawing)
     started = time.perf_counter()
     draw(family, dataclasses.replace(request, prompts=asked.prompts[:1], num_images=1))
     seconds = time.perf_counter() - started
