@@ -16,7 +16,18 @@ from typing import Any, Literal, get_args
 from studio.errors import StudioError
 
 Kind = Literal[
-    "train", "resume", "sample", "grid", "plan", "subject", "robustness", "nullspace", "vlm", "export", "data"
+    "train",
+    "resume",
+    "sample",
+    "grid",
+    "plan",
+    "subject",
+    "robustness",
+    "nullspace",
+    "vlm",
+    "export",
+    "data",
+    "caption",
 ]
 State = Literal["queued", "running", "done", "stopped", "failed", "canceled"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

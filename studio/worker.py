@@ -27,7 +27,7 @@ BEAT = 0.5
 IDLE = 60.0
 """Seconds that a warm process waits for the next short job."""
 SHORT: tuple[queue.Kind, ...] = tuple(kind for kind in queue.KINDS if kind not in LONG)
-INTERRUPTED = ("plan", "subject", "robustness", "nullspace", "vlm", "export", "data")
+INTERRUPTED = ("plan", "subject", "robustness", "nullspace", "vlm", "export", "data", "caption")
 """Jobs that cannot stop between steps: stopping interrupts them."""
 
 
@@ -131,16 +131,10 @@ class Worker:
                 return self._train(job)
             case "sample" | "grid":
                 return self._draw(job)
-            case "plan":
-                return _plan(job)
-            case "subject" | "robustness" | "nullspace" | "vlm":
-                return _evaluate(job)
-            case "export":
-                return _export(job)
-            case "data":
-                from studio.data.preview import look
+            case _:
+                from studio import chores
 
-                return look(job.payload["folder"], job.payload["size"], self.jobs.folder(job.id))
+                return chores.do(job, self.jobs.folder(job.id))
 
     def _train(self, job: Job) -> dict[str, Any]:
         from studio import runs
@@ -242,50 +236,6 @@ def _report(folder: str) -> None:
 
     if folder:
         write(from_run(RunFolder(Path(folder))), Path(folder) / "report.html")
-
-
-def _plan(job: Job) -> dict[str, Any]:
-    from studio import runs
-    from studio.plan import plan
-
-    found = plan(runs.build(dict(job.payload)))
-    return {"lines": found.lines(), "fits": found.fits, "advice": found.advice}
-
-
-def _evaluate(job: Job) -> dict[str, Any]:
-    from studio import evaluate, nullspace, robustness, vlm
-    from studio.matching.config import VlmEval
-    from studio.metrics import table
-    from studio.metrics.config import SubjectEval
-    from studio.report import summary
-    from studio.serial import from_dict
-    from studio.vision.config import Nullspace, Robustness
-
-    match job.kind:
-        case "subject":
-            judged = evaluate.evaluate(from_dict(SubjectEval, job.payload))
-            told, report = summary(judged.rows), judged.report
-            return {"report": str(report.resolve()), "summary": told, "table": table.lines(judged.rows)}
-        case "robustness":
-            found = robustness.evaluate(from_dict(Robustness, job.payload))
-            report, numbers = found.report, [[n, f"{v:.4f}"] for n, v in found.numbers.items()]
-            return {"report": str(report.resolve()), "summary": "; ".join(found.signs), "table": numbers}
-        case "vlm":
-            known = vlm.evaluate(from_dict(VlmEval, job.payload))
-            return {"report": str(known.report.resolve()), "summary": known.told(), "table": known.rows()}
-        case _:
-            seen = nullspace.analyze(from_dict(Nullspace, job.payload))
-            told = f"{seen.values['nullity']} of {seen.values['inputs']} directions of a patch are invisible."
-            return {"report": str(seen.report.resolve()), "summary": told, "table": []}
-
-
-def _export(job: Job) -> dict[str, Any]:
-    from studio import runs, serial
-    from studio.train import export_again
-
-    folder, run = runs.open_run(job.payload["run"])
-    values = serial.merge(runs.dump(run), {"method": {"export": job.payload["export"]}})
-    return {"files": export_again(folder, runs.build(values))}
 
 
 def main(arguments: list[str]) -> None:

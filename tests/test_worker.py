@@ -1,6 +1,7 @@
 """The worker: real runs on the embedded model in processes of their own; killed, stopped, resumed, asked."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -116,7 +117,7 @@ def test_a_running_job_draws_from_its_live_weights_and_trains_on_as_if_nobody_as
     assert jobs.get(asked).run == str(tmp_path / "runs" / "asked")
 
 
-def test_short_jobs_draw_compare_plan_and_export(worker: Worker, jobs: Jobs, tmp_path: Path):
+def test_short_jobs_draw_compare_plan_export_and_caption(worker: Worker, jobs: Jobs, tmp_path: Path):
     me = jobs.get(jobs.add("sample", request(output=str(tmp_path / "out")), title="")).process
 
     def done(kind, payload) -> dict:
@@ -138,6 +139,12 @@ def test_short_jobs_draw_compare_plan_and_export(worker: Worker, jobs: Jobs, tmp
     assert len(done("grid", request(artifact=[run]) | steps)["cells"]) == 1
     assert done("plan", settings(tmp_path, "planned", 2))["fits"]
     assert done("export", {"run": run, "export": {"formats": ["kohya"]}})["files"]
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(drawn["pictures"][0], photos / "one.png")
+    ((name, text),) = done("caption", {"folder": str(photos), "settings": {"prefix": "sks"}})["captions"]
+    assert name == str(photos / "one.txt")
+    assert text.startswith("sks ")
 
 
 def test_wrong_settings_fail_the_job_with_their_sentence(worker: Worker, jobs: Jobs, tmp_path: Path):

@@ -6,6 +6,8 @@ from typing import Any
 
 import gradio as gr
 
+from studio import serial
+from studio.chat.config import Captioning
 from studio.data import layouts
 from studio.data.layouts import Record
 from studio.errors import StudioError
@@ -67,6 +69,18 @@ class DataPage:
             self.find = gr.Textbox(label="Find", elem_id="find")
             self.replace = gr.Textbox(label="Replace by", elem_id="replace")
             self.bulk = gr.Button("Replace in all", elem_id="replace-all")
+        with gr.Accordion("Let a model write captions", open=False):
+            self.captioner = gr.Textbox(
+                "captioner-tiny",
+                label="Captioner",
+                info="captioner-tiny knows stickers only. Else a chat model: a folder or a hub name of transformers.",
+                elem_id="captioner",
+            )
+            self.prefix = gr.Textbox(
+                label="In front of each", info="Such as a trigger word.", elem_id="prefix"
+            )
+            self.overwrite = gr.Checkbox(False, label="Replace captions that are there", elem_id="overwrite")
+            self.write = gr.Button("Write captions", elem_id="write-captions")
         with gr.Row():
             self.size = gr.Number(
                 512, precision=0, label="Train at (pixels)", elem_id="data-size", min_width=120
@@ -99,7 +113,14 @@ class DataPage:
         self.check.click(
             shown_error(self._check), [self.folder, self.size], [self.told, self.watched], **SETS
         )
+        self.write.click(
+            shown_error(self._write),
+            [self.folder, self.captioner, self.prefix, self.overwrite],
+            [self.told, self.watched],
+            **SETS,
+        )
         self.page.follow(self.watched, self.told, self._told)
+        self.told.change(self._captioned, [self.folder, self.watched], self.gallery, **QUICK)
         self.page.on_load(
             lambda: (gr.Dropdown(choices=self.workspace.picture_folders()), self._gallery("", "")),
             [self.folder, self.gallery],
@@ -176,10 +197,32 @@ class DataPage:
         )
         return self.page.told(job), job
 
+    def _write(self, folder: str, model: str, prefix: str, overwrite: bool) -> tuple[str, int]:
+        if not folder:
+            raise StudioError("Choose a folder first.", field="data")
+        for record in self._records(folder):
+            self._writable(record)
+        settings = {"model": model.strip(), "prefix": prefix.strip(), "overwrite": overwrite}
+        self.workspace.check({"model": settings["model"]}, {})
+        serial.from_dict(Captioning, settings)
+        payload = {"folder": str(self.workspace.inside(folder, "data")), "settings": settings}
+        device = least_busy(self.workspace.jobs)
+        job = self.workspace.jobs.add("caption", payload, title=f"Captions of {folder}", device=device)
+        return self.page.told(job), job
+
+    def _captioned(self, folder: str, job: int) -> Any:
+        """The gallery with the captions that a job has written."""
+        found = self.workspace.jobs.get(job) if job else None
+        written = found is not None and found.kind == "caption" and found.state == "done"
+        return self._gallery(folder, "") if written else gr.skip()
+
     def _told(self, job: int) -> str:
         found = self.workspace.jobs.get(job)
         if found.state != "done":
             return self.page.told(job)
+        if found.kind == "caption":
+            count = len(found.result["captions"])
+            return parts.note(f"{count} captions written; pick a picture to edit its own.", "good")
         kind = "good" if found.result["can_train"] else "error"
         rows = [
             (finding["kind"], Path(finding["path"]).name, finding["detail"])
