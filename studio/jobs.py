@@ -15,20 +15,8 @@ from typing import Any, Literal, get_args
 
 from studio.errors import StudioError
 
-Kind = Literal[
-    "train",
-    "resume",
-    "sample",
-    "grid",
-    "plan",
-    "subject",
-    "robustness",
-    "nullspace",
-    "vlm",
-    "export",
-    "data",
-    "caption",
-]
+Kind = Literal["train", "resume", "sample", "grid", "plan", "subject", "robustness", "nullspace", "vlm", "export",
+               "data", "caption"]  # fmt: skip
 State = Literal["queued", "running", "done", "stopped", "failed", "canceled"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LONG: tuple[Kind, ...] = ("train", "resume", "subject", "robustness", "nullspace", "vlm")
