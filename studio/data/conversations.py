@@ -191,7 +191,12 @@ class Checked:
 
     def to_dict(self) -> dict[str, Any]:
         """For machines."""
-        return {"event": "check", "good": self.good, "problems": list(self.problems), "can_train": self.can_train}
+        return {
+            "event": "check",
+            "good": self.good,
+            "problems": list(self.problems),
+            "can_train": self.can_train,
+        }
 
     @property
     def verdict(self) -> str:

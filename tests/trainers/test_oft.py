@@ -14,6 +14,7 @@ from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.config import Hardware, Loop, Optim, Run
 from studio.data.config import Images
+from studio.data.scenes import SceneSource
 from studio.data.sticker_config import Stickers
 from studio.errors import StudioError
 from studio.models.build import load
@@ -23,7 +24,6 @@ from studio.verify import verify_resume
 from trainers.oft.config import Colors, Edges, OftControl, Regions
 from trainers.oft.control import agreement, signal
 from trainers.oft.hint import HintEncoder, hint_encoder, hinted
-from studio.data.scenes import SceneSource
 from trainers.oft.trainer import OftControlTrainer
 
 HARDWARE = Hardware(device="cpu", precision="fp32")

@@ -36,6 +36,7 @@ from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.data.build import images
 from studio.data.captions import Words
+from studio.data.scenes import SceneSource
 from studio.errors import StudioError
 from studio.models.build import load
 from studio.models.denoising import Prompts, add_noise, errors, latents_of
@@ -44,7 +45,6 @@ from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Source, T
 from trainers.oft.config import OftControl
 from trainers.oft.control import agreement, signal
 from trainers.oft.hint import hint_encoder, hinted
-from studio.data.scenes import SceneSource
 
 STICKERS = "stickers"
 _SHOWN_SEED = 7
