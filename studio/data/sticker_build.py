@@ -86,13 +86,13 @@ def to_sprite(image: Image.Image) -> np.ndarray:
 
 
 def write_sheet(sprites: list[np.ndarray], path: Path) -> None:
-    """Writes sprites row by row into one PNG."""
+    """Writes sprites row by row into one lossless WebP."""
     num_rows = -(-len(sprites) // COLUMNS)
     sheet = np.zeros((num_rows * SIZE, COLUMNS * SIZE, 4), np.uint8)
     for place, sprite in enumerate(sprites):
         top, left = place // COLUMNS * SIZE, place % COLUMNS * SIZE
         sheet[top : top + SIZE, left : left + SIZE] = sprite
-    Image.fromarray(sheet).save(path, optimize=True)
+    Image.fromarray(sheet).save(path, lossless=True, quality=100, method=6, exact=True)
 
 
 def write_textures(path: Path) -> None:
@@ -114,7 +114,7 @@ def build(cache: Path, out: Path) -> list[dict[str, object]]:
     out.mkdir(parents=True, exist_ok=True)
     for style, folder in packages.items():
         graphics = [find_graphic(folder, codes[label]) for label, _, _ in table]
-        write_sheet([to_sprite(render(graphic)) for graphic in graphics], out / f"{style}.png")
+        write_sheet([to_sprite(render(graphic)) for graphic in graphics], out / f"{style}.webp")
     index = [
         {"name": name, "group": group, "label": label, "hexcode": codes[label], "styles": list(packages)}
         for label, name, group in table

@@ -59,7 +59,7 @@ def load_sprites() -> Tensor:
     """All sprites as premultiplied RGBA uint8, [style, concept, 4, 64, 64]."""
     sheets = []
     for style in STYLES:
-        sheet = torch.from_numpy(np.asarray(Image.open(FOLDER / f"{style}.png").convert("RGBa")).copy())
+        sheet = torch.from_numpy(np.asarray(Image.open(FOLDER / f"{style}.webp").convert("RGBa")).copy())
         sprites = rearrange(sheet, "(r h) (k w) c -> (r k) c h w", h=SIZE, w=SIZE)
         sheets.append(sprites[: len(index())])
     return torch.stack(sheets)

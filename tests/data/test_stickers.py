@@ -139,7 +139,9 @@ def test_nouns_get_their_article(noun, said):
 
 def test_the_license_file_names_every_sheet():
     text = (FOLDER / "LICENSES.md").read_text("utf-8")
-    assert all(f"`{path.name}`" in text for path in FOLDER.glob("*.png"))
+    sheets = [*FOLDER.glob("*.webp"), *FOLDER.glob("*.png")]
+    assert {path.stem for path in sheets} == {*STYLES, "textures"}
+    assert all(f"`{path.name}`" in text for path in sheets)
 
 
 def test_the_index_is_sorted_json():
