@@ -3,11 +3,12 @@
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from studio import assets, runs, serial, trained
+from studio import assets, catalog, runs, serial, trained
 from studio.data.layouts import EXTENSIONS
 from studio.errors import StudioError, unknown
 from studio.jobs import Jobs
@@ -73,7 +74,8 @@ class Workspace:
                 self._check_text(name, text)
 
     def _check_text(self, name: str, text: str) -> None:
-        runs_code = (name == "optim.name" and "." in text) or name.endswith(("reward.function", ".function"))
+        foreign = name == "optim.name" and "." in text and text not in _own_optimizers()
+        runs_code = foreign or name.endswith(("reward.function", ".function"))
         if runs_code or (name.endswith("kind") and text == "user"):
             raise StudioError(f"{name} {text!r} would run code; only the command takes that.", field=name)
         places = text.startswith(("/", "~", "\\")) or ".." in Path(text).parts or "\0" in text
@@ -145,6 +147,13 @@ class Workspace:
         self.trash.mkdir(parents=True, exist_ok=True)
         target = self.trash / f"{time.strftime('%Y%m%d-%H%M%S')}-{found.name}"
         return Path(shutil.move(found, target))
+
+
+@cache
+def _own_optimizers() -> frozenset[str]:
+    """Optimizers that presets of the methods name: the studio's own code, so the page may ask for them."""
+    cards = [catalog.card(name) for name in catalog.names()]
+    return frozenset(str(p.values.get("optim.name", "")) for card in cards for p in card.presets.values())
 
 
 def has_pictures(folder: Path) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 from studio.evidence import Finished
 from studio.reproduce import Reproduce, recipe_of
 from trainers.texforce import curves
+from trainers.texforce.reproduce import IMAGES
 
 RECIPE = recipe_of("texforce")
 CELLS = RECIPE.cells(Reproduce(method="texforce", num_seeds=2))
@@ -31,7 +32,7 @@ def test_all_methods_draw_as_many_pictures():
         for run in cell.settings["runs"]:
             rollouts, loop = run["method"].get("rollouts"), run["loop"]
             per_step = rollouts["images"] / 4 if rollouts else loop["batch_size"]
-            assert loop["steps"] * per_step == 160
+            assert loop["steps"] * per_step == IMAGES
 
 
 def test_curves_count_pictures_once_a_rollout():

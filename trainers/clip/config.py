@@ -79,7 +79,7 @@ METHOD = Card(
                 "optim.schedule": "cosine",
                 "loop.batch_size": 32,
                 "loop.steps": 200,
-                "method.templates": ("a sticker of {a name}", "{a name}", "a picture of {a name}"),
+                "method.templates": ["a sticker of {a name}", "{a name}", "a picture of {a name}"],
             },
             models=("studio-tiny-clip", "tiny:*"),
             note="ours, for the embedded model, whose captions say sticker",

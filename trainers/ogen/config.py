@@ -159,7 +159,7 @@ METHOD = Card(
                 "optim.schedule": "cosine",
                 "loop.batch_size": 32,
                 "loop.steps": 500,
-                "method.templates": ("a sticker of {a name}", "{a name}", "a picture of {a name}"),
+                "method.templates": ["a sticker of {a name}", "{a name}", "a picture of {a name}"],
             },
             models=("studio-tiny-clip", "tiny:*"),
             note="ours, for the embedded model",
