@@ -3,7 +3,12 @@
 A union of settings is written with its member's name under `kind`, so that it can be read back.
 """
 
+import ast
 import dataclasses
+import functools
+import inspect
+import itertools
+import textwrap
 import types
 import typing
 from collections.abc import Mapping
@@ -40,6 +45,19 @@ def hints(cls: type) -> dict[str, Any]:
     """Field name to type, annotations resolved."""
     resolved = typing.get_type_hints(cls, include_extras=True)
     return {f.name: resolved[f.name] for f in dataclasses.fields(cls)}
+
+
+@functools.cache
+def helps(cls: type) -> Mapping[str, str]:
+    """Attribute docstrings of a settings class, by field."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+    found: dict[str, str] = {}
+    for field, text in itertools.pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+            found[field.target.id] = " ".join(str(text.value.value).split()) if is_text else ""  # pyright: ignore[reportAttributeAccessIssue]  # is_text says so
+    return found
 
 
 def to_dict(settings: Any) -> dict[str, Any]:

@@ -1,11 +1,7 @@
 """A form is drawn from a settings class: fields, bounds, help and choices come from the class alone."""
 
-import ast
 import dataclasses
 import functools
-import inspect
-import itertools
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,19 +64,6 @@ class Leaf:
 
 
 @functools.cache
-def helps(cls: type) -> Mapping[str, str]:
-    """Attribute docstrings of a settings class, by field."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-    found: dict[str, str] = {}
-    for field, text in itertools.pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-            found[field.target.id] = " ".join(str(text.value.value).split()) if is_text else ""  # pyright: ignore[reportAttributeAccessIssue]  # is_text says so
-    return found
-
-
-@functools.cache
 def _schema(cls: type, name: str) -> Mapping[str, Any]:
     schema = TypeAdapter(serial.hints(cls)[name]).json_schema()
     return schema if "$defs" not in schema else {"type": "object"}
@@ -113,9 +96,9 @@ def leaves(cls: type, values: Mapping[str, Any], prefix: str = "") -> Iterator[L
         members, path = serial.members(annotation), f"{prefix}{name}"
         value = values.get(name, usual[name])
         if members:
-            yield from _nested(members, value, path, helps(cls).get(name, ""))
+            yield from _nested(members, value, path, serial.helps(cls).get(name, ""))
         else:
-            yield Leaf(path, helps(cls).get(name, ""), _schema(cls, name), value)
+            yield Leaf(path, serial.helps(cls).get(name, ""), _schema(cls, name), value)
 
 
 def _nested(members: Sequence[type], value: Any, path: str, text: str) -> Iterator[Leaf]:
