@@ -197,6 +197,12 @@ def _run(recipe: Recipe, cell: Cell, file: Path) -> Finished:
     return done
 
 
+def new_run(folder: Path) -> str:
+    """A name for a cell's run: what a stopped attempt left in `folder` is not written over."""
+    tries = len(list(folder.glob("run*/config.json")))
+    return f"run-{tries}" if tries else "run"
+
+
 def _command(request: Reproduce) -> str:
     flags = [f"--num-seeds {request.num_seeds}"]
     flags += [f"--num-units {request.num_units}"] if request.num_units else []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import assets, catalog, runs, serial
-from studio.reproduce import Cell, Reproduce, Result
+from studio.reproduce import Cell, Reproduce, Result, new_run
 
 TOKEN = "sks"
 """Word of the subject in all recipes and in the captions of the benchmark."""
@@ -139,7 +139,7 @@ def run(cell: Cell, folder: Path) -> Result:
     from studio.train import train
 
     settings = cell.settings
-    place = {"output": str(folder), "name": _fresh(folder)}
+    place = {"output": str(folder), "name": new_run(folder)}
     events = list(train(runs.build(serial.merge(dict(settings["run"]), place))))
     artifact = folder / place["name"]
     pairs = [{"prompt": prompt, "target": target} for prompt, target in settings["prompts"]]
@@ -163,12 +163,6 @@ def run(cell: Cell, folder: Path) -> Result:
         pictures=_pictures(found.folder, Path(str(settings["eval"]["data"])), settings["prompts"]),
         facts=_facts(settings, events, json.loads(found.scores.read_text(encoding="utf-8"))),
     )
-
-
-def _fresh(folder: Path) -> str:
-    """A name for the run: what a stopped attempt left is not written over."""
-    tries = len(list(folder.glob("run*/config.json")))
-    return f"run-{tries}" if tries else "run"
 
 
 def _pictures(folder: Path, data: Path, prompts: Sequence[Sequence[str]]) -> dict[str, list[str]]:

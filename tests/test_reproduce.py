@@ -6,7 +6,7 @@ from PIL import Image
 
 from studio import evidence
 from studio.errors import StudioError
-from studio.reproduce import Cell, Recipe, Reproduce, Result, recipe_of, reproduce
+from studio.reproduce import Cell, Recipe, Reproduce, Result, new_run, recipe_of, reproduce
 
 GAIN = {"lora": 0.1, "full": 0.2}
 UNITS = ("cat", "dog", "owl")
@@ -89,6 +89,16 @@ def test_a_broken_reproduction_goes_on_where_it_was(ask):
     list(reproduce(ask(), rest.recipe))
     assert not set(broken.ran) & set(rest.ran)
     assert len(broken.ran) + len(rest.ran) == 12
+
+
+def test_the_run_of_a_stopped_cell_is_left_as_it_is(tmp_path):
+    names = []
+    for _ in range(3):
+        names.append(new_run(tmp_path))
+        (tmp_path / names[-1]).mkdir()
+        (tmp_path / names[-1] / "config.json").touch()
+
+    assert names == ["run", "run-1", "run-2"]
 
 
 def test_a_changed_setting_runs_the_cells_again(ask):

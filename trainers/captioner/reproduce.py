@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from studio import runs, serial
 from studio.config import Hardware
 from studio.evidence import GAP, INK, MARGIN, PAPER, SOFT, TILE, Finished
-from studio.reproduce import Cell, Recipe, Reproduce, Result
+from studio.reproduce import Cell, Recipe, Reproduce, Result, new_run
 
 if TYPE_CHECKING:
     from studio.models.captioner import Captioner
@@ -70,7 +70,7 @@ def run(cell: Cell, folder: Path) -> Result:
     exams = _exams(values["method"], cell.settings)
     before = load_captioner(values["method"]["model"])
     started = time.monotonic()
-    place = run_to_end(runs.build({**values, "output": str(folder), "name": "run"}))
+    place = run_to_end(runs.build({**values, "output": str(folder), "name": new_run(folder)}))
     seconds = time.monotonic() - started
     after = load_captioner(str(place.path))
     measures: dict[str, tuple[float | None, float]] = {}

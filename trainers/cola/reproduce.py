@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio import runs, serial
-from studio.reproduce import Cell, Recipe, Reproduce, Result
+from studio.reproduce import Cell, Recipe, Reproduce, Result, new_run
 
 if TYPE_CHECKING:
     from trainers.cola.exam import Exam
@@ -54,7 +54,7 @@ def run(cell: Cell, folder: Path) -> Result:
 
     values = dict(cell.settings["run"])
     started = time.monotonic()
-    place = run_to_end(runs.build({**values, "output": str(folder), "name": "run"}))
+    place = run_to_end(runs.build({**values, "output": str(folder), "name": new_run(folder)}))
     seconds = time.monotonic() - started
     _, head = load_head(place.export)
     measures: dict[str, tuple[float | None, float]] = {}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import assets, runs, serial
-from studio.reproduce import Cell, Recipe, Reproduce, Result
+from studio.reproduce import Cell, Recipe, Reproduce, Result, new_run
 from trainers.ogen import curves
 
 MODEL = "studio-tiny-clip"
@@ -128,7 +128,7 @@ def _run(cell: Cell, folder: Path) -> Result:
     run = runs.build(json.loads(json.dumps(dict(cell.settings["run"]))))
     data: Labelled = dataclasses.replace(run.method.data, train=str(place))
     run = dataclasses.replace(
-        run, method=dataclasses.replace(run.method, data=data), output=str(folder), name="run"
+        run, method=dataclasses.replace(run.method, data=data), output=str(folder), name=new_run(folder)
     )
     exams: list[Exam] = []
     order = run.method.classes.order
