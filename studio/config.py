@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from studio.errors import invalid
+from studio.errors import StudioError, invalid
 
 T = TypeVar("T")
 Positive = Annotated[int, Field(ge=1)]
@@ -21,16 +21,21 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def config(cls: type[T]) -> type[T]:
-    """Make a class of settings: frozen, keyword-only, validated; what is wrong is one `StudioError`."""
-    made: Any = pydantic_dataclass(cls, frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+    """Make a class of settings: frozen, keyword-only, validated, finite; what is wrong is one `StudioError`."""
+    rules = ConfigDict(extra="forbid", allow_inf_nan=False)
+    made: Any = pydantic_dataclass(cls, frozen=True, kw_only=True, config=rules)
     build = made.__init__
 
     @functools.wraps(build)
     def checked(self: Any, *args: Any, **values: Any) -> None:
         try:
-            build(self, *args, **values)
-        except ValidationError as error:
-            raise invalid(error) from None
+            try:
+                build(self, *args, **values)
+            except ValidationError as error:
+                raise invalid(error) from None
+        except StudioError as error:
+            error.settings = error.settings or cls
+            raise
 
     made.__init__ = checked
     return made
@@ -63,7 +68,7 @@ class Optim:
     """How the weights move."""
 
     name: str = "adamw"
-    """adamw, adamw8bit, adafactor, prodigy, schedule-free, sgd, muon, or a dotted path to an optimizer class."""
+    """adamw, adamw8bit, lion8bit, adafactor, prodigy, schedule-free, sgd, muon, or a dotted path to an optimizer class."""
     lr: Annotated[float, Field(gt=0)] = 1e-4
     """Learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2

@@ -19,6 +19,8 @@ class StudioError(Exception):
     def __init__(self, message: str, *, field: str = "") -> None:
         super().__init__(message)
         self.field = field
+        self.settings: type | None = None
+        """Class of settings that refused its values; `field` is one of its."""
 
     def inside(self, where: str) -> "StudioError":
         """The same error, its field named from one level further out."""

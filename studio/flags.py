@@ -5,23 +5,66 @@ A union of settings is chosen by name: `--adapter lora`.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from studio import catalog, serial
+from studio import catalog, flag_names, serial
 from studio.catalog import Card
 from studio.config import Run
 from studio.errors import StudioError, unknown
 
+T = TypeVar("T", int, float)
+
 
 def parse(cls: type, argv: Sequence[str], *, prog: str, values: Mapping[str, Any] | None = None) -> Any:
-    """An instance of a settings class from flags, over the given plain values."""
-    choices, rest = _choices(cls, list(argv))
-    filled = serial.merge(dict(values or {}), serial.nest({k: {"kind": v} for k, v in choices.items()}))
-    return tyro.cli(tyro.conf.AvoidSubcommands[cls], default=_outline(cls, filled), args=rest, prog=prog)
+    """An instance of a settings class from flags, over the given plain values.
+
+    Raises:
+        StudioError: A flag does not exist, or a value is out of bounds.
+    """
+    chosen, rest = _choices(cls, list(argv))
+    filled = serial.merge(dict(values or {}), serial.nest({k: {"kind": v} for k, v in chosen.items()}))
+    made = _outline(cls, filled)
+    flag_names.refuse_unknown(made, rest, prog=prog)
+    try:
+        return tyro.cli(
+            tyro.conf.AvoidSubcommands[cls],
+            default=made,
+            args=rest,
+            prog=prog,
+            description=_description(made),
+        )
+    except StudioError as error:
+        raise error.inside(_where(made, error.settings)) from None
+
+
+def _description(made: Any) -> str:
+    """What the settings are for, and the choices that decide which further flags there are."""
+    lines = [inspect.getdoc(type(made)) or ""]
+    found = list(flag_names.choices(type(made)))
+    if found:
+        lines.append("Choices, each with flags of its own, which --help after it shows:")
+    for path, allowed in found:
+        names = ", ".join(serial.kind(member) for member in allowed)
+        lines.append(f"  {flag_names.flag(path)}  {names}")
+    return "\n".join(lines)
+
+
+def _where(made: Any, settings: type | None, prefix: str = "") -> str:
+    """Dotted name of the level at which a class of settings stands; empty for the top, and for the method's own."""
+    for field in dataclasses.fields(made):
+        value = getattr(made, field.name)
+        if serial.is_config(type(value)):
+            inner = prefix if field.name == "method" else f"{prefix}{field.name}."
+            if type(value) is settings:
+                return inner.rstrip(".")
+            if found := _where(value, settings, inner):
+                return found
+    return ""
 
 
 def parse_run(method: str, argv: Sequence[str], *, prog: str = "") -> tuple[Run, str]:
@@ -57,6 +100,17 @@ def take(argv: Sequence[str], *names: str) -> tuple[dict[str, str], list[str]]:
     return found, rest
 
 
+def number(own: Mapping[str, str], name: str, default: T) -> T:
+    """A number among the flags that were taken apart."""
+    try:
+        return type(default)(own.get(name, default))
+    except ValueError:
+        raise StudioError(
+            f"{flag_names.flag(name)} was given as {own[name]!r}; give a number, such as {default}.",
+            field=name,
+        ) from None
+
+
 def _check_kind(file: Mapping[str, Any], card: Card) -> None:
     kind = file.get("method", {}).get("kind", card.name)
     if kind != card.name:
@@ -74,16 +128,16 @@ def _model(file: Mapping[str, Any], card: Card, argv: Sequence[str]) -> str:
 
 def _run_class(card: Card) -> type:
     """`Run` with the method's own settings at the top level of the flags."""
-    types_ = serial.hints(Run)
+    types_, texts = serial.hints(Run), serial.helps(Run)
     method = Annotated[card.config, tyro.conf.arg(name="", prefix_name=False)]
-    fields = [
-        (f.name, method if f.name == "method" else types_[f.name], _default(f))
-        for f in dataclasses.fields(Run)
-    ]
+    told = {n: Annotated[t, tyro.conf.arg(help=texts[n])] if texts[n] else t for n, t in types_.items()}
+    fields = [(f.name, (told | {"method": method})[f.name], _default(f)) for f in dataclasses.fields(Run)]
     made = dataclasses.make_dataclass(
         "Run", [(n, t, d) if d is not dataclasses.MISSING else (n, t) for n, t, d in fields], kw_only=True
     )
-    made.__doc__ = f"{card.title}: {card.summary}"
+    presets = f"--preset takes one of: {', '.join(card.presets)}. " if card.presets else ""
+    files = f"{presets}--config FILE reads settings from YAML or JSON; flags go first."
+    made.__doc__ = f"{card.title}: {card.summary}.\n{files}"
     return made
 
 
@@ -97,34 +151,22 @@ def _default(field: Any) -> Any:
 
 def _choices(cls: type, argv: list[str]) -> tuple[dict[str, str], list[str]]:
     """Names of chosen union members by dotted path, and the arguments without them."""
-    unions = {path for path, allowed in _unions(cls) if allowed}
-    flags = {path.removeprefix("method.").replace(".", "_").replace("-", "_"): path for path in unions}
+    unions = dict(flag_names.choices(cls))
+    flags = {flag_names.flag(path).replace("-", "_").replace(".", "_"): path for path in unions}
     found: dict[str, str] = {}
     rest: list[str] = []
     items = iter(argv)
     for item in items:
         flag, equals, value = item.partition("=")
-        path = (
-            flags.get(flag.removeprefix("--").replace("-", "_").replace(".", "_"))
-            if flag.startswith("--")
-            else None
-        )
+        path = flags.get(flag.replace("-", "_").replace(".", "_")) if flag.startswith("--") else None
         if path is None:
             rest.append(item)
             continue
         found[path] = value if equals else next(items, "")
+        if not found[path]:
+            names = ", ".join(serial.kind(member) for member in unions[path])
+            raise StudioError(f"{flag} needs a name after it; choose one of: {names}.", field=path)
     return found, rest
-
-
-def _unions(cls: type, prefix: str = "") -> list[tuple[str, tuple[type, ...]]]:
-    result: list[tuple[str, tuple[type, ...]]] = []
-    for name, annotation in serial.hints(cls).items():
-        allowed = serial.members(annotation)
-        if len(allowed) > 1:
-            result.append((prefix + name, allowed))
-        for member in allowed:
-            result += _unions(member, f"{prefix}{name}.")
-    return result
 
 
 def _outline(cls: type, values: Mapping[str, Any], where: str = "") -> Any:

@@ -22,6 +22,7 @@ _NAMED = {
     "schedule-free": "schedulefree:AdamWScheduleFree",
     "adamw8bit": "bitsandbytes.optim:AdamW8bit",
     "lion8bit": "bitsandbytes.optim:Lion8bit",
+    "muon": "trainers.pretrain.muon:Muon",
 }
 _WITHOUT_BETAS = {"sgd", "adafactor"}
 

@@ -49,15 +49,22 @@ def hints(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def helps(cls: type) -> Mapping[str, str]:
-    """Attribute docstrings of a settings class, by field."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+    """Attribute docstrings of a settings class and of those it builds on, by field."""
     found: dict[str, str] = {}
-    for field, text in itertools.pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-            found[field.target.id] = " ".join(str(text.value.value).split()) if is_text else ""  # pyright: ignore[reportAttributeAccessIssue]  # is_text says so
+    for base in filter(is_config, reversed(cls.__mro__)):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for field, text in itertools.pairwise([*body, ast.Pass()]):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                found[field.target.id] = _text(text)
     return found
+
+
+def _text(statement: ast.stmt) -> str:
+    """What a statement says if it is a bare text, on one line."""
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+        return " ".join(str(statement.value.value).split())
+    return ""
 
 
 def to_dict(settings: Any) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""The command line's flags: what is refused, in which words, and what the help says."""
+
+import pytest
+
+from studio import flags, serial
+from studio.config import Loop, Optim, Run
+from studio.errors import StudioError
+from studio.models.config import SampleRequest
+from trainers.texforce.config import TexForce
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--loop.step", "3"], r"no flag --loop.step; did you mean --loop.steps\?"),
+        (["--lr", "3"], r"did you mean --optim.lr\?"),
+        (["--hardware.no-tf33"], r"did you mean --hardware.no-tf32\?"),
+        (["--adapter", "oft", "--adapter.rank", "3"], "it belongs to --adapter lora or"),
+        (["--adapter"], "--adapter needs a name after it; choose one of: lora, "),
+        (["--loop.steps", "0"], "loop.steps was given as 0"),
+        (["--adapter.rank", "0"], "adapter.rank was given as 0"),
+        (["--prior_weight", "-1"], "prior_weight was given as -1"),
+    ],
+)
+def test_a_wrong_flag_is_named_as_it_was_typed_with_what_to_type(given: list[str], said: str):
+    with pytest.raises(StudioError, match=said):
+        flags.parse_run("dreambooth", ["--data", ".", *given])
+
+
+def test_a_misspelled_flag_is_said_before_a_missing_one():
+    with pytest.raises(StudioError, match=r"studio sample has no flag --prompts; did you mean --prompt\?"):
+        flags.parse(SampleRequest, ["--prompts", "a fox"], prog="studio sample")
+
+
+def test_underscores_equals_signs_and_switches_are_read():
+    run, _ = flags.parse_run("dreambooth", ["--data=.", "--loop.batch_size=2", "--hardware.no-tf32"])
+    assert (run.loop.batch_size, run.hardware.tf32) == (2, False)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_settings_are_finite(value: float):
+    with pytest.raises(StudioError, match="finite"):
+        Optim(lr=value)
+
+
+def test_help_of_a_method_explains_the_settings_of_every_run_and_names_the_choices(
+    capsys: pytest.CaptureFixture[str],
+):
+    with pytest.raises(SystemExit):
+        flags.parse_run("dreambooth", ["--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    texts = serial.helps(Run)
+    assert [n for n in ("name", "output", "seed", "trackers") if texts[n][:20] not in shown] == []
+    assert "--adapter lora, loha" in shown
+    assert "--preset takes one of: " in shown
+
+
+def test_settings_that_build_on_others_keep_their_texts():
+    texts = serial.helps(TexForce)
+    assert [name for name in serial.hints(TexForce) if name not in texts] == []
+    assert serial.helps(Loop)["steps"] == "Optimizer steps."
+
+
+def test_a_number_taken_apart_is_a_number():
+    assert flags.number({}, "size", 512) == 512
+    with pytest.raises(StudioError, match="--memory-gib was given as 'x'; give a number"):
+        flags.number({"memory_gib": "x"}, "memory_gib", 0.0)
