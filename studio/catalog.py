@@ -91,7 +91,7 @@ def card(name: str) -> Card:
         except ModuleNotFoundError as error:
             raise unknown("method", name, names(), field="method") from error
     if wanted not in (found := names()):
-        raise unknown("method", name, found, field="method")
+        raise unknown("method", name, [n for n in found if not card(n).hidden], field="method")
     return importlib.import_module(f"trainers.{wanted}.config").METHOD
 
 

@@ -14,7 +14,14 @@ def check(run: Run) -> None:
     Raises:
         StudioError: with the setting to change.
     """
-    catalog.card_of(run.method).check(run.method)
+    card = catalog.card_of(run.method)
+    if not card.trainer:
+        raise StudioError(
+            f"{card.name} trains nothing: it changes what is drawn; give it to studio sample, as in "
+            f"""--edits '{{"kind": "{card.name}", ...}}'.""",
+            field="method",
+        )
+    card.check(run.method)
     share = run.hardware.num_processes * run.loop.accumulate
     if run.loop.batch_size % share:
         raise StudioError(

@@ -9,49 +9,30 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from types import FrameType
 
+from studio import usage
 from studio.console import Console
 from studio.errors import RunFailed, StudioError, unknown
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("studio.demo:demo", "the main job on sample pictures: train, measure, report"),
-    "train": ("studio.training_command:train", "train a method: studio train METHOD --data DIR [...]"),
-    "sample": ("studio.commands:sample", "draw pictures with a model and trained artifacts"),
-    "eval": (
-        "studio.evaluation_command:evaluate",
-        "measure an artifact: studio eval subject|dreambench|robustness|nullspace|vlm ...",
-    ),
-    "export": ("studio.commands:export", "write a run's weights in another format"),
-    "data": ("studio.commands:data", "look at a folder of training data: studio data check DIR"),
-    "plan": ("studio.commands:plan", "what a run would need, from one real step"),
-    "runs": ("studio.commands:runs", "list, show, report and verify runs"),
-    "models": ("studio.commands:models", "list the embedded models, or train them anew"),
-    "decor": (
-        "trainers.decor.command:command",
-        "look into a prompt's embedding: components, suggest, save",
-    ),
-    "adapters": (
-        "studio.commands:adapters",
-        "the table of adapters, measured here: size, cost, readers",
-    ),
-    "reproduce": ("studio.evaluation_command:reproduce", "make a method's table of evidence again"),
-    "ui": ("studio.commands:ui", "open the app in the browser: train, watch, sample, compare"),
-    "doctor": ("studio.commands:doctor", "what is installed and what works here"),
+COMMANDS = {
+    "demo": "studio.demo:demo",
+    "train": "studio.training_command:train",
+    "sample": "studio.commands:sample",
+    "eval": "studio.evaluation_command:evaluate",
+    "export": "studio.commands:export",
+    "data": "studio.data_command:data",
+    "plan": "studio.commands:plan",
+    "runs": "studio.commands:runs",
+    "models": "studio.commands:models",
+    "decor": "trainers.decor.command:command",
+    "adapters": "studio.commands:adapters",
+    "reproduce": "studio.evaluation_command:reproduce",
+    "ui": "studio.commands:ui",
+    "doctor": "studio.commands:doctor",
 }
-
-
-def usage() -> str:
-    """The text of `studio --help`."""
-    from studio import catalog
-
-    lines = ["usage: studio COMMAND [...]", "", "Finetune and harden image models.", "", "commands:"]
-    lines += [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
-    cards = [catalog.card(name) for name in catalog.names()]
-    lines += ["", "methods (studio train METHOD --help):"]
-    lines += [f"  {c.name:<20} {c.summary}" for c in cards if not c.hidden]
-    return "\n".join([*lines, "", "Every command takes --help, and --json for machines."])
-
+"""Where each command is; `studio.usage` says what it is for."""
 
 NEW_OBJECTS = 10_000
 """Garbage is looked for after so many new objects: after every 700, Python's default, the search takes a sixth of the
@@ -70,18 +51,7 @@ def run(argv: list[str]) -> int:
     arguments = [a for a in argv if a != "--json"]
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        if not arguments or arguments[0] in ("-h", "--help", "help"):
-            console.print(usage())
-            return 0
-        if arguments[0] == "--version":
-            from importlib.metadata import version
-
-            console.print(version("finetuning-studio"))
-            return 0
-        if arguments[0] not in COMMANDS:
-            raise unknown("command", arguments[0], COMMANDS)
-        module, _, function = COMMANDS[arguments[0]][0].partition(":")
-        getattr(importlib.import_module(module), function)(arguments[1:], console)
+        _answer(arguments, console)
     except RunFailed as error:
         console.error(str(error))
         return 1
@@ -94,6 +64,22 @@ def run(argv: list[str]) -> int:
     except BrokenPipeError:
         return 0
     return 0
+
+
+def _answer(arguments: list[str], console: Console) -> None:
+    """Help, the version, or the command itself."""
+    match arguments:
+        case [] | ["-h" | "--help" | "help"]:
+            console.print(usage.usage())
+        case ["--version"]:
+            console.print(version("finetuning-studio"))
+        case [command, "-h" | "--help"] if text := usage.of(command):
+            console.print(text)
+        case [command, *rest] if command in COMMANDS:
+            module, _, function = COMMANDS[command].partition(":")
+            getattr(importlib.import_module(module), function)(rest, console)
+        case [command, *_]:
+            raise unknown("command", command, COMMANDS)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

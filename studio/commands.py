@@ -1,8 +1,8 @@
 """The commands beside `train` and `eval`: thin, each collects flags and calls one use-case."""
 
 import dataclasses
+import os
 from pathlib import Path
-from typing import Any
 
 from studio.console import Console
 from studio.errors import RunFailed, StudioError, unknown
@@ -67,90 +67,10 @@ def export(argv: list[str], console: Console) -> None:
         console.print(f"published: {push(folder, own['push_to_hub'])}")
 
 
-def data(argv: list[str], console: Console) -> None:
-    """Look at training data, write captions, make same-subject sets: `studio data check|caption|sets ...`."""
-    match argv:
-        case ["check", where, *rest] if where.endswith((".json", ".jsonl")):
-            _check_conversations(where, rest, console)
-        case ["check", where, *rest]:
-            _check_pictures(where, rest, console)
-        case ["caption", folder, *rest]:
-            _write_captions(folder, rest, console)
-        case ["sets", *rest]:
-            _make_sets(rest, console)
-        case _:
-            raise StudioError(
-                "studio data knows three verbs: studio data check DIR|FILE.json [--resolution 512 ...], studio data caption "
-                "DIR [--model captioner-tiny ...] and studio data sets --subjects NAME ... [--model sdxl ...]."
-            )
-
-
-def _make_sets(argv: list[str], console: Console) -> None:
-    from studio import flags
-    from studio.same_subject.config import MakeSets
-
-    settings: MakeSets = flags.parse(MakeSets, argv, prog="studio data sets")
-    from studio.backend.quiet import quiet
-    from studio.same_subject.pipeline import make
-
-    quiet()
-    for event in make(settings):
-        console.record(event)
-        if event["event"] == "done":
-            console.print(f"{event['sets']} sets from {event['collages']} collages: {event['folder']}")
-        else:
-            console.print(f"{event['set']} {event['subject']}: {event['members']} members")
-            for reason in event["reasons"]:
-                console.print(f"  left out: {reason}")
-
-
-def _check_pictures(folder: str, argv: list[str], console: Console) -> None:
-    from studio import flags
-    from studio.data.config import Images
-
-    own, rest = flags.take(argv, "size")
-    settings: Images = flags.parse(Images, rest, prog="studio data check DIR")
-    from studio.data.check import check
-
-    _told(check(folder, settings, size=int(own.get("size", 512))), console)
-
-
-def _check_conversations(file: str, argv: list[str], console: Console) -> None:
-    from studio import flags
-    from studio.data.conversations import check
-
-    own, rest = flags.take(argv, "pictures")
-    if rest:
-        raise unknown("argument", rest[0], ["--pictures DIR"])
-    _told(check(file, own.get("pictures", "")), console)
-
-
-def _told(report: Any, console: Console) -> None:
-    """Shows what a check found; what cannot be trained on ends the command with its verdict."""
-    console.record(report.to_dict())
-    for line in report.lines():
-        console.print(line)
-    if not report.can_train:
-        raise StudioError(report.verdict, field="data")
-
-
-def _write_captions(folder: str, argv: list[str], console: Console) -> None:
-    from studio import flags
-    from studio.chat.config import Captioning
-
-    settings: Captioning = flags.parse(Captioning, argv, prog="studio data caption DIR")
-    from studio.backend.quiet import quiet
-    from studio.caption import caption
-
-    quiet()
-    for written in caption(folder, settings):
-        console.print(f"{written.path}: {written.text}")
-        console.record({"event": "caption", "path": str(written.path), "text": written.text})
-
-
 def plan(argv: list[str], console: Console) -> None:
     """Measure one real step, sample and save: `studio plan METHOD [the flags of studio train]`."""
     from studio import flags
+    from studio.checks import check
 
     if not argv or argv[0].startswith("-"):
         raise StudioError(
@@ -158,11 +78,13 @@ def plan(argv: list[str], console: Console) -> None:
         )
     own, rest = flags.take(argv[1:], "memory_gib")
     run, _ = flags.parse_run(argv[0], rest, prog=f"studio plan {argv[0]}")
+    memory = flags.number(own, "memory_gib", 0.0)
+    check(run)
     from studio.backend.quiet import quiet
     from studio.plan import plan as measure
 
     quiet()
-    found = measure(run, memory_gib=float(own.get("memory_gib", 0)))
+    found = measure(run, memory_gib=memory)
     console.record(found.as_dict())
     for name, text in found.lines():
         console.print(f"{name:<12} {text}")
@@ -172,22 +94,33 @@ def plan(argv: list[str], console: Console) -> None:
 
 def runs(argv: list[str], console: Console) -> None:
     """List runs, show one, or verify that resuming is exact."""
-    from studio import runs as folders
-
     match argv:
         case [] | ["list"]:
-            found = folders.list_runs()
-            console.table(["run", "status"], [[f.path.name, f.status()] for f in found])
-            if not found:
-                console.print("No runs yet; start one with: studio train dreambooth --data DIR")
+            _list("runs", console)
+        case ["list", output]:
+            _list(output, console)
         case ["show", name]:
             _show(name, console)
         case ["report", name]:
             _report(name, console)
         case ["verify-resume", name, *rest]:
             _verify(name, rest, console)
+        case ["show" | "report" | "verify-resume" as verb]:
+            raise StudioError(f"studio runs {verb} needs a run; give its folder or its name under runs/.")
         case [verb, *_]:
-            raise unknown("runs command", verb, ["list", "show RUN", "report RUN", "verify-resume RUN"])
+            raise unknown("runs command", verb, ["list", "show", "report", "verify-resume"])
+
+
+def _list(output: str, console: Console) -> None:
+    from studio import runs as folders
+
+    found = folders.list_runs(output)
+    if not found:
+        console.print(
+            f"No runs under {output}/; start one with: studio train dreambooth --data DIR --class-word dog"
+        )
+        return
+    console.table(["run", "status"], [[f.path.name, f.status()] for f in found])
 
 
 def _show(name: str, console: Console) -> None:
@@ -218,9 +151,11 @@ def _verify(name: str, argv: list[str], console: Console) -> None:
     from studio import flags
     from studio import runs as folders
 
-    own, _ = flags.take(argv, "steps", "at")
+    own, rest = flags.take(argv, "steps", "at")
+    if rest:
+        raise unknown("argument", rest[0], ["--steps N", "--at N"])
+    steps, at = flags.number(own, "steps", 6), flags.number(own, "at", 3)
     _, run = folders.open_run(name)
-    steps, at = int(own.get("steps", 6)), int(own.get("at", 3))
     if not 0 < at < steps:
         raise StudioError(
             f"--at {at} must lie between 1 and --steps {steps} - 1; choose such a step.", field="at"
@@ -256,12 +191,14 @@ def models(argv: list[str], console: Console) -> None:
 def adapters(argv: list[str], console: Console) -> None:
     """The table of adapters, measured here and now: `studio adapters [--rounds 9]`."""
     from studio import flags
-    from studio.bench.adapters import measure, table
 
     own, rest = flags.take(argv, "rounds")
     if rest:
         raise unknown("argument", rest[0], ["--rounds N"])
-    lines = measure(int(own.get("rounds", 9)))
+    rounds = flags.number(own, "rounds", 9)
+    from studio.bench.adapters import measure, table
+
+    lines = measure(rounds)
     for key, line in lines.items():
         console.record({"event": "adapter", "adapter": key, **dataclasses.asdict(line)})
     console.print(table(lines))
@@ -280,6 +217,13 @@ def doctor(argv: list[str], console: Console) -> None:
 
 def ui(argv: list[str], console: Console) -> None:
     """Open the app in the browser: `studio ui [--port 7860] [--root DIR]`."""
+    from studio import flags
+    from ui.config import App
+
+    given = os.environ.get("STUDIO_AUTH", "")
+    flags.parse(
+        App, argv, prog="studio ui", values={"auth": given} if given else {}
+    )  # before gradio's seconds
     from ui.app import command
 
     command(argv, console)

@@ -20,8 +20,6 @@ def evaluate(argv: list[str], console: Console) -> None:
             robustness_command.nullspace(rest, console)
         case ["vlm", *rest]:
             vlm_command.vlm(rest, console)
-        case ["-h" | "--help"]:
-            console.print(f"usage: studio eval {'|'.join(_NAMES)} [...]\n\n" + _WHAT)
         case [verb, *_]:
             raise unknown("evaluation", verb, _NAMES)
         case _:
@@ -31,13 +29,6 @@ def evaluate(argv: list[str], console: Console) -> None:
 
 
 _NAMES = ("subject", "dreambench", "robustness", "nullspace", "vlm")
-_WHAT = (
-    "subject     how well an artifact draws its subject, against the model it started from\n"
-    "dreambench  30 subjects x 25 prompts x 4 pictures: DINO, CLIP-I, CLIP-T, PRES, DIV\n"
-    "robustness  a classifier under corruptions, shifts and attacks, and whether the attacks can be trusted\n"
-    "nullspace   what a vision transformer cannot see, as numbers and pictures\n"
-    "vlm         a CLIP or SigLIP: names, new names, retrieval, composition, shifts, and what finetuning took"
-)
 
 
 def _subject(argv: list[str], console: Console) -> None:

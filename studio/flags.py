@@ -106,7 +106,7 @@ def number(own: Mapping[str, str], name: str, default: T) -> T:
         return type(default)(own.get(name, default))
     except ValueError:
         raise StudioError(
-            f"{flag_names.flag(name)} was given as {own[name]!r}; give a number, such as {default}.",
+            f"{flag_names.flag(name)} was given as {own[name]!r}; give a number.",
             field=name,
         ) from None
 
