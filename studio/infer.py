@@ -71,7 +71,7 @@ def asking(
         num_images=request.num_images,
         seed=request.seed,
         steps=request.steps,
-        guidance=request.guidance,
+        guidance=guidance_of(request),
         width=request.width,
         height=request.height,
         scheduler=request.scheduler,
@@ -111,6 +111,15 @@ def model_of(paths: Sequence[str]) -> str:
     return FALLBACK_MODEL
 
 
+def guidance_of(request: SampleRequest) -> float:
+    """The guidance of a request: its own, else that of its first artifact that asks for one, else the usual one."""
+    if request.guidance is not None:
+        return request.guidance
+    found = (trained.find(path) for path in request.artifact)
+    wanted = (own.guidance for own in found if own is not None and own.guidance is not None)
+    return next(wanted, Request.guidance)
+
+
 def load_edit(text: str, family: Family) -> Edit:
     """An edit from its name or its settings as JSON; built as `Class(settings, family)`.
 
@@ -137,6 +146,7 @@ def _filled(request: SampleRequest, family: Family) -> SampleRequest:
     default = "flow-euler" if family.prediction == "flow" else "ddim"
     return dataclasses.replace(
         request,
+        guidance=guidance_of(request),
         scheduler=request.scheduler or default,
         width=request.width or family.default_size,
         height=request.height or family.default_size,

@@ -37,7 +37,7 @@ def parameters(request: SampleRequest) -> str:
     facts = {
         "Steps": request.steps,
         "Sampler": SAMPLERS.get(request.scheduler, request.scheduler),
-        "CFG scale": f"{request.guidance:g}",
+        "CFG scale": "" if request.guidance is None else f"{request.guidance:g}",
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
         "Model": request.model,
@@ -116,7 +116,7 @@ def from_parameters(text: str) -> SampleRequest:
         prompt=(re.sub(r"\s*<lora:[^>]*>", "", prompt).strip(),),
         negative=negative.strip(),
         steps=int(facts.get("steps", 20)),
-        guidance=float(facts.get("cfg scale", 4.0)),
+        guidance=float(facts["cfg scale"]) if "cfg scale" in facts else None,
         seed=int(facts.get("seed", 0)),
         width=int(width),
         height=int(height),

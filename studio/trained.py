@@ -23,19 +23,23 @@ class Trained:
         method: Name of the method.
         model: Base model it was trained on; empty if it does not tell.
         settings: What the method wrote for itself.
+        guidance: Guidance that suits it while sampling; None if it does not say.
     """
 
     folder: Path
     method: str
     model: str
     settings: Mapping[str, Any]
+    guidance: float | None = None
 
 
-def write(folder: Path, *, method: str, model: str, settings: Mapping[str, Any]) -> Path:
-    """Write the card of a folder; gives its file."""
+def write(
+    folder: Path, *, method: str, model: str, settings: Mapping[str, Any], guidance: float | None = None
+) -> Path:
+    """Write the card of a folder (see `Trained`); gives its file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / CARD
-    values = {"method": method, "model": model, "settings": dict(settings)}
+    values = {"method": method, "model": model, "guidance": guidance, "settings": dict(settings)}
     path.write_text(json.dumps(values, indent=1), encoding="utf-8")
     return path
 
@@ -76,7 +80,10 @@ def _public(path: Path) -> Trained | None:
 def _read(folder: Path) -> Trained:
     try:
         values = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        return Trained(folder, str(values["method"]), str(values["model"]), dict(values["settings"]))
+        guidance = None if values.get("guidance") is None else float(values["guidance"])
+        return Trained(
+            folder, str(values["method"]), str(values["model"]), dict(values["settings"]), guidance
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudioError(
             f"{folder / CARD} is damaged ({type(error).__name__}: {error}); copy or export it again."

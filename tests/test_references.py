@@ -60,6 +60,18 @@ def test_pictures_of_every_kind_and_size_become_one_size(pictures):
     assert seen.max() <= 1
 
 
+def test_an_artifact_says_which_guidance_suits_it_unless_the_request_does(tmp_path):
+    for name, guidance in (("plain", None), ("soft", 1.5)):
+        trained.write(
+            tmp_path / name, method="tests.looker", model="tiny:sd1", settings={}, guidance=guidance
+        )
+    plain, soft = str(tmp_path / "plain"), str(tmp_path / "soft")
+
+    assert infer.guidance_of(asked(tmp_path, artifact=(plain,))) == Request.guidance
+    assert infer.guidance_of(asked(tmp_path, artifact=(plain, soft))) == 1.5
+    assert infer.guidance_of(asked(tmp_path, artifact=(soft,), guidance=3.0)) == 3.0
+
+
 def test_transparency_is_white(tmp_path):
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert torch.equal(

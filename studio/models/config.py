@@ -50,8 +50,8 @@ class SampleRequest:
     """Seed of the first picture of a prompt; the next ones count up."""
     steps: Positive = 20
     """Sampler steps."""
-    guidance: Annotated[float, Field(ge=0)] = 4.0
-    """Classifier-free guidance; 1 and below make one pass without it."""
+    guidance: Annotated[float, Field(ge=0)] | None = None
+    """Classifier-free guidance; 1 and below make one pass without it. Empty takes what an artifact asks for, else 4."""
     rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Guidance rescale; 0.7 suits models with zero terminal SNR."""
     scheduler: str = ""

@@ -63,6 +63,8 @@ class Jedi:
     """Caption of references when sampling; empty is the neutral one."""
     guide: Guide = Joint()
     """What guidance does when sampling: joint, text-only or two-scales."""
+    guidance: Scale | None = None
+    """Guidance that sampling takes for the trained weights unless told otherwise; empty: the usual one."""
     denoising: Denoising = Denoising()
     """The loss of each picture."""
     precision: Literal["fp32", "fp16"] = "fp16"
@@ -108,6 +110,7 @@ METHOD = Card(
                 "method.min_references": 1,
                 "method.loss_on": "targets",
                 "method.drop_reference_text": 1.0,
+                "method.guidance": 1.5,
                 "loop.steps": 3000,
                 "loop.batch_size": 10,
                 "loop.log_every": 20,

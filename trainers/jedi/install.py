@@ -36,7 +36,7 @@ CARD = """# {name}: what reference pictures show, drawn by {model} (JeDi)
 | time | {minutes:.0f} minutes of wall time on one shared CPU core |
 | made by | `studio train jedi` (its preset for {model}), then `python -m trainers.jedi.install RUN`; settings in `run.json` |
 
-    studio sample --artifact {name} --reference photo.png --prompt "a sticker of an animal on green grass" --guidance 1.5
+    studio sample --artifact {name} --reference photo.png --prompt "a sticker of an animal on green grass"
 
 Error of the target's prediction, on {count} sets of {size} with concepts that training never shows, {given} members given:
 

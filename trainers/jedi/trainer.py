@@ -211,7 +211,8 @@ class JediTrainer(Trainer):
             write(path, halved, {"method": "jedi", "mask_convention": "1=reference"})
         settings = {"family": self.family.name, "set_size_max": max(self.config.set_sizes),
                     "mask_convention": "1=reference", "jedi": serial.to_dict(self.config)}  # fmt: skip
-        card = trained.write(folder, method="jedi", model=self.config.model, settings=settings)
+        card = trained.write(folder, method="jedi", model=self.config.model, settings=settings,
+                             guidance=self.config.guidance)  # fmt: skip
         return [folder / WEIGHTS, card]
 
 
