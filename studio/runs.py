@@ -8,8 +8,10 @@ runs/NAME/config.json      the resolved settings; re-creates the run
           report.html
 """
 
+import contextlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,6 +66,21 @@ class RunFolder:
                 event = json.loads(line)
                 if not kind or event.get("event") == kind:
                     yield event
+
+    @property
+    def is_void(self) -> bool:
+        """Whether the run failed before its first step, so that nothing of it is worth keeping."""
+        return self.status() == "failed" and not any(self.checkpoints.glob("*"))
+
+    def clear(self) -> None:
+        """Remove what a run that never took a step wrote."""
+        self.config.unlink(missing_ok=True)
+        self.events.unlink(missing_ok=True)
+        for previews in self.samples.glob("step-*"):
+            shutil.rmtree(previews)
+        for folder in (self.samples, self.checkpoints, self.export, self.path):
+            with contextlib.suppress(OSError):  # something of somebody else's is in it
+                folder.rmdir()
 
     def status(self) -> str:
         """`new`, `running`, `done`, `stopped` or `failed`, as the last event says."""
@@ -136,16 +153,21 @@ def build(values: dict[str, Any]) -> Run:
 
 
 def create(run: Run) -> RunFolder:
-    """Make the folder of a new run and write its settings. An existing run is never written over."""
+    """Make the folder of a new run and write its settings.
+
+    An existing run is never written over, unless it failed before its first step: nothing of it is worth keeping.
+    """
     name = run.name or f"{catalog.card_of(run.method).name}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = RunFolder(Path(run.output) / name)
-    if folder.config.exists():
+    if folder.config.exists() and not folder.is_void:
         raise StudioError(
             f"Run folder {str(folder.path)!r} exists already; choose another --name, "
             f"or go on with `studio train --resume {folder.path}`.",
             field="name",
         )
     try:
+        if folder.config.exists():
+            folder.clear()
         folder.path.mkdir(parents=True, exist_ok=True)
         for sub in (folder.checkpoints, folder.samples, folder.export):
             sub.mkdir(exist_ok=True)

@@ -64,7 +64,12 @@ def train(
     trainer = catalog.card_of(run.method).load_trainer()(run.method)
     backend = Backend(run.hardware)
     folder = _agreed_folder(run, backend)
-    session = Session(run, folder, trainer, backend)
+    try:
+        session = Session(run, folder, trainer, backend)
+    except StudioError:
+        if backend.rank == 0:
+            folder.clear()
+        raise
     yield from _drive(session, stop, between, resume=False)
 
 

@@ -204,6 +204,29 @@ def test_an_existing_run_is_never_written_over(tmp_path: Path) -> None:
         list(train(make_run(tmp_path)))
 
 
+def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(StudioError, match="did you mean 'adamw'"):
+        list(train(make_run(tmp_path, optim=Optim(name="adamx"))))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_failed_before_its_first_step_can_be_started_again_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed):
+        run_to_end(make_run(tmp_path, method=Toy(fail_at=1)))
+    folder = run_to_end(make_run(tmp_path))
+    assert folder.status() == "done"
+    assert list(folder.read_events("failed")) == []
+
+
+def test_a_folder_of_the_persons_own_is_not_emptied(tmp_path: Path) -> None:
+    picture = tmp_path / "toy" / "samples" / "mine.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"mine")
+    with pytest.raises(StudioError, match="adamx"):
+        list(train(make_run(tmp_path, optim=Optim(name="adamx"))))
+    assert picture.read_bytes() == b"mine"
+
+
 def test_a_batch_that_cannot_be_split_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path, hardware=Hardware(num_processes=3))
     with pytest.raises(StudioError, match="choose a multiple of 3"):
