@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from studio import artifacts, exam, references, report, runs, serial
+from studio import artifacts, exam, reference_check, report, runs, serial
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.exam import Exam
@@ -82,7 +82,7 @@ def evaluate(request: SubjectEval) -> Evaluation:
 
 def drawn(family: Family, asked: Exam, request: SubjectEval, edits: Sequence[Edit] = ()) -> Drawn:
     """Pictures of every prompt of an exam by the family as it is; edits may look at the exam's references."""
-    seen = references.read([str(path) for path in asked.references]) if edits else []
+    seen = reference_check.read([str(path) for path in asked.references]) if edits else []
 
     def pictures(prompts: Sequence[str]) -> list[Image.Image]:
         if not prompts:

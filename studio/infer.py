@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from studio import artifacts, catalog, recipes, references, runs, serial, trained
+from studio import artifacts, catalog, recipes, reference_check, runs, serial, trained
 from studio.backend.core import Backend
 from studio.errors import StudioError
 from studio.models import build, draw
@@ -48,8 +48,8 @@ def sample(
         family: A loaded model to use as it is, artifacts included; None loads what the request names.
         edits: What `load` gave beside that model.
     """
-    references.check(request)
-    pictures = references.read(request.reference)
+    reference_check.check(request)
+    pictures = reference_check.read(request.reference)
     _make_folder(Path(request.output))
     request = dataclasses.replace(request, model=request.model or model_of(request.artifact))
     if family is None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from studio import checkpoint, recipes, references, runs
+from studio import checkpoint, recipes, reference_check, runs
 from studio.backend.core import Backend
 from studio.catalog import card_of
 from studio.errors import StudioError
@@ -36,7 +36,7 @@ def pictures(session: Session, request: SampleRequest) -> Sequence[Image.Image]:
             "A run draws with its own weights alone; leave artifacts and edits out, or draw from its export.",
             field="edits" if request.edits else "artifact",
         )
-    given = references.read(request.reference)
+    given = reference_check.read(request.reference)
     rng = session.backend.rng(request.seed, 0, rows=len(request.prompt) * request.num_images)
     with session.learner.best_weights(), torch.no_grad():
         images = session.trainer.sample(asking(request, (), given), rng).images

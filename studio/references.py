@@ -1,4 +1,4 @@
-"""Pictures of a subject that a request brings along, for methods that look at them while they draw; and those of previews.
+"""Pictures of a subject that a request brings along as tensors, for methods that look at them; and those of previews.
 
 Axes: `n` pictures, `h w` pixels.
 """
@@ -12,66 +12,14 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from studio import catalog, trained
 from studio.backend.rng import Rng
 from studio.batch import Batch, Shard, Source
-from studio.data import images
-from studio.data.images import BadImageError
-from studio.errors import StudioError
 from studio.models.base import Family
-from studio.models.config import SampleRequest
 from studio.models.draw import as_pictures, draw
 from studio.models.seeing import gain
 from studio.trainer import Edit, Loss, Output, Request
 
-SIDE = 1024
-"""Pixels of the shorter side that any method needs: larger JPEGs are decoded at a fraction of their size."""
 _SHOWN_SEED, _SCORED = 7, 64
-
-
-def check(request: SampleRequest) -> None:
-    """Refuse, before a model is loaded, references that are missing or that nothing would look at.
-
-    Raises:
-        StudioError: Says which.
-    """
-    found = [own for path in request.artifact if (own := trained.find(path)) is not None]
-    needing = [own for own in found if catalog.card(own.method).needs_references]
-    if needing and not request.reference:
-        raise missing(needing[0].method)
-    if request.reference and not needing and not request.edits:
-        raise StudioError(
-            "No artifact of this request looks at reference pictures; leave --reference out, or add an artifact that "
-            f"does (embedded: {', '.join(trained.shipped()) or 'none'}).",
-            field="reference",
-        )
-
-
-def missing(method: str) -> StudioError:
-    """What to say when a method has no picture to look at."""
-    return StudioError(
-        f"There is no reference picture, and {method} draws what references show; give at least one with "
-        "--reference FILE.",
-        field="reference",
-    )
-
-
-def read(paths: Sequence[str]) -> list[Image.Image]:
-    """Upright RGB pictures, transparency over white.
-
-    Raises:
-        StudioError: One cannot be read.
-    """
-    return [_read(path) for path in paths]
-
-
-def _read(path: str) -> Image.Image:
-    try:
-        return images.read(path, needed=SIDE).rgb
-    except BadImageError as error:
-        raise StudioError(
-            f"Cannot use reference {path!r}: it {error.reason}; give another picture.", field="reference"
-        ) from None
 
 
 def tensors(pictures: Sequence[Image.Image], height: int, width: int) -> Float[Tensor, "n 3 h w"]:

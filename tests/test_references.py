@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from studio import artifacts, infer, recipes, references, trained
+from studio import artifacts, infer, recipes, reference_check, references, trained
 from studio.backend.core import Backend
 from studio.config import Hardware
 from studio.errors import StudioError
@@ -54,7 +54,7 @@ def asked(tmp_path, **changes):
 
 
 def test_pictures_of_every_kind_and_size_become_one_size(pictures):
-    seen = references.tensors(references.read(pictures), 32, 64)
+    seen = references.tensors(reference_check.read(pictures), 32, 64)
     assert seen.shape == (4, 3, 32, 64)
     assert seen.min() >= -1
     assert seen.max() <= 1
@@ -75,14 +75,14 @@ def test_an_artifact_says_which_guidance_suits_it_unless_the_request_does(tmp_pa
 def test_transparency_is_white(tmp_path):
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert torch.equal(
-        references.tensors(references.read([str(tmp_path / "clear.png")]), 8, 8), torch.ones(1, 3, 8, 8)
+        references.tensors(reference_check.read([str(tmp_path / "clear.png")]), 8, 8), torch.ones(1, 3, 8, 8)
     )
 
 
 def test_a_reference_that_is_no_picture_is_refused_by_name(tmp_path):
     (tmp_path / "song.png").write_text("la")
     with pytest.raises(StudioError, match=r"reference '.*song.png'.* give another picture"):
-        references.read([str(tmp_path / "song.png")])
+        reference_check.read([str(tmp_path / "song.png")])
 
 
 def test_references_reach_the_artifact_and_the_recipe(folder, pictures, tmp_path):
@@ -140,6 +140,6 @@ def test_an_edit_that_leaves_the_prediction_as_it_is_changes_no_bit(family):
 
 def test_of_several_predictions_the_first_is_taken(folder, family, pictures):
     first, second = (artifacts.load(folder, family).edit for _ in range(2))
-    seen = references.read(pictures[:1])
+    seen = reference_check.read(pictures[:1])
     draw(family, Request(prompts=["a dog"], steps=2, edits=[PlainEdit(), first, second], references=seen))
     assert (first.calls, second.calls) == (2, 0)

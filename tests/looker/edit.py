@@ -1,6 +1,6 @@
 """Shifts predictions by the brightness of references."""
 
-from studio import references
+from studio import reference_check, references
 from studio.errors import StudioError
 from studio.models.draw import guided
 from studio.trainer import PlainEdit
@@ -16,7 +16,7 @@ class LookerEdit(PlainEdit):
 
     def begin(self, request, scheduler):
         if not request.references:
-            raise references.missing(self.trained.method)
+            raise reference_check.missing(self.trained.method)
         self.seen = references.tensors(request.references, request.height, request.width)
 
     def predict(self, x_t, t, *, cond, uncond, guidance):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from studio import flags, references
+from studio import flags, reference_check
 from studio.backend.quiet import quiet
 from studio.console import Console
 from studio.data import layouts
@@ -132,5 +132,5 @@ def save(settings: Save, console: Console) -> None:
 
 def _family(model: str, artifact: tuple[str, ...]) -> Family:
     request = SampleRequest(prompt=("a picture",), model=model, artifact=artifact)
-    references.check(request)
+    reference_check.check(request)
     return load(request)[0]

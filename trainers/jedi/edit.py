@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from studio import references, serial
+from studio import reference_check, references, serial
 from studio.adapters.build import attach, load_tensors
 from studio.adapters.config import Full
 from studio.adapters.files import read
@@ -63,7 +63,7 @@ class JediEdit(PlainEdit):
             StudioError: There are none, or another edit wants to change the attention that this one couples.
         """
         if not request.references:
-            raise references.missing("jedi")
+            raise reference_check.missing("jedi")
         for edit in request.edits:
             if edit is not self and type(edit).attention is not PlainEdit.attention:
                 raise StudioError(

@@ -171,13 +171,13 @@ def _draw(
     settings: Mapping[str, Any], asked: exam.Exam, shown: Shown, hardware: Any
 ) -> tuple[list[Any], float]:
     """The pictures of all prompts, and the seconds that the first one takes by itself."""
-    from studio import references
+    from studio import reference_check
     from studio.models.draw import draw
     from studio.trainer import Request
 
     family, edits = _family(hardware, shown.artifact, shown.strength)
     drawing = {**settings["eval"], "guidance": shown.guidance}
-    seen = references.read(settings["references"])
+    seen = reference_check.read(settings["references"])
     request = Request(prompts=asked.prompts, edits=edits, references=seen, **drawing)
     started = time.perf_counter()
     draw(family, dataclasses.replace(request, prompts=asked.prompts[:1], num_images=1))
