@@ -68,10 +68,12 @@ def _check_conversations(file: str, argv: list[str], console: Console) -> None:
 def _told(report: Any, console: Console) -> None:
     """Shows what a check found; what cannot be trained on ends the command with its verdict."""
     console.record(report.to_dict())
-    for line in report.lines():
+    *lines, verdict = report.lines()
+    for line in lines:
         console.print(line)
     if not report.can_train:
-        raise StudioError(report.verdict, field="data")
+        raise StudioError(verdict, field="data")
+    console.print(verdict)
 
 
 def _write_captions(folder: str, argv: list[str], console: Console) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 import imagehash
@@ -16,7 +17,7 @@ from scipy import ndimage
 
 from studio.data import images, layouts
 from studio.data.config import Images
-from studio.data.layouts import Record, Summary
+from studio.data.layouts import Record, Summary, counted
 
 TILES = 4
 """The sharpest of so many by so many tiles counts: a blurred background is no fault of a photo."""
@@ -29,11 +30,22 @@ ELONGATED = 3.0
 """Aspect ratio from which on a crop or a bucket loses most of the picture."""
 HUGE = 16_384
 """Side from which on a picture is probably a scan or a mistake."""
+SHOWN = 60
+"""Characters shown of a part of a caption."""
 LONG_CAPTION = 60
 """Words from which on a caption may not fit into CLIP's 77 tokens."""
 
 Kind = Literal[
-    "unusable", "small", "huge", "elongated", "rotated", "duplicate", "blurry", "bad mask", "long caption"
+    "unusable",
+    "small",
+    "huge",
+    "elongated",
+    "rotated",
+    "duplicate",
+    "blurry",
+    "bad mask",
+    "empty mask",
+    "long caption",
 ]
 NOTES: dict[Kind, str] = {
     "unusable": "cannot be used",
@@ -44,6 +56,7 @@ NOTES: dict[Kind, str] = {
     "duplicate": "looks the same as another one",
     "blurry": "looks blurry or empty",
     "bad mask": "has a mask that cannot be used",
+    "empty mask": "keeps nothing of its picture: with masks on, nothing is learned from it",
     "long caption": "has a caption that may not fit into 77 tokens",
 }
 
@@ -81,10 +94,12 @@ class Report:
         bad = self.summary.num_images - self.num_usable
         if self.can_train:
             left = f", {bad} left out" if bad else ""
-            return f"Training can go on with {self.num_usable} pictures{left}."
+            return f"Training can go on with {counted(self.num_usable, 'picture')}{left}."
         if not self.num_usable:
-            return f"Training cannot go on: none of {self.summary.num_images} pictures can be used."
-        return f"Training cannot go on: {bad} of {self.summary.num_images} pictures cannot be used; repair or remove them, or set on_bad to 'skip'."
+            return (
+                f"Training cannot go on: none of {counted(self.summary.num_images, 'picture')} can be used."
+            )
+        return f"Training cannot go on: {bad} of {counted(self.summary.num_images, 'picture')} cannot be used; repair or remove them, or set on_bad to 'skip'."
 
     def lines(self) -> list[str]:
         """The report as lines of text, worst first."""
@@ -124,7 +139,7 @@ class Report:
             return ["captions: none; the method's own prompt is used"]
         numbers = self.captions
         words = f"{numbers['min_words']:.0f} to {numbers['max_words']:.0f} words, {numbers['mean_words']:.1f} on average"
-        tags = ", ".join(f"{tag!r} {count}" for tag, count in self.frequent)
+        tags = ", ".join(f"{shorten(tag, SHOWN)!r} {count}" for tag, count in self.frequent)
         return [f"captions: {words}; {numbers['distinct']:.0f} distinct", f"most frequent parts: {tags}"]
 
 
@@ -185,7 +200,7 @@ def _look(record: Record, resolution: int) -> _Look:
         picture = images.read(record.path, needed=resolution)
     except images.BadImageError as error:
         return _Look((Finding("unusable", record.path, str(error.reason)),), None)
-    notes = [*_size_notes(record.path, picture.size, resolution), *_file_notes(record)]
+    notes = [*_size_notes(record.path, picture.size, resolution), *_file_notes(record, picture.mask)]
     if notes and notes[0].kind == "unusable":
         return _Look(tuple(notes), None)
     blur = sharpness(picture.rgb, resolution)
@@ -220,18 +235,21 @@ def _size_notes(path: Path, size: tuple[int, int], resolution: int) -> list[Find
     return notes
 
 
-def _file_notes(record: Record) -> list[Finding]:
+def _file_notes(record: Record, within: Image.Image | None) -> list[Finding]:
     """What the orientation, the mask and the caption say."""
     notes: list[Finding] = []
     with Image.open(record.path) as file:
         orientation = file.getexif().get(0x112, 1)
     if orientation != 1:
         notes.append(Finding("rotated", record.path, f"EXIF orientation {orientation}"))
-    if record.mask is not None:
-        try:
-            images.read_mask(record.mask)
-        except images.BadImageError as error:
-            notes.append(Finding("bad mask", record.mask, str(error.reason)))
+    try:
+        mask = within if record.mask is None else images.read_mask(record.mask)
+        if mask is not None and not np.asarray(mask).any():
+            notes.append(
+                Finding("empty mask", record.mask or record.path, "is black or transparent all over")
+            )
+    except images.BadImageError as error:
+        notes.append(Finding("bad mask", error.path, error.reason))
     if (words := len(record.caption.split())) > LONG_CAPTION:
         notes.append(Finding("long caption", record.path, f"{words} words"))
     return notes

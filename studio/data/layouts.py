@@ -66,14 +66,16 @@ class Summary:
     def lines(self) -> list[str]:
         """The counts as lines of text."""
         layouts = ", ".join(f"{name} ({count})" for name, count in self.layouts.items())
+        captions, masks = counted(self.num_captions, "caption"), counted(self.num_masks, "mask file")
         lines = [
-            f"{self.num_images} pictures in {self.folder}: {layouts}",
-            f"{self.num_captions} captions, {self.num_masks} mask files, {self.num_repeated} examples with repeats",
+            f"{counted(self.num_images, 'picture')} in {self.folder}: {layouts}",
+            f"{captions}, {masks}, {counted(self.num_repeated, 'example')} with repeats",
         ]
         if self.classes:
             shown = ", ".join(f"{name} ({count})" for name, count in list(self.classes.items())[:12])
             more = f" and {len(self.classes) - 12} more" if len(self.classes) > 12 else ""
-            lines.append(f"{len(self.classes)} classes by folder or table: {shown}{more}")
+            number = "1 class" if len(self.classes) == 1 else f"{len(self.classes)} classes"
+            lines.append(f"{number} by folder or table: {shown}{more}")
         return lines
 
 
@@ -83,6 +85,11 @@ class Found:
 
     records: tuple[Record, ...]
     summary: Summary
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things in words: `1 picture`, `2 pictures`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def is_image(path: Path) -> bool:
@@ -139,8 +146,15 @@ def _walk(folder: Path, root: Path, suffixes: tuple[str, ...]) -> Iterator[tuple
         if path.is_file() and is_image(path) and not path.stem.endswith(MASK_SUFFIX):
             yield _beside(path, root, suffixes)
     for path in entries:
-        if path.is_dir() and not path.name.startswith(".") and path.name.lower() not in MASK_FOLDERS:
+        if _holds_more(path):
             yield from _walk(path, root, suffixes)
+
+
+def _holds_more(path: Path) -> bool:
+    """Whether a folder is to be looked into: no hidden one, no masks, and no link back to where it lies."""
+    if not path.is_dir() or path.name.startswith(".") or path.name.lower() in MASK_FOLDERS:
+        return False
+    return not path.is_symlink() or not path.parent.resolve().is_relative_to(path.resolve())
 
 
 def _beside(path: Path, root: Path, suffixes: tuple[str, ...]) -> tuple[Record, str]:

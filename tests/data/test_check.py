@@ -46,6 +46,26 @@ def test_unusable_pictures_are_each_named_and_stop_training(photos: Path, scan: 
     assert "4 of 9 pictures cannot be used" in report.verdict
 
 
+def test_a_mask_that_keeps_nothing_is_noted(tmp_path: Path):
+    draw(tmp_path / "a.png")
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (64, 64)).save(tmp_path / "masks" / "a.png")
+    shapes_picture().convert("RGBA").save(tmp_path / "solid.png")
+    report = check(tmp_path, SETTINGS)
+    assert [(f.kind, f.path.parent.name) for f in report.findings if "mask" in f.kind] == [
+        ("empty mask", "masks")
+    ]
+    assert report.can_train
+
+
+def test_a_link_back_to_the_folder_is_not_followed(tmp_path: Path):
+    draw(tmp_path / "a.png")
+    (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
+    report = check(tmp_path, SETTINGS)
+    assert report.lines()[0].startswith("1 picture in ")
+    assert report.verdict == "Training can go on with 1 picture."
+
+
 def test_skipping_lets_training_go_on(photos: Path):
     truncate(draw(photos / "cut.jpg"))
     report = check(photos, Images(resolution=32, on_bad="skip"))
