@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 from diffusers.loaders import TextualInversionLoaderMixin
 from torch import Tensor, nn
 
-from studio import catalog, trained
+from studio import catalog, places, trained
 from studio.adapters.build import names
 from studio.adapters.files import load_lora, read, read_peft
 from studio.adapters.metadata import KINDS
@@ -93,11 +93,7 @@ def _load_own(own: Trained, family: Family, strength: float) -> Artifact:
 def _find(path: Path) -> Path:
     """The file or folder to read: in a run folder, the best of what it exported."""
     if not path.exists():
-        shipped = ", ".join(trained.shipped()) or "none"
-        raise StudioError(
-            f"{path} does not exist; give a run folder, a .safetensors file, a PEFT folder or the name of an embedded "
-            f"artifact ({shipped})."
-        )
+        raise places.absent(path)
     if path.is_file() or _is_peft(path) or (path / "model_index.json").is_file():
         return path
     folder = path / "export" if (path / "config.json").is_file() else path

@@ -44,6 +44,7 @@ class Card:
     needs_references: bool = False
     """Whether sampling with a trained folder needs pictures of the subject."""
     offers: tuple[str, ...] = ()
+    """What a finished run is good for; decides what the command proposes to do next."""
     presets: Mapping[str, Preset] = field(default_factory=dict[str, Preset])
     check: Callable[[Any], None] = lambda settings: None
     """Refuses settings that cannot work, before torch is imported."""

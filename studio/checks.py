@@ -1,6 +1,9 @@
 """What the settings of a run rule out together, refused before anything is loaded. No torch."""
 
-from studio import catalog
+from collections.abc import Sequence
+from typing import Any
+
+from studio import catalog, serial
 from studio.config import Run
 from studio.errors import StudioError
 
@@ -36,6 +39,24 @@ def check(run: Run) -> None:
         )
     if run.hardware.sharded:
         _check_sharded(run)
+    if {"adapter", "export"} <= serial.hints(type(run.method)).keys():
+        _check_formats(run.method.adapter, run.method.export.formats)
+
+
+def _check_formats(adapter: Any, formats: Sequence[str]) -> None:
+    """What the formats of files cannot hold is said before the training, not behind it."""
+    kind = serial.kind(type(adapter))
+    what, refused = f"--adapter {kind}", {"diffusers", "kohya", "comfy"}
+    if kind == "full":
+        refused.add("peft")
+    elif kind == "lora":
+        what, refused = "DoRA", {"kohya", "comfy"} if adapter.dora else set()
+    if wrong := [name for name in formats if name in refused]:
+        allowed = [n for n in ("diffusers", "kohya", "comfy", "peft", "merged") if n not in refused]
+        raise StudioError(
+            f"The {wrong[0]} format cannot hold what {what} trains; choose --export.formats among: {', '.join(allowed)}.",
+            field="export.formats",
+        )
 
 
 def _check_sharded(run: Run) -> None:

@@ -10,12 +10,13 @@ from studio.errors import RunFailed, StudioError, unknown
 
 def sample(argv: list[str], console: Console) -> None:
     """Draw pictures: `studio sample --artifact RUN --prompt "..."`; `--recipe PICTURE.png` draws a picture again."""
-    from studio import flags, recipes, serial
+    from studio import flags, places, recipes, serial
     from studio.models.config import SampleRequest
 
     own, rest = flags.take(argv, "recipe")
     values = serial.to_dict(recipes.read(Path(own["recipe"]))) if "recipe" in own else {}
     request: SampleRequest = flags.parse(SampleRequest, rest, prog="studio sample", values=values)
+    request = dataclasses.replace(request, artifact=tuple(map(places.artifact, request.artifact)))
     from studio.backend.quiet import quiet
     from studio.infer import sample as draw
 
@@ -134,7 +135,12 @@ def _show(name: str, console: Console) -> None:
     for event in folder.read_events():
         console.record(event)
         if event["event"] not in ("step", "start"):
-            console.print(str({k: v for k, v in event.items() if k != "time"}))
+            told = [
+                f"{k} {v}"
+                for k, v in event.items()
+                if k not in ("time", "event", "step") and v not in ("", {}, [])
+            ]
+            console.print(f"step {event.get('step', 0)}, {event['event']}: {', '.join(told)}")
 
 
 def _report(name: str, console: Console) -> None:
@@ -160,8 +166,10 @@ def _verify(name: str, argv: list[str], console: Console) -> None:
         raise StudioError(
             f"--at {at} must lie between 1 and --steps {steps} - 1; choose such a step.", field="at"
         )
+    from studio.backend.quiet import quiet
     from studio.verify import verify_resume
 
+    quiet()
     differing = verify_resume(run, steps=steps, at=at)
     if differing:
         raise RunFailed(

@@ -84,9 +84,9 @@ class Console:
                 self.print(f"step {step}/{total} {text}")
         elif kind in ("preview", "validation"):
             scores = event.get("scores", {}) | ({"validation loss": event["loss"]} if "loss" in event else {})
-            self.print(
-                f"step {step}: " + (", ".join(f"{k} {v:.4f}" for k, v in scores.items()) or event["folder"])
-            )
+            what = f"pictures in {event['folder']}" if "folder" in event else ""
+            told = [*(f"{k} {v:.4f}" for k, v in scores.items()), *([what] if what else [])]
+            self.print(f"step {step}: {', '.join(told)}")
         elif kind in ("done", "stopped", "failed"):
             self.close()
             self.print(f"{kind} at step {step}")

@@ -1,6 +1,8 @@
 """`studio eval NAME ...` and `studio reproduce METHOD ...`. Torch is imported once the flags are right."""
 
-from studio import flags, robustness_command, vlm_command
+import dataclasses
+
+from studio import flags, places, robustness_command, vlm_command
 from studio.console import Console
 from studio.errors import StudioError, unknown
 from studio.metrics import table
@@ -33,6 +35,8 @@ _NAMES = ("subject", "dreambench", "robustness", "nullspace", "vlm")
 
 def _subject(argv: list[str], console: Console) -> None:
     request: SubjectEval = flags.parse(SubjectEval, argv, prog="studio eval subject")
+    found_at = places.artifact(request.artifact)
+    request = dataclasses.replace(request, artifact=found_at, data=places.pictures(request.data))
     from studio.backend.quiet import quiet
     from studio.evaluate import evaluate as run
     from studio.report import summary

@@ -97,6 +97,8 @@ def export(
     if adapted:
         set_strength(adapted, name, 1.0)
     chosen = settings.formats or _fitting(job, adapted)
+    if "comfy" in chosen:
+        formats.require_comfy(family.name)
     wanted = ask(family, {})
     return [_one(job, each, Path(folder), wanted) for each in chosen]
 

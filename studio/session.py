@@ -130,9 +130,11 @@ class Session:
         total = sum(
             p.numel() for m in {id(g.module): g.module for g in self.groups}.values() for p in m.parameters()
         )
-        loop = self.run.loop
+        loop, parts = self.run.loop, ""
+        if self.backend.world > 1 or loop.accumulate > 1:
+            parts = f" ({self.backend.world} processes x {loop.accumulate} parts)"
         return [
             *self.backend.facts(),
             f"trainable: {trained:,} of {total:,} parameters",
-            f"batch: {loop.batch_size} examples a step ({self.backend.world} processes, {loop.accumulate} parts)",
+            f"batch: {loop.batch_size} examples a step{parts}",
         ]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -48,6 +49,8 @@ def train(argv: list[str], console: Console) -> None:
     if "resume" in own:
         _, run = runs.open_run(own["resume"])
         changes = _changes(rest)
+        if _is_finished(own["resume"], changes, console):
+            return
         processes = changes.get("hardware", {}).get("num_processes", run.hardware.num_processes)
         if processes > 1 and "RANK" not in os.environ:
             _launch(argv, processes, console)
@@ -94,6 +97,18 @@ def _changes(argv: list[str]) -> dict[str, Any]:
     return serial.nest({k if k.split(".")[0] in top else f"method.{k}": v for k, v in flat.items()})
 
 
+def _is_finished(path: str, changes: dict[str, Any], console: Console) -> bool:
+    """Whether nothing is left to train; says then how to go on."""
+    folder, run = runs.open_run(path)
+    total = changes.get("loop", {}).get("steps", run.loop.steps)
+    done = max((event["step"] for event in folder.read_events("done")), default=-1)
+    if done < run.loop.steps or total != run.loop.steps:
+        return False
+    console.print(f"{folder.path} is finished: {done} of {total} steps; its files are in {folder.export}.")
+    console.print(f"train on: studio train --resume {path} --loop.steps {2 * done}")
+    return True
+
+
 def _resume(path: str, changes: dict[str, Any], allow: bool, total: int, console: Console) -> None:
     from studio.backend.quiet import quiet
     from studio.train import resume
@@ -111,10 +126,10 @@ def _follow(events: Iterator[dict[str, Any]], total: int, console: Console) -> N
     finally:
         console.close()
     if folder and "RANK" not in os.environ:
-        _finish(folder, console)
+        finish(folder, console)
 
 
-def _finish(folder: str, console: Console) -> None:
+def finish(folder: str, console: Console) -> None:
     """Write the run's page, and say what can be done next."""
     from studio.report import from_run
     from studio.report_html import write
@@ -123,6 +138,29 @@ def _finish(folder: str, console: Console) -> None:
     console.print(f"report: {write(from_run(found), found.path / 'report.html')}")
     if found.status() == "stopped":
         console.print(f"go on: studio train --resume {folder}")
+    elif found.status() == "done":
+        for line in _next(found):
+            console.print(line)
+
+
+def _next(folder: runs.RunFolder) -> list[str]:
+    """What can be done with a finished run."""
+    _, run = runs.open_run(folder.path)
+    offers, path = catalog.card_of(run.method).offers, shlex.quote(str(folder.path))
+    lines: list[str] = []
+    if "text-to-image" in offers:
+        prompts = [p for event in folder.read_events("preview") for p in event["prompts"]] or ["..."]
+        reference = " --reference PICTURE" if {"reference", "references"} & set(offers) else ""
+        lines.append(f"draw: studio sample --artifact {path}{reference} --prompt {shlex.quote(prompts[0])}")
+    if "subject" in offers and "reference" not in offers:
+        lines.append(f"judge: studio eval subject --artifact {path} --data PICTURES-NOT-TRAINED-ON")
+    if "retrieval" in offers:
+        lines.append(f"judge: studio eval vlm --model {path}")
+    elif "classification" in offers:
+        lines.append(f"judge: studio eval robustness --model {path}")
+    if "captions" in offers:
+        lines.append(f"use: studio data caption DIR --model {path}")
+    return lines
 
 
 def _launch_new(run: Run, console: Console) -> None:

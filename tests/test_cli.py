@@ -1,8 +1,15 @@
 """The `studio` command: every command helps, and what is wrong is one sentence with exit code 2."""
 
+from pathlib import Path
+
 import pytest
 
-from studio import cli, usage
+from studio import cli, runs, training_command, usage
+from studio.config import Run
+from studio.console import Console
+from studio.runs import EventLog
+from trainers.dreambooth.config import DreamBooth
+from trainers.vit.config import Vit
 
 
 def ask(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -54,6 +61,9 @@ def test_methods_that_train_nothing_are_listed_as_edits():
         ("runs show", "studio runs show needs a run"),
         ("runs verify-resume x --foo", "Unknown argument '--foo'"),
         ("eval", "studio eval needs the name of an evaluation"),
+        ("sample --prompt fox --artifact nowhere", "nowhere does not exist; give a run folder"),
+        ("eval subject --artifact nowhere --data .", "nowhere does not exist"),
+        ("eval subject --artifact jedi-tiny --data nowhere", "Data folder 'nowhere' does not exist"),
         ("train decor", "decor trains nothing"),
         ("plan style_injection --content a.png --style b.png", "style_injection trains nothing"),
     ],
@@ -63,3 +73,34 @@ def test_what_is_wrong_is_one_sentence(typed: str, said: str, capsys: pytest.Cap
     assert (code, out) == (2, "")
     assert said in err
     assert err.count("\n") == 1
+
+
+def finished(method: object, output: Path) -> str:
+    """A run folder as a finished training leaves it."""
+    folder = runs.create(Run(method=method, output=str(output), name="done"))
+    log = EventLog(folder)
+    log.write("preview", step=0, folder="", prompts=["a photo of sks dog"], scores={})
+    log.write("done", step=1000, seconds=1.0)
+    log.close()
+    return str(folder.path)
+
+
+def test_a_finished_run_says_what_to_do_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    training_command.finish(finished(DreamBooth(data="photos"), tmp_path), Console())
+    assert (
+        f"studio sample --artifact {tmp_path / 'done'} --prompt 'a photo of sks dog'"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_finished_classifier_is_sent_to_its_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    training_command.finish(finished(Vit(), tmp_path), Console())
+    assert f"studio eval robustness --model {tmp_path / 'done'}" in capsys.readouterr().out
+
+
+def test_resuming_a_finished_run_says_how_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = finished(DreamBooth(data="photos"), tmp_path)
+    code, out, _ = ask(capsys, "train", "--resume", path)
+    assert code == 0
+    assert "is finished: 1000 of 1000 steps" in out
+    assert f"studio train --resume {path} --loop.steps 2000" in out

@@ -114,9 +114,21 @@ def to_comfy(parts: Factors, family: str, modules: Mapping[str, nn.Module]) -> d
     Raises:
         StudioError: A U-Net family, DoRA, or a layer that has no name there.
     """
-    if family in UNETS:
-        raise StudioError(f"The comfy format is for SD3 and FLUX; ComfyUI reads the kohya file of {family}.")
+    require_comfy(family)
     return _to_native(parts, family, modules, comfy_stem)
+
+
+def require_comfy(family: str) -> None:
+    """Refuse a family that ComfyUI has no keys of its own for.
+
+    Raises:
+        StudioError: A U-Net family.
+    """
+    if family in UNETS:
+        raise StudioError(
+            f"The comfy format is for SD3 and FLUX; ComfyUI reads the kohya file of {family}.",
+            field="export.formats",
+        )
 
 
 def from_native(tensors: Mapping[str, Tensor], family: str, modules: Mapping[str, nn.Module]) -> Factors:

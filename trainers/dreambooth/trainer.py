@@ -13,7 +13,6 @@ adapters are not in the paper. `OnlinePrior` replaces the class pictures by the 
 """
 
 import dataclasses
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,8 +44,6 @@ from studio.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
 from trainers.dreambooth.config import DreamBooth, FolderPrior, GeneratedPrior, OnlinePrior
 from trainers.dreambooth.identifier import pick_identifier
 from trainers.dreambooth.prior import WithPrior, generate_prior
-
-log = logging.getLogger(__name__)
 
 
 class DreamBoothTrainer(Trainer):
@@ -100,11 +97,8 @@ class DreamBoothTrainer(Trainer):
         family = self.family
         words = Words(template=template, token=self.token, class_name=self.config.class_word)
         encoder = Encoder(encode=family.encode, fingerprint=family.fingerprint("vae"))
-        found = images(self.config.images, folder, words=words, size=family.default_size,
-                       multiple=family.size_multiple, encoder=encoder)  # fmt: skip
-        for fact in found.facts:
-            log.info("%s: %s", folder, fact)
-        return found
+        return images(self.config.images, folder, words=words, size=family.default_size,
+                      multiple=family.size_multiple, encoder=encoder)  # fmt: skip
 
     def _check_token(self, subject: Photos | Latents) -> None:
         """Captions that never say the token would teach it nothing."""

@@ -140,7 +140,7 @@ METHOD = Card(
     paper="arXiv 2401.15914",
     config=Ogen,
     trainer="trainers.ogen.trainer:OgenTrainer",
-    offers=("classification",),
+    offers=("classification", "retrieval"),
     check=check,
     presets={
         "coop": Preset(
