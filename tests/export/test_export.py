@@ -1,9 +1,6 @@
-"""Exports of every family load through the ecosystem's loaders and give the trained model; artifacts load back."""
+"""Exports of every family load through the ecosystem's loaders and give the trained model."""
 
-import copy
-import functools
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,63 +14,14 @@ from torch import nn
 from studio import artifacts
 from studio import export as exporting
 from studio.adapters import files
-from studio.adapters.build import attach, names
 from studio.adapters.config import Export, Full, Lokr, Lora
 from studio.adapters.formats import LowRank, to_comfy, to_kohya
 from studio.adapters.merge import bare
 from studio.adapters.metadata import Facts
-from studio.adapters.strength import set_strength
 from studio.adapters.verify import ask
-from studio.backend.core import Backend
-from studio.config import Hardware
 from studio.errors import StudioError
 from studio.export import export
-from studio.models.build import load
-
-LORA = Lora(rank=4, alpha=8)
-
-
-@pytest.fixture(scope="module")
-def original():
-    """Untrained families by name, each built once."""
-    backend = Backend(Hardware(device="cpu", precision="fp32"))
-    return functools.cache(lambda name: load(f"tiny:{name}", backend))
-
-
-@pytest.fixture
-def untrained(original):
-    """A fresh copy of a family: its denoiser, text encoders and tokenizers may be changed."""
-
-    def build(name: str = "sd1"):
-        family = copy.copy(original(name))
-        family.denoiser = copy.deepcopy(family.denoiser)
-        family.text_encoders, family.tokenizers = copy.deepcopy((family.text_encoders, family.tokenizers))
-        return family
-
-    return build
-
-
-@pytest.fixture
-def family(untrained):
-    return untrained()
-
-
-def trainable(family) -> dict[str, nn.Module]:
-    """Denoiser and CLIP text encoders."""
-    chosen = {key: module for key, module in family.modules().items() if key != "vae"}
-    return {key: module for key, module in chosen.items() if type(module).__name__ != "T5EncoderModel"}
-
-
-@torch.no_grad()
-def train(family, adapter, name="studio", size=0.1) -> dict[str, nn.Module]:
-    """Attach and move what trains, as steps would."""
-    modules = trainable(family)
-    generator = torch.Generator().manual_seed(3)
-    for key, found in attach(adapter, modules, name).items():
-        parameters = dict(modules[key].named_parameters())
-        for each in sorted(found):
-            parameters[each] += size * torch.randn(parameters[each].shape, generator=generator)
-    return modules
+from tests.export.conftest import LORA, train
 
 
 @pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl", "sd3", "flux"])
@@ -288,105 +236,5 @@ def test_other_adapters_have_no_lora_file(family, tmp_path):
 def test_comfy_keys_are_for_transformers(family, tmp_path):
     modules = train(family, LORA)
     with pytest.raises(StudioError, match="ComfyUI reads the kohya file of sd1"):
-        export(family, modules, tmp_path, settings=Export(formats=("comfy",)))
-
-
-@pytest.fixture
-def run(family, tmp_path) -> Path:
-    """A run folder with an export."""
-    folder = tmp_path / "rex"
-    export(family, train(family, LORA), folder / "export", settings=Export(trigger="sks dog"))
-    (folder / "config.json").write_text("{}")
-    return folder
-
-
-def test_a_run_folder_loads_and_tells_its_trigger(run, family, untrained):
-    fresh = untrained()
-    found = artifacts.load(run, fresh)
-    assert (found.kind, found.name, found.trigger) == ("lora", "rex", "sks dog")
-    assert ask(family, {}).difference(ask(fresh, {})) <= 1e-4
-
-
-def test_artifacts_stack_with_strengths_of_their_own(run, untrained):
-    fresh = untrained()
-    base = ask(fresh, {})
-    artifacts.load(run, fresh, 0.5)
-    second = artifacts.load(run, fresh, 0.5)
-    assert second.name == "rex_2"
-    twice = ask(fresh, {})
-    set_strength(fresh.modules(), "rex_2", 0.0)
-    set_strength(fresh.modules(), "rex", 1.0)
-    assert twice.difference(ask(fresh, {})) <= 1e-5
-    set_strength(fresh.modules(), "rex", 0.0)
-    assert base.difference(ask(fresh, {})) == 0
-
-
-def test_loaded_artifacts_do_not_train(run, untrained):
-    fresh = untrained()
-    artifacts.load(run, fresh)
-    assert not any(
-        value.requires_grad for module in fresh.modules().values() for value in module.parameters()
-    )
-    assert names(fresh.denoiser) == ["rex"]
-
-
-def test_a_merged_folder_moves_the_weights_by_its_strength(family, untrained, tmp_path):
-    base = ask(family, {})
-    [one] = export(family, train(family, LORA), tmp_path / "export", settings=Export(formats=("merged",)))
-    fresh = untrained()
-    artifacts.load(one.path, fresh, 0.0)
-    assert base.difference(ask(fresh, {})) == 0
-    artifacts.load(one.path, fresh, 1.0)
-    assert ask(family, {}).difference(ask(fresh, {})) <= 1e-4
-
-
-def test_an_embedding_file_adds_its_word(untrained, tmp_path):
-    family = untrained()
-    path = tmp_path / "rex.safetensors"
-    save_file({"<rex>": torch.randn(1, 32)}, path)
-    found = artifacts.load(path, family)
-    assert (found.kind, found.name) == ("embedding", "<rex>")
-    ids = family.tokenizers["tokenizer"]("<rex>").input_ids
-    assert len(ids) == 3
-
-
-def test_another_family_is_named_in_the_refusal(run, untrained):
-    with pytest.raises(StudioError, match="made for sd1, but the model is sdxl"):
-        artifacts.load(run, untrained("sdxl"))
-
-
-def test_a_truncated_file_is_refused(run, family):
-    path = run / "export" / "pytorch_lora_weights.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(StudioError, match="not a whole safetensors file"):
-        artifacts.load(path, family)
-
-
-def test_pickles_need_permission(run, untrained):
-    fresh = untrained()
-    path = run / "export" / "rex.bin"
-    torch.save(load_file(run / "export" / "pytorch_lora_weights.safetensors"), path)
-    with pytest.raises(StudioError, match="is a pickle, which can run code"):
-        artifacts.load(path, fresh)
-    assert artifacts.load(path, fresh, allow_pickle=True).kind == "lora"
-
-
-def test_a_run_without_export_says_how_to_get_one(tmp_path, family):
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(StudioError, match="has no export yet; write one with `studio export"):
-        artifacts.load(tmp_path, family)
-
-
-def test_several_files_ask_for_one(run, family):
-    (run / "export" / "pytorch_lora_weights.safetensors").unlink()
-    shutil.copy(run / "export" / "rex.safetensors", run / "export" / "max.safetensors")
-    with pytest.raises(StudioError, match=r"max\.safetensors, rex\.safetensors.*name one"):
-        artifacts.load(run, family)
-
-
-def test_a_whole_checkpoint_is_not_an_artifact(tmp_path, family):
-    save_file(
-        {"model.diffusion_model.x": torch.zeros(1), "y": torch.zeros(1)}, tmp_path / "model.safetensors"
-    )
-    with pytest.raises(StudioError, match="neither a LoRA nor a text embedding"):
-        artifacts.load(tmp_path / "model.safetensors", family)
+        export(family, modules, tmp_path, settings=Export(formats=("kohya", "comfy")))
+    assert list(tmp_path.iterdir()) == []

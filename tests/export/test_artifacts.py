@@ -1,0 +1,118 @@
+"""Artifacts load back into a fresh model, stack, and say what does not fit."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from studio import artifacts
+from studio.adapters.build import names
+from studio.adapters.config import Export
+from studio.adapters.strength import set_strength
+from studio.adapters.verify import ask
+from studio.errors import StudioError
+from studio.export import export
+from tests.export.conftest import LORA, train
+
+
+@pytest.fixture
+def run(family, tmp_path) -> Path:
+    """A run folder with an export."""
+    folder = tmp_path / "rex"
+    export(family, train(family, LORA), folder / "export", settings=Export(trigger="sks dog"))
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_a_run_folder_loads_and_tells_its_trigger(run, family, untrained):
+    fresh = untrained()
+    found = artifacts.load(run, fresh)
+    assert (found.kind, found.name, found.trigger) == ("lora", "rex", "sks dog")
+    assert ask(family, {}).difference(ask(fresh, {})) <= 1e-4
+
+
+def test_artifacts_stack_with_strengths_of_their_own(run, untrained):
+    fresh = untrained()
+    base = ask(fresh, {})
+    artifacts.load(run, fresh, 0.5)
+    second = artifacts.load(run, fresh, 0.5)
+    assert second.name == "rex_2"
+    twice = ask(fresh, {})
+    set_strength(fresh.modules(), "rex_2", 0.0)
+    set_strength(fresh.modules(), "rex", 1.0)
+    assert twice.difference(ask(fresh, {})) <= 1e-5
+    set_strength(fresh.modules(), "rex", 0.0)
+    assert base.difference(ask(fresh, {})) == 0
+
+
+def test_loaded_artifacts_do_not_train(run, untrained):
+    fresh = untrained()
+    artifacts.load(run, fresh)
+    assert not any(
+        value.requires_grad for module in fresh.modules().values() for value in module.parameters()
+    )
+    assert names(fresh.denoiser) == ["rex"]
+
+
+def test_a_merged_folder_moves_the_weights_by_its_strength(family, untrained, tmp_path):
+    base = ask(family, {})
+    [one] = export(family, train(family, LORA), tmp_path / "export", settings=Export(formats=("merged",)))
+    fresh = untrained()
+    artifacts.load(one.path, fresh, 0.0)
+    assert base.difference(ask(fresh, {})) == 0
+    artifacts.load(one.path, fresh, 1.0)
+    assert ask(family, {}).difference(ask(fresh, {})) <= 1e-4
+
+
+def test_an_embedding_file_adds_its_word(untrained, tmp_path):
+    family = untrained()
+    path = tmp_path / "rex.safetensors"
+    save_file({"<rex>": torch.randn(1, 32)}, path)
+    found = artifacts.load(path, family)
+    assert (found.kind, found.name) == ("embedding", "<rex>")
+    ids = family.tokenizers["tokenizer"]("<rex>").input_ids
+    assert len(ids) == 3
+
+
+def test_another_family_is_named_in_the_refusal(run, untrained):
+    with pytest.raises(StudioError, match="made for sd1, but the model is sdxl"):
+        artifacts.load(run, untrained("sdxl"))
+
+
+def test_a_truncated_file_is_refused(run, family):
+    path = run / "export" / "pytorch_lora_weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(StudioError, match="not a whole safetensors file"):
+        artifacts.load(path, family)
+
+
+def test_pickles_need_permission(run, untrained):
+    fresh = untrained()
+    path = run / "export" / "rex.bin"
+    torch.save(load_file(run / "export" / "pytorch_lora_weights.safetensors"), path)
+    with pytest.raises(StudioError, match="is a pickle, which can run code"):
+        artifacts.load(path, fresh)
+    assert artifacts.load(path, fresh, allow_pickle=True).kind == "lora"
+
+
+def test_a_run_without_export_says_how_to_get_one(tmp_path, family):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(StudioError, match="has no export yet; write one with `studio export"):
+        artifacts.load(tmp_path, family)
+
+
+def test_several_files_ask_for_one(run, family):
+    (run / "export" / "pytorch_lora_weights.safetensors").unlink()
+    shutil.copy(run / "export" / "rex.safetensors", run / "export" / "max.safetensors")
+    with pytest.raises(StudioError, match=r"max\.safetensors, rex\.safetensors.*name one"):
+        artifacts.load(run, family)
+
+
+def test_a_whole_checkpoint_is_not_an_artifact(tmp_path, family):
+    save_file(
+        {"model.diffusion_model.x": torch.zeros(1), "y": torch.zeros(1)}, tmp_path / "model.safetensors"
+    )
+    with pytest.raises(StudioError, match="neither a LoRA nor a text embedding"):
+        artifacts.load(tmp_path / "model.safetensors", family)
