@@ -1,6 +1,7 @@
 """One HTML file that shows what a run did: pictures before and after, scores, curves, settings. No torch."""
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def from_run(folder: RunFolder) -> Page:
     shown = [(previews[0], "Before")] if len(previews) > 1 else []
     shown += [(last, TRAINED)] if previews else []
     columns = [
-        Column(title, _samples(Path(event["folder"]), len(event["prompts"]))) for event, title in shown
+        Column(title, _samples(folder.samples / Path(event["folder"]).name, len(event["prompts"])))
+        for event, title in shown
     ]
     return Page(
         title=folder.path.name,
@@ -75,7 +77,9 @@ def from_run(folder: RunFolder) -> Page:
         columns=columns,
         curves=curves(folder),
         settings=settings,
-        command=f"studio train --config {folder.config}",
+        command=shlex.join(
+            ["studio", "train", "--config", str(folder.config), "--name", f"{folder.path.name}-again"]
+        ),
     )
 
 

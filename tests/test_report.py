@@ -58,6 +58,15 @@ def test_report_of_a_run_contains_every_picture(run, tmp_path):
         assert _embedded(picture) in text
 
 
+def test_a_run_that_was_moved_keeps_its_pictures(run, tmp_path):
+    moved = RunFolder(run.path.rename(tmp_path / "elsewhere"))
+    assert [len(column.pictures) for column in report.from_run(moved).columns] == [2, 2]
+
+
+def test_the_command_that_makes_it_again_writes_over_nothing(run):
+    assert report.from_run(run).command == f"studio train --config '{run.config}' --name 'my run-again'"
+
+
 def test_report_is_one_file_that_asks_for_nothing_else(run, tmp_path):
     text = write(report.from_run(run), tmp_path / "report.html").read_text()
     assert "http" not in text.replace("http-equiv", "")
