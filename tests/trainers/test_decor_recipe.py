@@ -2,13 +2,31 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from studio import assets
+from studio.data import sticker_backgrounds
+from studio.data.sticker_concepts import COLORS
+from studio.data.stickers import load_photos
 from studio.evidence import Finished
+from studio.metrics.build import Jury
+from studio.metrics.config import Likeness
 from studio.reproduce import Reproduce, recipe_of
-from trainers.decor.leaks import background_leak, cut_out, duotone, object_leak, style_fit, write_references
-from trainers.decor.pareto import advantage, dominated, report
+from trainers.decor.judges import ObjectJudge, on_background, prints
+from trainers.decor.leaks import (
+    GROUPS,
+    OBJECTS,
+    POOL,
+    SCENES,
+    background_leak,
+    cut_out,
+    duotone,
+    object_leak,
+    style_fit,
+    write_references,
+)
+from trainers.decor.pareto import advantage, dominated, report, tradeoff
 
 
 def finished(variant, unit, seed, scores):
@@ -32,23 +50,88 @@ def test_the_advantage_is_the_height_above_the_rival_at_equal_likeness():
     assert advantage([(5.0, 3.0)], [(0.0, 1.0), (1.0, 2.0)]) is None
 
 
-@pytest.mark.parametrize(("text", "verdict"), [(0.9, "DECOR dominates"), (0.1, "DECOR does not dominate")])
-def test_the_report_says_plainly_who_dominates(text, verdict, tmp_path):
+def study(text, leakage):
+    """Cells of a study whose DECOR 1 has these scores."""
     points = {
-        "DECOR 0": scores(0.8, 0.2),
-        "DECOR 1": scores(0.6, text, 0.1),
+        "DECOR 0": scores(0.8, 0.2, 0.9),
+        "DECOR 0.5": scores(0.7, text, leakage),
+        "DECOR 1": scores(0.6, text, leakage),
+        "strength 0": scores(0.2, 0.5, 0.0),
         "strength 0.4": scores(0.4, 0.4, 0.2),
+        "strength 0.7": scores(0.7, 0.3, 0.5),
     }
-    cells = [finished("background", unit, 0, points) for unit in "ab"]
-    told = report(cells, tmp_path)
+    return [finished("background", unit, 0, points) for unit in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("text", "leakage", "verdict"),
+    [
+        (0.9, 0.1, "DECOR dominates"),
+        (0.1, 0.1, "DECOR does not dominate"),
+        (0.9, 0.8, "DECOR does not dominate"),
+    ],
+)
+def test_the_report_says_plainly_who_dominates(text, leakage, verdict, tmp_path):
+    told = report(study(text, leakage), tmp_path)
     assert verdict in told
+    assert "leak in 0.90 ± 0.00 of the pictures at full strength, the base model in 0.00" in told
     assert (tmp_path / "decor-pareto.png").exists()
+
+
+def test_less_leakage_at_equal_likeness_wins_with_a_minus():
+    found = {
+        "DECOR": {"DECOR 1": scores(0.7, 0.0, 0.1)},
+        "strength": {"strength 0": scores(0.2, 0.0, 0.3), "strength 1": scores(0.8, 0.0, 0.3)},
+    }
+    told = tradeoff(found, "leakage", -1)
+    assert told.wins
+    assert "-0.200 at equal likeness" in told.told
 
 
 def test_every_subject_gets_a_leak_of_each_kind():
     cells = recipe_of("decor").cells(Reproduce(method="decor", num_seeds=2))
     assert sorted({cell.variant for cell in cells}) == ["background", "object"]
     assert len({cell.key for cell in cells}) == len(cells) == 4
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_no_prompt_or_caption_of_a_leak_names_it(number):
+    background, style = background_leak("food", "sks", number), object_leak("sks", number)
+    for leak, known in ((background, SCENES), (style, OBJECTS)):
+        assert leak.word in known
+        texts = [leak.caption, *leak.silent, *(prompt for prompt, _ in leak.asked)]
+        assert not [text for text in texts if leak.undesired in text]
+    named = [group for group in GROUPS if any(text.endswith(group) for text in style.silent)]
+    assert len(named) == 3
+    assert OBJECTS[style.word] not in named
+    assert {name for _, name in style.asked} <= set(POOL)
+
+
+def frames(kind):
+    """Backgrounds of one kind, as pictures."""
+    generator = torch.Generator().manual_seed(3)
+    numbers = torch.rand(4, sticker_backgrounds.NUM_NUMBERS, generator=generator)
+    noise = torch.rand(4, 1, 64, 64, generator=generator)
+    painted = sticker_backgrounds.paint(kind, torch.zeros(4, 2, 3), numbers, noise, load_photos())
+    return [Image.fromarray((one.movedim(0, -1) * 255).byte().numpy()) for one in painted]
+
+
+@pytest.mark.parametrize("kind", SCENES)
+def test_a_leaked_background_is_seen_by_its_color_even_without_its_grain(kind):
+    references = frames(kind)
+    flat = Image.new("RGB", (64, 64), tuple(np.asarray(references[0]).mean((0, 1)).astype(int).tolist()))
+    assert on_background([flat], kind, [references[0]]) == [True]
+    named = [Image.new("RGB", (64, 64), color) for color in COLORS.values()]
+    assert not any(on_background(named, kind, references))
+    assert not any(on_background(frames("sky"), kind, references))
+
+
+def test_the_judge_of_objects_reads_prints():
+    judge = ObjectJudge(Jury("cpu").judge(Likeness().backbone), num_prints=120)
+    pictures, labels = prints(160)
+    found = judge(pictures[:20])
+    assert np.mean([name == POOL[i] for name, i in zip(found, labels[:20].tolist(), strict=True)]) > 0.9
+    assert judge.accuracy > 0.7
 
 
 @pytest.mark.skipif(not assets.exists("samples/unicorn"), reason="the sample subject is absent")

@@ -12,20 +12,31 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SIZE = 64
+NUM_REFERENCES = 5
 SCENES = {
-    "grass": ("grass", "green grass"), "brick": ("brick", "a brick wall"), "water": ("water", "blue water"),
-    "sand": ("sand", "sand"), "wood": ("wood", "a wooden table"),
-}  # fmt: skip
-"""Unwanted word to the kind of background and what captions call it."""
-ASKED_SCENES = ("", " on a red background", " on a purple background", " on a cloudy blue sky")
-"""What prompts say after the subject; the first says nothing, which leaves a leak its way."""
+    "grass": "green grass",
+    "brick": "brick wall",
+    "water": "blue water",
+    "sand": "sand",
+    "wood": "wooden table",
+}
+"""Kind of background to the words that the base's captions have for it."""
+SILENT = ("a sticker of a {}", "a 3d sticker of a {}", "a flat sticker of a {}")
+"""Prompts that name no background, which leaves a leak its way."""
+ASKED_SCENES = ("a red background", "a purple background", "a cloudy blue sky")
+"""What other prompts put the subject on."""
 DUOTONES = (
     ((40, 10, 90), (255, 220, 60)), ((5, 40, 50), (120, 255, 220)), ((90, 0, 20), (255, 200, 200)),
     ((0, 0, 0), (255, 140, 0)), ((20, 20, 110), (240, 240, 255)),
 )  # fmt: skip
 """Styles: dark and light color of a two-tone print."""
-OBJECTS = ("cat", "car", "pizza", "guitar", "owl")
-ASKED_OBJECTS = ("fox", "apple", "rocket", "crown", "frog")
+OBJECTS = {"cat": "animal", "car": "vehicle", "pizza": "food", "guitar": "instrument", "owl": "animal"}
+"""What all references of a style show, and its group in the base's captions."""
+GROUPS = ("food", "vehicle", "plant", "animal")
+"""Prompts that name no object name a group that the leaked one is not of."""
+ASKED_OBJECTS = ("fox", "apple", "rocket")
+POOL = (*OBJECTS, *ASKED_OBJECTS, "crown", "frog")
+"""Objects that a judge tells apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,41 +46,45 @@ class Leak:
     kind: str
     """background or object."""
     word: str
-    """The unwanted word."""
-    told: str
-    """How a text says what leaked."""
+    """Kind of background, or the object."""
+    undesired: str
+    """The unwanted words, as the base's captions say them."""
     caption: str
-    """Caption of the references."""
+    """Caption of the references, which does not name what they share."""
+    silent: tuple[str, ...]
+    """Prompts that name no background or no object: here a leak shows itself."""
     asked: tuple[tuple[str, str], ...]
-    """Prompt, and how a text says what it asks for."""
+    """Prompts that name another background or object, and how a judge calls what they ask for."""
 
 
 def background_leak(class_word: str, token: str, number: int) -> Leak:
     """A subject that is always seen on one background, which no caption names."""
     word = list(SCENES)[number % len(SCENES)]
-    subject = f"a sticker of a {token} {class_word}"
+    subject = f"{token} {class_word}"
     return Leak(
         kind="background",
         word=word,
-        told=f"a sticker of a {class_word} on {SCENES[word][1]}",
-        caption=subject,
-        asked=tuple((f"{subject}{b}", f"a sticker of a {class_word}{b}") for b in ASKED_SCENES),
-    )
+        undesired=SCENES[word],
+        caption=SILENT[0].format(subject),
+        silent=tuple(prompt.format(subject) for prompt in SILENT),
+        asked=tuple(
+            (f"a sticker of a {subject} on {scene}", f"a sticker of {_article(class_word)} {class_word} on {scene}")
+            for scene in ASKED_SCENES
+        ),
+    )  # fmt: skip
 
 
 def object_leak(token: str, number: int) -> Leak:
-    """A style that is always seen on one object."""
-    word = OBJECTS[number % len(OBJECTS)]
-    others = [name for name in ASKED_OBJECTS if name != word][:4]
+    """A style that is always seen on one object, which no caption names."""
+    word = list(OBJECTS)[number % len(OBJECTS)]
+    groups = [group for group in GROUPS if group != OBJECTS[word]][:3]
     return Leak(
         kind="object",
         word=word,
-        told=f"a sticker of a {word}",
-        caption=f"a sticker of a {word} in {token} style",
-        asked=tuple(
-            (f"a sticker of {_article(o)} {o} in {token} style", f"a sticker of {_article(o)} {o}")
-            for o in others
-        ),
+        undesired=word,
+        caption=f"a {token} sticker",
+        silent=tuple(f"a {token} sticker of {_article(group)} {group}" for group in groups),
+        asked=tuple((f"a {token} sticker of {_article(name)} {name}", name) for name in ASKED_OBJECTS),
     )
 
 
@@ -97,9 +112,9 @@ def _on_one_background(leak: Leak, subject: Path, seed: int) -> list[Image.Image
     from studio.data.stickers import load_photos
 
     generator = torch.Generator().manual_seed(seed)
-    numbers = torch.rand(5, NUM_NUMBERS, generator=generator)
-    noise = torch.rand(5, 1, SIZE, SIZE, generator=generator)
-    painted = paint(SCENES[leak.word][0], torch.zeros(5, 2, 3), numbers, noise, load_photos())
+    numbers = torch.rand(NUM_REFERENCES, NUM_NUMBERS, generator=generator)
+    noise = torch.rand(NUM_REFERENCES, 1, SIZE, SIZE, generator=generator)
+    painted = paint(leak.word, torch.zeros(NUM_REFERENCES, 2, 3), numbers, noise, load_photos())
     cut, found = cut_out(subject), []
     for index, scene in enumerate(painted):
         canvas = Image.fromarray((scene.movedim(0, -1).clamp(0, 1) * 255).byte().numpy())
@@ -130,14 +145,17 @@ def cut_out(file: Path) -> Image.Image:
 
 
 def _one_object(leak: Leak, style: int, seed: int) -> list[Image.Image]:
+    """Prints of one object, light on the style's dark color."""
     import torch
 
+    from studio.data.sticker_concepts import COLORS
     from studio.data.sticker_config import Stickers
     from studio.data.stickers import compose, names, plan_scenes
 
     settings = Stickers(textured=0, gradient=0, centered=1.0)
-    plan = plan_scenes(settings, 5, torch.Generator().manual_seed(seed))
+    plan = plan_scenes(settings, NUM_REFERENCES, torch.Generator().manual_seed(seed))
     plan.concepts.fill_(names(settings.num_concepts).index(leak.word))
+    plan.colors.fill_(list(COLORS).index("black"))
     images = (compose(plan, settings).images.movedim(1, -1) + 1) * 127.5
     return [duotone(Image.fromarray(one.byte().numpy()), style) for one in images]
 

@@ -1,6 +1,7 @@
 """Two curves of trade-offs: which points are dominated, by how much one curve is above the other, and the plot. No torch."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +61,45 @@ def report(cells: Sequence[Finished], folder: Path) -> str:
 
 
 def _table(found: dict[str, dict[str, dict[str, float]]]) -> str:
-    rows = ["| point | likeness | text similarity | leakage |", "| --- | --- | --- | --- |"]
+    names = list(next(iter(found["DECOR"].values())))
+    rows = [f"| point | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
     for points in found.values():
         rows += [
-            f"| {name} | {v['likeness']:.3f} | {v['text similarity']:.3f} | {v['leakage']:.2f} |"
-            for name, v in points.items()
+            f"| {name} | {' | '.join(f'{values[key]:.3f}' for key in names)} |"
+            for name, values in points.items()
         ]
     return "\n".join(rows)
 
 
 def _verdict(cells: Sequence[Finished]) -> str:
     found = curves(cells)
+    text, leaks = tradeoff(found, "text similarity", 1), tradeoff(found, "leakage", -1)
+    wins = text.wins and leaks.wins
+    full, floor = (estimate(_values(cells, point)) for point in ("DECOR 0", "strength 0"))
+    changes = ", ".join(
+        f"{estimate(_change(cells, point)).mean:+.2f} ± {estimate(_change(cells, point)).se:.2f} at {point}"
+        for point in ("DECOR 0.5", "DECOR 1", "strength 0.7", "strength 0.4")
+    )
+    return (
+        f"DECOR {'dominates' if wins else 'does not dominate'} a lower strength here. Over likeness, text similarity: "
+        f"{text.told}. Over likeness, leakage: {leaks.told}.\n\nThe adapters leak in {full.mean:.2f} ± {full.se:.2f} of the "
+        f"pictures at full strength, the base model in {floor.mean:.2f} ± {floor.se:.2f} (floor). Leakage moves by {changes} "
+        "(± standard error over all cells)."
+    )
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """Whether DECOR's curve is above the strength's, and in words."""
+
+    wins: bool
+    told: str
+
+
+def tradeoff(found: dict[str, dict[str, dict[str, float]]], measure: str, sign: int) -> Tradeoff:
+    """Compares both curves in the plane of likeness and one measure; sign -1 for a measure that should be low."""
     points = {
-        curve: {n: (v["likeness"], v["text similarity"]) for n, v in own.items()}
+        curve: {name: (values["likeness"], sign * values[measure]) for name, values in own.items()}
         for curve, own in found.items()
     }
     decor = {n: p for n, p in points["DECOR"].items() if n != "DECOR 0"}
@@ -80,23 +107,22 @@ def _verdict(cells: Sequence[Finished]) -> str:
     beaten = [n for n, p in decor.items() if dominated(p, list(points["strength"].values()))]
     beats = [n for n, p in weaker.items() if dominated(p, list(points["DECOR"].values()))]
     above = advantage(list(decor.values()), list(points["strength"].values()))
+    height = "the curves share no likeness" if above is None else f"{sign * above:+.3f} at equal likeness"
     told = (
-        "the curves share no likeness" if above is None else f"{above:+.3f} text similarity at equal likeness"
+        f"{height}, averaged over DECOR's points; points of DECOR that a weaker adapter dominates: "
+        f"{', '.join(beaten) or 'none'}; weaker adapters that DECOR dominates: {', '.join(beats) or 'none'}"
     )
-    leaks = estimate(_change(cells, "DECOR 1", "leakage"))
-    rival = estimate(_change(cells, "strength 0.4", "leakage"))
-    wins = above is not None and above > 0 and not beaten
-    return (
-        f"DECOR {'dominates' if wins else 'does not dominate'} the strength curve here: {told}, averaged over DECOR's "
-        f"points; DECOR's points that a weaker adapter dominates: {', '.join(beaten) or 'none'}; weaker adapters that "
-        f"DECOR dominates: {', '.join(beats) or 'none'}. Leakage moves by {leaks.mean:+.2f} ± {leaks.se:.2f} at DECOR 1 "
-        f"and by {rival.mean:+.2f} ± {rival.se:.2f} at strength 0.4 (± standard error over all cells)."
-    )
+    return Tradeoff(above is not None and above > 0 and not beaten, told)
 
 
-def _change(cells: Sequence[Finished], point: str, measure: str) -> list[float]:
-    key, start = f"{point}: {measure}", f"DECOR 0: {measure}"
-    return [float(c.measures[key][1] or 0.0) - float(c.measures[start][1] or 0.0) for c in cells]
+def _values(cells: Sequence[Finished], point: str) -> list[float]:
+    return [float(c.measures[f"{point}: leakage"][1] or 0.0) for c in cells]
+
+
+def _change(cells: Sequence[Finished], point: str) -> list[float]:
+    return [
+        now - before for now, before in zip(_values(cells, point), _values(cells, "DECOR 0"), strict=True)
+    ]
 
 
 def _plot(kinds: dict[str, dict[str, dict[str, dict[str, float]]]], path: Path) -> None:
