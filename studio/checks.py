@@ -1,6 +1,7 @@
 """What the settings of a run rule out together, refused before anything is loaded. No torch."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from studio import catalog, serial
@@ -25,6 +26,11 @@ def check(run: Run) -> None:
             field="method",
         )
     card.check(run.method)
+    if Path(run.name).name != run.name or run.name == "..":
+        raise StudioError(
+            f"name {run.name!r} is a path; give a plain name, and the folder of all runs with --output.",
+            field="name",
+        )
     share = run.hardware.num_processes * run.loop.accumulate
     if run.loop.batch_size % share:
         raise StudioError(

@@ -184,6 +184,9 @@ def _drive(session: Session, stop: Callable[[], bool], between: Between, *, resu
         session.save()
         list(note("stopped", step=session.step))
         raise
+    except KeyboardInterrupt:  # a second Ctrl-C, perhaps amid a step: what is saved stays, nothing is added
+        list(note("stopped", step=max(session.saved, 0)))
+        raise
     except Exception as error:
         yield from note("failed", step=session.step, error=str(error) or type(error).__name__)
         _save_after(error, session)

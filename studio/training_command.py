@@ -149,7 +149,7 @@ def _next(folder: runs.RunFolder) -> list[str]:
     offers, path = catalog.card_of(run.method).offers, shlex.quote(str(folder.path))
     lines: list[str] = []
     if "text-to-image" in offers:
-        prompts = [p for event in folder.read_events("preview") for p in event["prompts"]] or ["..."]
+        prompts = [p for event in folder.read_events("preview") for p in event["prompts"]] or ["PROMPT"]
         reference = " --reference PICTURE" if {"reference", "references"} & set(offers) else ""
         lines.append(f"draw: studio sample --artifact {path}{reference} --prompt {shlex.quote(prompts[0])}")
     if "subject" in offers and "reference" not in offers:

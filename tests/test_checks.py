@@ -31,6 +31,12 @@ def test_a_format_that_cannot_hold_the_adapter_is_refused_before_training(
         check(Run(method=method))
 
 
+@pytest.mark.parametrize("name", ["a/b", "../a", ".."])
+def test_a_name_is_no_path(name, tmp_path: Path):
+    with pytest.raises(StudioError, match="is a path; give a plain name"):
+        check(Run(method=DreamBooth(data=str(tmp_path)), name=name))
+
+
 def test_lora_goes_into_every_format(tmp_path: Path):
     formats = ("diffusers", "kohya", "comfy", "peft", "merged")
     check(Run(method=DreamBooth(data=str(tmp_path), export=Export(formats=formats))))
