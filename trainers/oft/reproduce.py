@@ -9,7 +9,7 @@ from studio.subject_recipe import Variant, cells, run
 
 STEPS, BATCH = 30, 4
 LONGER = (3, 10)
-"""Times as many steps, on one subject and seed: the stability that OFT claims."""
+"""Times as many steps, with the first seed: the stability that OFT claims."""
 BASE: dict[str, Any] = {
     "preview.every": 0,
     "loop.checkpoint_every": 0,
@@ -37,14 +37,13 @@ def _variant(name: str, times: int = 1) -> Variant:
 
 
 def _cells(request: Reproduce) -> Sequence[Cell]:
-    """All subjects and seeds once; then the first of both for longer."""
+    """All subjects and seeds once; then all subjects for longer, with the first seed."""
     short = cells(request, "dreambooth", {name: _variant(name) for name in ADAPTERS}, EXAMINATION)
-    first = {(cell.unit, cell.seed) for cell in short[:1]}
     longer = {
         f"{name} x{times}": _variant(name, times) for times in LONGER for name in ("lora", "oft", "coft")
     }
     more = cells(request, "dreambooth", longer, EXAMINATION)
-    return [_shortened(c) for c in (*short, *(cell for cell in more if (cell.unit, cell.seed) in first))]
+    return [_shortened(cell) for cell in (*short, *(cell for cell in more if cell.seed == short[0].seed))]
 
 
 def _shortened(cell: Cell) -> Cell:
@@ -58,7 +57,7 @@ RECIPE = Recipe(
     question=(
         f"With as many trained numbers (245 to 268 thousand; full: 8.7 million), {STEPS} steps of {BATCH} and the "
         "learning rate of each in the ratios that their papers use: who is closest to the subject, to the prompt, to "
-        "the class as it was? And who still is after 3 and 10 times as many steps (one subject and seed)?"
+        "the class as it was? And who still is after 3 and 10 times as many steps (the first seed)?"
     ),
     cells=_cells,
     run=run,
