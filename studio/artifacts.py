@@ -64,7 +64,7 @@ def load(
     """
     if (own := trained.find(path)) is not None:
         return _load_own(own, family, strength)
-    found = _find(Path(path))
+    found = find(Path(path))
     name = name or _free_name(found, family)
     if found.is_file():
         artifact = _load_file(found, family, name, allow_pickle=allow_pickle)
@@ -90,8 +90,12 @@ def _load_own(own: Trained, family: Family, strength: float) -> Artifact:
     return Artifact(own.folder, "method", own.folder.name, edit=edit)
 
 
-def _find(path: Path) -> Path:
-    """The file or folder to read: in a run folder, the best of what it exported."""
+def find(path: Path) -> Path:
+    """The file or folder to read: in a run folder, the best of what it exported.
+
+    Raises:
+        StudioError: Nothing is there, or several files are.
+    """
     if not path.exists():
         raise places.absent(path)
     if path.is_file() or _is_peft(path) or (path / "model_index.json").is_file():
@@ -134,6 +138,11 @@ def _free_name(path: Path, family: Family) -> str:
 
 
 def _load_file(path: Path, family: Family, name: str, *, allow_pickle: bool) -> Artifact:
+    if (path.parent / "manifest.json").is_file():
+        run = path.parents[2]
+        raise StudioError(
+            f"{path} is a checkpoint, from which training goes on; give what the run exported: {run}."
+        )
     values, header = read(path, pickle=allow_pickle)
     if _is_embedding(values):
         return _load_embedding(path, values, family, name)
@@ -147,6 +156,8 @@ def _load_file(path: Path, family: Family, name: str, *, allow_pickle: bool) -> 
             f"{path} was made for {made_for}, but the model is {family.name}; load it on a {made_for} model."
         )
     load_lora(family.pipeline(), path, family.name, name, pickle=allow_pickle)
+    if not any(name in names(module) for module in family.modules().values()):
+        raise StudioError(f"{path} has no weights for any layer of {family.name}; load it on its own model.")
     _freeze(family, name)
     return Artifact(path, "lora", name, header.get("modelspec.trigger_phrase", ""))
 
@@ -178,17 +189,26 @@ def _reads_text(key: str) -> bool:
 
 
 def _load_peft(folder: Path, family: Family, name: str) -> Artifact:
-    modules = family.modules()
-    for told, sub in _peft_folders(folder).items():
-        component = told or _component_of(sub, modules)
-        if component not in modules:
-            raise StudioError(
-                f"{folder} adapts {component!r}, which {family.name} has not; it has {', '.join(modules)}. "
-                "Load it on the model family it was made for."
-            )
-        read_peft(sub, modules[component], name)
+    for component, sub in peft_folders(folder, family).items():
+        read_peft(sub, family.modules()[component], name)
     _freeze(family, name)
     return Artifact(folder, "peft", name)
+
+
+def peft_folders(folder: Path, family: Family) -> dict[str, Path]:
+    """PEFT folders inside of one, or itself, by the component of the family that each adapts.
+
+    Raises:
+        StudioError: One adapts what the family has not.
+    """
+    modules = family.modules()
+    found = {told or _component_of(sub, modules): sub for told, sub in _peft_folders(folder).items()}
+    for component in found.keys() - modules.keys():
+        raise StudioError(
+            f"{folder} adapts {component!r}, which {family.name} has not; it has {', '.join(modules)}. "
+            "Load it on the model family it was made for."
+        )
+    return found
 
 
 def _component_of(folder: Path, modules: Mapping[str, nn.Module]) -> str:

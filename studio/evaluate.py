@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from studio import artifacts, exam, reference_check, report, runs, serial
+from studio import artifacts, exam, places, reference_check, report, runs, serial
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.exam import Exam
@@ -60,10 +60,10 @@ def evaluate(request: SubjectEval) -> Evaluation:
     Raises:
         StudioError: Something named in the request cannot be used.
     """
-    artifact = _place(request.artifact)
+    artifact = Path(places.artifact(request.artifact))
     named = exam.named_by(artifact)
     token, class_word = request.token or named.token, request.class_word or named.class_word
-    asked = exam.read(request.data, request.prompts, token=token, class_word=class_word)
+    asked = exam.read(request.data, request.prompts, token=token, class_word=class_word, phrase=named.prompt)
     backend = Backend(request.hardware)
     jury = Jury(backend.device, request.judges.batch_size)
     scoring = Scoring(request, asked, jury)
@@ -117,15 +117,9 @@ def drawn_before(family: Family, asked: Exam, request: SubjectEval) -> Drawn:
     )
 
 
-def _place(artifact: str) -> Path:
-    """The artifact's path; a bare name may be a run under `runs/`."""
-    given, run = Path(artifact), Path("runs") / artifact
-    return run if not given.exists() and run.is_dir() else given
-
-
 def _folder(request: SubjectEval) -> Path:
     """Where the result goes: the given folder, or `eval` beside the artifact's weights."""
-    place = _place(request.artifact)
+    place = Path(places.artifact(request.artifact))
     return Path(request.output) if request.output else (place if place.is_dir() else place.parent) / "eval"
 
 
@@ -158,7 +152,7 @@ def _page(request: SubjectEval, asked: Exam, scoring: Scoring, result: Evaluatio
     if asked.targets:
         found = [[asked.targets[p]] if p in asked.targets else [] for p in asked.prompts]
         columns.append(Column("True picture", found))
-    folder = RunFolder(_place(request.artifact))
+    folder = RunFolder(Path(places.artifact(request.artifact)))
     known = report.from_run(folder) if folder.config.is_file() else None
     return Page(
         title=f"What {Path(request.artifact).name} learned",

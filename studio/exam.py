@@ -1,6 +1,7 @@
 """What a trained subject is examined on: its pictures, the prompts, and true pictures where there are any."""
 
 import json
+import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,11 @@ from studio.data import layouts
 from studio.data.captions import fill
 from studio.errors import StudioError
 
+log = logging.getLogger(__name__)
+PHRASE = "a photo of a {token} {class}"
+"""How a subject is called where its run does not say."""
+PLACES = ("", "in the snow", "on the beach", "in the jungle", "on a cobblestone street")
+"""Where a subject is drawn when neither captions nor prompts say it (from the prompts of Ruiz et al. 2022, appendix)."""
 MAX_CLASS_PROMPTS = 4
 """Prompts of the plain class that show what training did to the class."""
 
@@ -44,18 +50,20 @@ class Named:
     model: str = ""
     token: str = ""
     class_word: str = ""
+    prompt: str = ""
+    """Phrase with slots for token and class, as training captioned the pictures."""
 
 
 def named_by(artifact: Path) -> Named:
     """Model, token and class of the run that an artifact is; nothing for a file of weights.
 
-    A method of personalization calls these settings `model`, `token` and `class_word`. Where it chose the token
-    itself, the exported file says it.
+    A method of personalization calls these settings `model`, `token`, `class_word` and `prompt`. Where it chose the
+    token itself, the exported file says it.
     """
     if (artifact / "model_index.json").is_file() or not (artifact / "config.json").is_file():
         return Named(token=_trigger(artifact, ""))
     method: dict[str, Any] = runs.dump(runs.open_run(artifact)[1])["method"]
-    told = {name: str(method.get(name, "")) for name in ("model", "token", "class_word")}
+    told = {name: str(method.get(name, "")) for name in ("model", "token", "class_word", "prompt")}
     return Named(**told | {"token": told["token"] or _trigger(artifact, told["class_word"])})
 
 
@@ -70,21 +78,30 @@ def _trigger(artifact: Path, class_word: str) -> str:
     return ""
 
 
-def read(data: str, prompts: str, *, token: str, class_word: str) -> Exam:
+def read(data: str, prompts: str, *, token: str, class_word: str, phrase: str = "") -> Exam:
     """An exam from a folder of pictures and a file of prompts.
 
     Args:
         data: Folder; pictures directly in it are the references.
         prompts: File with one prompt a line, or JSON: a list of prompts or of `{"prompt": ..., "target": ...}`, or
             an object that has such a list under `prompts` or `eval`. Targets lie beside the file or in `data`. Empty
-            takes the captions of the pictures, whose targets are the pictures themselves.
+            takes the captions of the pictures, whose targets are the pictures themselves; without captions the
+            subject is drawn in a few places.
         token: Fills the slot `{token}`.
         class_word: Fills the slot `{class}`.
+        phrase: What calls the subject in those places; empty takes a photo of it.
     """
     folder = Path(data)
     records = layouts.find(folder).records
     own = [record for record in records if record.path.parent == folder] or list(records)
     pairs = _read_file(Path(prompts), folder) if prompts else [(r.caption, r.path) for r in own if r.caption]
+    if not pairs and not prompts and token and class_word:
+        pairs = [(f"{phrase or PHRASE} {place}".strip(), None) for place in PLACES]
+        log.info(
+            "no captions and no --prompts: the subject is drawn in %d places, such as %s",
+            len(PLACES),
+            PLACES[1],
+        )
     if not token and any("{token}" in prompt for prompt, _ in pairs):
         raise StudioError(
             "The prompts have the slot {token}, but no token is known; give --token.", field="token"
@@ -93,7 +110,7 @@ def read(data: str, prompts: str, *, token: str, class_word: str) -> Exam:
     if not filled:
         raise StudioError(
             f"There is nothing to draw: no --prompts file is given and the pictures in {data!r} have no captions; "
-            "give a file with one prompt a line.",
+            "give a file with one prompt a line, or name the subject with --token and --class-word.",
             field="prompts",
         )
     return Exam(
@@ -109,6 +126,11 @@ def _read_file(file: Path, data: Path) -> list[tuple[str, Path | None]]:
     try:
         text = file.read_text(encoding="utf-8")
         rows = json.loads(text) if file.suffix == ".json" else text.splitlines()
+    except FileNotFoundError:
+        raise StudioError(
+            f"There is no file {str(file)!r}; --prompts takes a text file with one prompt a line, or JSON.",
+            field="prompts",
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise StudioError(
             f"Cannot read the prompts in {str(file)!r} ({error}); give a text file with one prompt a line, or JSON.",

@@ -95,8 +95,14 @@ def read(path: Path) -> SampleRequest:
     try:
         with Image.open(path) as picture:
             fields = {str(key): value for key, value in picture.info.items() if isinstance(value, str)}
+    except FileNotFoundError:
+        raise StudioError(
+            f"There is no file {str(path)!r}; --recipe takes a PNG drawn here.", field="recipe"
+        ) from None
     except (OSError, UnidentifiedImageError) as error:
-        raise StudioError(f"{str(path)!r} cannot be read as a picture ({error}); give a PNG.") from None
+        raise StudioError(
+            f"{str(path)!r} cannot be read as a picture ({error}); give a PNG.", field="recipe"
+        ) from None
     if "studio" in fields:
         return serial.from_dict(SampleRequest, json.loads(fields["studio"])["request"])
     if "parameters" in fields:

@@ -156,6 +156,21 @@ def test_pictures_without_captions_need_prompts(subject, tmp_path):
         exam.read(str(tmp_path), "", token="sks", class_word="")
 
 
+def test_a_subject_without_captions_is_drawn_in_a_few_places(subject, tmp_path):
+    shutil.copy(subject / "0.png", tmp_path)
+    asked = exam.read(
+        str(tmp_path), "", token="sks", class_word="owl", phrase="a sticker of a {token} {class}"
+    )
+    assert asked.prompts[:2] == ("a sticker of a sks owl", "a sticker of a sks owl in the snow")
+    assert asked.class_prompts[1] == "a sticker of an owl in the snow"
+    assert asked.targets == {}
+
+
+def test_a_missing_prompts_file_is_said_plainly(subject):
+    with pytest.raises(StudioError, match=r"There is no file 'nowhere.txt'; --prompts takes a text file"):
+        exam.read(str(subject), "nowhere.txt", token="sks", class_word="owl")
+
+
 @pytest.mark.parametrize(
     ("prompt", "plain"),
     [

@@ -47,6 +47,10 @@ def staged(target: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+"""Endings of files that torch pickles."""
+
+
 def write(path: Path, values: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
     """Write a safetensors file."""
     save_file({key: value.contiguous().clone() for key, value in values.items()}, path, metadata=dict(header))
@@ -137,10 +141,12 @@ def read_peft(folder: Path, module: nn.Module, name: str) -> None:
 
 
 def _unpickled(path: Path, *, allowed: bool) -> dict[str, Tensor]:
+    if path.suffix not in PICKLES:
+        raise StudioError(f"{path} holds no weights that can be read; give a .safetensors file.")
     if not allowed:
         raise StudioError(
-            f"{path} is a pickle, which can run code when read; convert it to .safetensors, or allow pickles "
-            "if you trust where it comes from.",
+            f"{path} is a pickle, which can run code when read; convert it to .safetensors, or if you trust where it "
+            "comes from, load it in Python with allow_pickle=True.",
             field="allow_pickle",
         )
     loaded = torch.load(path, map_location="cpu", weights_only=True)

@@ -120,7 +120,7 @@ class SubjectEval:
     data: str
     """Pictures of the subject, best ones that training did not see; their captions are prompts with known answers."""
     prompts: str = ""
-    """File of prompts: one a line, or JSON with "prompt" and perhaps "target"; empty takes the captions."""
+    """File of prompts: one a line, or JSON with "prompt" and perhaps "target"; empty takes the captions, else a few places."""
     model: str = ""
     """Base model; empty takes the one that the run names."""
     token: str = ""

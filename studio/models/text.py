@@ -43,7 +43,7 @@ def clip_ids(
     count = max(1, -(-longest // (length - 2))) if text.long_prompts else 1
     if longest > count * (length - 2):
         log.warning(
-            "A prompt of %d tokens is cut to %d; set long_prompts to encode all of it.", longest, length - 2
+            "A prompt of %d tokens is cut to %d; --text.long-prompts encodes all of it.", longest, length - 2
         )
     begin, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     ids = [[_part(ids, k, length, (begin, end, pad)) for k in range(count)] for ids, _ in found]

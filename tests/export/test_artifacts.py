@@ -88,6 +88,24 @@ def test_a_truncated_file_is_refused(run, family):
         artifacts.load(path, family)
 
 
+def test_a_file_of_something_else_is_refused(tmp_path, family):
+    (tmp_path / "notes").write_text("no weights")
+    with pytest.raises(StudioError, match="holds no weights that can be read"):
+        artifacts.load(tmp_path / "notes", family)
+
+
+def test_a_checkpoint_is_refused_with_the_run_to_give(tmp_path, family):
+    folder = tmp_path / "rex" / "checkpoints" / "step-00000004"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    save_file(
+        {"unet/a.lora_A.studio.weight": torch.zeros(2, 2), "b": torch.zeros(1)},
+        folder / "weights.safetensors",
+    )
+    with pytest.raises(StudioError, match=r"is a checkpoint, .* give what the run exported: .*rex\."):
+        artifacts.load(folder / "weights.safetensors", family)
+
+
 def test_pickles_need_permission(run, untrained):
     fresh = untrained()
     path = run / "export" / "rex.bin"

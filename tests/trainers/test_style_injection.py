@@ -186,7 +186,7 @@ def test_guidance_is_refused(family, pictures):
 
 
 def test_a_missing_picture_is_named(family):
-    with pytest.raises(StudioError, match="Cannot read the content picture"):
+    with pytest.raises(StudioError, match=r"Cannot use the content picture 'none\.png': it does not exist"):
         StyleInjectionEdit(StyleInjection(content="none.png", style="none.png"), family)
 
 

@@ -20,12 +20,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
 from studio import references
 from studio.backend.rng import Rng
+from studio.data.images import BadImageError, read
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
 from studio.models.attention import Ordinary
@@ -170,10 +171,10 @@ def _with_text(new: Tensor, old: Tensor, text: slice) -> Tensor:
 
 
 def _read(path: str, field: str) -> Image.Image:
+    """An upright RGB picture, transparency over white."""
     try:
-        with Image.open(Path(path).expanduser()) as picture:
-            return picture.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
+        return read(Path(path).expanduser()).rgb
+    except BadImageError as error:
         raise StudioError(
-            f"Cannot read the {field} picture {path!r} ({error}); give a picture file.", field=field
+            f"Cannot use the {field} picture {path!r}: it {error.reason}; give another file.", field=field
         ) from None
