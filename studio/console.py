@@ -48,6 +48,11 @@ class Console:
             table.add_row(*(str(cell) for cell in row))
         Rich().print(table)
 
+    def points(self, line: Sequence[Mapping[str, float]]) -> None:
+        """Numbers along a line of weights as a table; nothing if there is no line."""
+        if line:
+            self.table(list(line[0]), [[f"{value:.3f}" for value in point.values()] for point in line])
+
     def progress(self, total: int, what: str, done: int = 0) -> None:
         """Start a progress bar, where there is a terminal to show it."""
         if self.json or self.silent or not sys.stderr.isatty():

@@ -68,6 +68,8 @@ def evaluate(request: SubjectEval) -> Evaluation:
     jury = Jury(backend.device, request.judges.batch_size)
     scoring = Scoring(request, asked, jury)
     family = build.load(request.model or named.model or build.EMBEDDED, backend)
+    count = (len(asked.prompts) + len(asked.class_prompts)) * request.num_images
+    log.info("drawing %d pictures with the base model, then as many with %s", count, artifact)
     base = drawn_before(family, asked, request)
     loaded = artifacts.load(artifact, family, strength=request.strength)
     tuned = drawn(family, asked, request, [loaded.edit] if loaded.edit else [])

@@ -8,16 +8,18 @@ from studio.vision.config import Nullspace, Robustness
 def robustness(argv: list[str], console: Console) -> None:
     """Corruptions, shifts and attacks on a classifier."""
     request: Robustness = flags.parse(Robustness, argv, prog="studio eval robustness")
+    from studio.backend.quiet import quiet
     from studio.robustness import evaluate
 
+    quiet()
     found = evaluate(request)
-    console.table(["measure", "value"], [[name, f"{value:.4f}"] for name, value in found.numbers.items()])
-    for name, values in found.corruptions.items():
-        console.print(f"{name:<18} " + " ".join(f"{value:.3f}" for value in values))
-    for name, value in found.shifts.items():
-        console.print(f"{name}: {value:.4f}")
-    for point in found.line:
-        console.print(", ".join(f"{name} {value:.3f}" for name, value in point.items()))
+    numbers = found.numbers | {f"accuracy on {name}": value for name, value in found.shifts.items()}
+    console.table(["measure", "value"], [[name, f"{value:.4f}"] for name, value in numbers.items()])
+    if found.corruptions:
+        header = ["accuracy under", *(f"severity {each}" for each in request.severities)]
+        rows = [[name, *(f"{v:.3f}" for v in values)] for name, values in found.corruptions.items()]
+        console.table(header, rows)
+    console.points(found.line)
     if not found.checks:
         console.print("signs of masked gradients were not looked for")
     for sign in found.signs:
@@ -29,8 +31,10 @@ def robustness(argv: list[str], console: Console) -> None:
 def nullspace(argv: list[str], console: Console) -> None:
     """What a vision transformer cannot see."""
     request: Nullspace = flags.parse(Nullspace, argv, prog="studio eval nullspace")
+    from studio.backend.quiet import quiet
     from studio.nullspace import analyze
 
+    quiet()
     found = analyze(request)
     values = found.values
     console.print(

@@ -14,7 +14,6 @@ def vlm(argv: list[str], console: Console) -> None:
     quiet()
     found = evaluate(request)
     console.table(["measure", "before", "after", "change"], found.rows())
-    for point in found.line:
-        console.print(", ".join(f"{name} {value:.3f}" for name, value in point.items()))
+    console.points(found.line)
     console.print(f"report: {found.report}")
     console.record({"event": "evaluation", "report": str(found.report), "scores": str(found.scores)})

@@ -104,3 +104,12 @@ def test_resuming_a_finished_run_says_how_to_train_on(tmp_path: Path, capsys: py
     assert code == 0
     assert "is finished: 1000 of 1000 steps" in out
     assert f"studio train --resume {path} --loop.steps 2000" in out
+
+
+def test_a_line_of_weights_is_a_table(capsys: pytest.CaptureFixture[str]):
+    Console().points([{"alpha": 0.0, "clean": 0.5}, {"alpha": 1.0, "clean": 0.25}])
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["alpha", "clean"], ["0.000", "0.500"], ["1.000", "0.250"],
+    ]  # fmt: skip
+    Console().points([])
+    assert capsys.readouterr().out == ""
