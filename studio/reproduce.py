@@ -7,7 +7,6 @@ was, and a changed recipe runs its changed cells only.
 
 import hashlib
 import importlib
-import importlib.util
 import json
 import logging
 import time
@@ -32,7 +31,7 @@ class Reproduce:
     """Run a method's recipe and write its table of evidence."""
 
     method: str
-    """Method whose recipe to run."""
+    """Method whose recipe to run, or METHOD_STUDY for a further one, such as oft_control."""
     bench: str = ""
     """Folder of the benchmark's subjects; empty takes the sample subjects that come with the studio."""
     output: str = "reproduce"
@@ -108,19 +107,31 @@ Event = dict[str, Any]
 
 
 def recipe_of(method: str) -> Recipe:
-    """The recipe of a method, found by its folder.
+    """The recipe of a method, or a further study of it, found by the method's folder.
 
     Raises:
         StudioError: There is no such method, or it has no recipe.
     """
-    name = catalog.card(method).name
-    if importlib.util.find_spec(f"trainers.{name}.reproduce") is None:
-        having = [n for n in catalog.names() if importlib.util.find_spec(f"trainers.{n}.reproduce")]
+    wanted = method.replace("-", "_")
+    known = recipes()
+    if wanted not in known:
+        name = catalog.card(method).name
         raise StudioError(
-            f"Method {name!r} has no recipe; those that have one: {', '.join(having) or 'none'}.",
+            f"Method {name!r} has no recipe; those that have one: {', '.join(known) or 'none'}.",
             field="method",
         )
-    return importlib.import_module(f"trainers.{name}.reproduce").RECIPE
+    return importlib.import_module(known[wanted]).RECIPE
+
+
+def recipes() -> dict[str, str]:
+    """Names of all recipes to their modules: METHOD for its `reproduce.py`, METHOD_STUDY for `reproduce_STUDY.py`."""
+    import trainers
+
+    folders = [Path(place) / name for place in trainers.__path__ for name in catalog.names()]
+    files = [file for folder in folders for file in sorted(folder.glob("reproduce*.py"))]
+    return {
+        f.parent.name + f.stem.removeprefix("reproduce"): f"trainers.{f.parent.name}.{f.stem}" for f in files
+    }
 
 
 def reproduce(request: Reproduce, recipe: Recipe | None = None) -> Iterator[Event]:

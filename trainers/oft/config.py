@@ -89,6 +89,8 @@ METHOD = Card(
             {
                 "method.adapter": {"kind": "oft", "layers": "blocks", "block_size": 16},
                 "method.prompt": "a sticker",
+                "method.hint_lr": 1e-3,
+                "method.denoising.times": {"kind": "logit-normal-times", "mean": 1.0},
                 "loop.steps": 600,
                 "loop.batch_size": 16,
                 "optim.lr": 2e-3,

@@ -110,12 +110,12 @@ class OftControlTrainer(Trainer):
     @override
     def loss(self, batch: Batch, rng: Rng) -> Loss:
         settings = self.config.denoising
-        wanted = signal(self.config.control, batch["images"])
+        features = self.hint(signal(self.config.control, batch["images"]))
         if self.config.drop_hint:
-            keep = rng.uniform(len(wanted)) >= self.config.drop_hint
-            wanted = wanted * keep[:, None, None, None]
+            keep = rng.uniform(len(features)) >= self.config.drop_hint
+            features = features * keep[:, None, None, None]
         noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, settings)
-        with hinted(self.family, self.hint(wanted)):
+        with hinted(self.family, features):
             prediction = self.family.predict(noised.x_t, noised.t, self.prompts_of(batch["captions"]))
         found = errors(self.family, prediction, noised, settings, batch.get("loss_mask")).mean()
         return Loss(found, {"denoising": found})
@@ -156,9 +156,7 @@ class OftControlTrainer(Trainer):
     @cached_property
     def _shown(self) -> Batch:
         """Pictures whose signals previews are made for: held-out ones where there are any."""
-        source = self.held_out() or self.source()
-        count = min(self.config.num_shown, len(source))
-        return next(source.stream(_SHOWN_SEED, 0, Shard(count, 0, count)))
+        return shown(self.config) if self.config.data == STICKERS else _first(self.source(), self.config)
 
     def _wanted(self, request: Request) -> Float[Tensor, "b 3 h w"]:
         """The signal for each prompt, of the size to draw."""
@@ -186,6 +184,16 @@ class OftControlTrainer(Trainer):
         control = {"kind": serial.kind(type(self.config.control)), **serial.to_dict(self.config.control)}
         save_file(values, path, metadata={"control": json.dumps(control), "model": self.config.model})
         return [*(one.path for one in written), path]
+
+
+def shown(config: OftControl) -> Batch:
+    """The held-out scenes whose signals previews are made for."""
+    return _first(SceneSource(config.scenes, held_out=True), config)
+
+
+def _first(source: Source, config: OftControl) -> Batch:
+    count = min(config.num_shown, len(source))
+    return next(source.stream(_SHOWN_SEED, 0, Shard(count, 0, count)))
 
 
 def _tensor(picture: object) -> Float[Tensor, "3 h w"]:
