@@ -94,9 +94,10 @@ def facts(settings: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> l
         max((e.get("step", 0) for e in events), default=0),
     )
     found.append(("Steps", f"{done} of {wanted}" if 0 < done != wanted else str(wanted)))
+    spent = [e["seconds"] for e in events if e["event"] in ("done", "stopped") and "seconds" in e]
+    if spent:  # one number for each time that the run was taken up
+        found.append(("Training time", _duration(sum(spent))))
     for event in events:
-        if event["event"] == "done":
-            found.append(("Training time", _duration(event["seconds"])))
         if event["event"] == "start":
             found += [
                 ("Hardware", f.removeprefix("device: "))

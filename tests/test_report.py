@@ -85,6 +85,13 @@ def test_report_tells_method_model_steps_time_and_hardware(run):
     }
 
 
+def test_training_time_counts_what_came_before_a_stop(run):
+    log = EventLog(run)
+    log.write("stopped", step=21, seconds=100.0)
+    log.close()
+    assert dict(report.from_run(run).facts)["Training time"] == "2.7 min"
+
+
 def test_losses_and_preview_scores_become_curves_and_the_best_step_is_marked(run):
     found = {curve.name: curve for curve in report.curves(run)}
     assert list(found) == ["Loss", "Prior", "Quality while training"]
