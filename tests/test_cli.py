@@ -64,6 +64,8 @@ def test_methods_that_train_nothing_are_listed_as_edits():
         ("sample --prompt fox --artifact nowhere", "nowhere does not exist; give a run folder"),
         ("eval subject --artifact nowhere --data .", "nowhere does not exist"),
         ("eval subject --artifact jedi-tiny --data nowhere", "Data folder 'nowhere' does not exist"),
+        ("train cola --data nowhere.json", "There is no file 'nowhere.json'"),
+        ("train captioner --data nowhere", "Data folder 'nowhere' does not exist"),
         ("train decor", "decor trains nothing"),
         ("plan style_injection --content a.png --style b.png", "style_injection trains nothing"),
     ],

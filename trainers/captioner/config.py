@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from studio import places
 from studio.catalog import Card, Preset
 from studio.config import config
 from studio.data.config import Images
@@ -63,8 +64,11 @@ def check(settings: Captioner) -> None:
     """Refuse what cannot work, before torch is imported.
 
     Raises:
-        StudioError: A fresh captioner cannot write captions to reward, or latents are asked for.
+        StudioError: The pictures are not there, a fresh captioner cannot write captions to reward, or latents are
+            asked for.
     """
+    if settings.data != STICKERS:
+        places.pictures(settings.data)
     if isinstance(settings.objective, Discriminative) and settings.model.startswith("new:"):
         raise StudioError(
             f"model {settings.model!r} has not learned to write yet, so there is nothing to reward; train it with "

@@ -1,5 +1,6 @@
 """Settings and card of COLA."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -7,6 +8,7 @@ from pydantic import Field
 from studio.catalog import Card, Preset
 from studio.config import Count, Positive, config
 from studio.data.sticker_config import StickerPairs
+from studio.errors import StudioError
 
 STICKERS = "stickers"
 
@@ -58,6 +60,19 @@ class Cola:
     """The adapter's scores are divided by it in the loss (ours; the other heads have CLIP's own)."""
 
 
+def check(settings: Cola) -> None:
+    """Refuse a file that is not there.
+
+    Raises:
+        StudioError: Names the setting.
+    """
+    if settings.data != STICKERS and not Path(settings.data).is_file():
+        raise StudioError(
+            f"There is no file {settings.data!r}; --data takes a JSON file of twins, or stickers.",
+            field="data",
+        )
+
+
 METHOD = Card(
     name="cola",
     title="COLA",
@@ -66,6 +81,7 @@ METHOD = Card(
     config=Cola,
     trainer="trainers.cola.trainer:ColaTrainer",
     offers=("matching",),
+    check=check,
     presets={
         "tiny": Preset(
             {"optim.lr": 5e-4, "optim.schedule": "cosine", "optim.warmup": 20,
