@@ -75,9 +75,14 @@ class Card:
 
 def names() -> list[str]:
     """Names of all methods, hidden ones included."""
+    return sorted(m.name for m in pkgutil.iter_modules(places()) if m.ispkg)
+
+
+def places() -> list[str]:
+    """The folders that methods are found in."""
     import trainers
 
-    return sorted(m.name for m in pkgutil.iter_modules(trainers.__path__) if m.ispkg)
+    return list(trainers.__path__)
 
 
 def card(name: str) -> Card:
