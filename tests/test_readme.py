@@ -1,12 +1,13 @@
 """The README keeps its word: its Python runs, its commands and make targets exist."""
 
+import importlib
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from studio import assets
+from studio import assets, catalog
 from studio.cli import COMMANDS
 from tests import tree
 from trainers.dreambooth.config import NoPrior
@@ -41,6 +42,12 @@ def test_the_command_exists(name: str):
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:^|`)make (\w+)", README, re.MULTILINE))))
 def test_the_make_target_exists(target: str):
     assert re.search(rf"^{target}:", (tree.ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [n for n in catalog.names() if not catalog.card(n).hidden])
+def test_the_settings_of_a_method_come_from_its_folder(name: str):
+    settings = catalog.card(name).config
+    assert vars(importlib.import_module(f"trainers.{name}"))[settings.__name__] is settings
 
 
 def test_linked_files_exist():

@@ -1,1 +1,5 @@
 """DDPO: reinforcement learning of the denoiser."""
+
+from trainers.ddpo.config import Ddpo
+
+__all__ = ["Ddpo"]
