@@ -28,7 +28,7 @@ def check(run: Run) -> None:
     card.check(run.method)
     if Path(run.name).name != run.name or run.name == "..":
         raise StudioError(
-            f"name {run.name!r} is a path; give a plain name, and the folder of all runs with --output.",
+            f"name {run.name!r} is a path; give a plain name without a slash, and the folder of all runs with --output.",
             field="name",
         )
     share = run.hardware.num_processes * run.loop.accumulate

@@ -4,6 +4,7 @@ Flags, help, JSON, YAML and the form in the app are all derived from these class
 is the help text. No torch here, so that a typo answers in under a second.
 """
 
+import dataclasses
 import functools
 from dataclasses import field
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
@@ -153,3 +154,15 @@ class Run:
     preview: Preview = Preview()
     trackers: tuple[Literal["auto", "trackio", "tensorboard", "wandb"], ...] = ("auto",)
     """Trackers besides events.jsonl, which is always written; auto: a local Trackio, where installed."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no method's settings.
+
+        Raises:
+            StudioError: Such as the name of a method.
+        """
+        if isinstance(self.method, type) or not dataclasses.is_dataclass(self.method):
+            raise StudioError(
+                f"method was given as {self.method!r}; give a method's settings, such as DreamBooth(data='photos').",
+                field="method",
+            )

@@ -58,6 +58,8 @@ def invalid(error: "ValidationError") -> StudioError:
             clauses.append(f"{path} is required")
         elif item["type"].startswith("unexpected"):
             clauses.append(f"{path} is not a setting")
+        elif item["type"] == "tuple_type":
+            clauses.append(f"{path} was given as {item['input']!r}: give a list, such as [{item['input']!r}]")
         else:
             clauses.append(
                 f"{path} was given as {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}"

@@ -43,6 +43,17 @@ def test_settings_are_finite(value: float):
         Optim(lr=value)
 
 
+@pytest.mark.parametrize("given", ["dreambooth", TexForce])
+def test_a_run_needs_the_settings_of_a_method(given: object):
+    with pytest.raises(StudioError, match="give a method's settings, such as DreamBooth"):
+        Run(method=given)
+
+
+def test_one_text_where_a_list_is_wanted_is_told_how_to_write_it():
+    with pytest.raises(StudioError, match=r"prompt was given as 'a fox': give a list, such as \['a fox'\]"):
+        SampleRequest(prompt="a fox")  # pyright: ignore[reportArgumentType]  # the mistake
+
+
 def test_help_of_a_method_explains_the_settings_of_every_run_and_names_the_choices(
     capsys: pytest.CaptureFixture[str],
 ):
