@@ -1,5 +1,6 @@
 """Controllable generation with OFT: the hint starts at nothing, learns, and a picture's agreement is measured."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,20 +8,24 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from studio import artifacts
+from studio import artifacts, runs
+from studio.adapters.build import attach
 from studio.adapters.config import Lora, Oft
 from studio.adapters.orthogonal import rotated_layers
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.config import Hardware, Loop, Optim, Run
+from studio.config import Hardware, Loop, Optim, Preview, Run
 from studio.data.config import Images
 from studio.data.scenes import SceneSource
 from studio.data.sticker_config import Stickers
 from studio.errors import StudioError
+from studio.evidence import Finished
 from studio.models.build import load
-from studio.train import run_to_end
+from studio.reproduce import Cell, Reproduce, recipe_of
+from studio.train import run_to_end, train
 from studio.trainer import Request, Shard
 from studio.verify import verify_resume
+from trainers.oft import reproduce_control
 from trainers.oft.config import Colors, Edges, OftControl, Regions
 from trainers.oft.control import agreement, signal
 from trainers.oft.hint import HintEncoder, hint_encoder, hinted
@@ -79,6 +84,24 @@ def test_picture_agrees_with_its_own_signal_most(control, pictures):
     assert (own > other).all()
 
 
+def test_a_picture_of_one_even_color_agrees_with_no_layout(pictures):
+    wanted = signal(Colors(), pictures)
+    even = pictures.mean((2, 3), keepdim=True).expand_as(pictures)
+    half = (pictures + even) / 2
+    assert agreement(Colors(), wanted, even).max() < 0.05
+    torch.testing.assert_close(agreement(Colors(), wanted, half), torch.full((4,), 0.75), atol=1e-3, rtol=0)
+
+
+def test_agreement_of_regions_is_the_mean_overlap_of_the_colors_of_the_signal():
+    wanted, shown = -torch.ones(1, 3, 16, 16), -torch.ones(1, 3, 16, 16)
+    wanted[..., :8, :], shown[..., :4, :] = 1, 1  # half of the picture is white, or a quarter
+    levels = Regions(levels=2)
+    signals = [signal(levels, picture) for picture in (wanted, shown)]
+    assert [float(s.mean()) for s in signals] == [0.5, 0.25]
+    found = float(agreement(levels, signals[0], shown))
+    assert found == pytest.approx((4 / 8 + 8 / 12) / 2)
+
+
 def test_layout_has_as_many_cells_as_asked_for(pictures):
     wanted = signal(Colors(cells=2), pictures)
     assert torch.equal(wanted[..., :32, :32], wanted[..., :1, :1].expand(-1, -1, 32, 32))
@@ -103,11 +126,13 @@ def test_hint_is_zero_at_first_and_as_small_as_the_features(shrink):
     assert not found.any()
 
 
-def test_the_features_of_a_hint_tell_signals_apart(pictures, backend):
+@pytest.mark.parametrize("control", [Edges(), Colors(), Regions()])
+def test_the_features_of_a_hint_keep_their_size_and_tell_signals_apart(control, pictures, backend):
     with backend.seeded(0):
         encoder = HintEncoder(24, 8)
-    seen = encoder.layers[:-1](signal(Edges(), pictures))
-    assert seen.std(0).mean() > seen.mean(0).abs().mean() / 2
+    seen = encoder.layers[:-1](2 * signal(control, pictures) - 1)
+    assert 0.1 < seen.std() < 10
+    assert seen.std(0).mean() > seen.std() / 4
 
 
 @pytest.mark.parametrize("name", ["sd1", "sd3", "flux"])
@@ -228,6 +253,48 @@ def test_folder_of_pictures_will_do(tmp_path, backend, pictures):
     batch = next(made.source().stream(0, 0, Shard(2, 0, 2)))
     assert torch.isfinite(made.loss(batch, Rng.single(0, 1, 2)).total)
     assert made.prompts() == ["a sticker", "a sticker"]
+
+
+# ---- the study against LoRA
+
+
+def test_both_adapters_of_the_study_have_as_many_numbers():
+    cells = recipe_of("oft_control").cells(Reproduce(method="oft_control", num_seeds=2))
+    assert [cell.variant for cell in cells] == ["oft", "lora"] * 2
+    family = load("studio-tiny", Backend(HARDWARE))
+    sizes = []
+    for cell in cells[:2]:
+        adapter = runs.build(cell.settings["run"]).method.adapter
+        attached = attach(adapter, {"unet": family.denoiser}, name=cell.variant)["unet"]
+        values = dict(family.denoiser.named_parameters())
+        sizes.append(sum(values[name].numel() for name in attached))
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
+
+
+def small_study(tmp_path):
+    """A cell of the study on a tiny model, for three steps."""
+    method = settings(control=Colors())
+    made = run(tmp_path, method, "run")
+    made = dataclasses.replace(made, preview=Preview(every=1, steps=1, guidance=1.0))
+    return Cell(variant="oft", unit="layouts", seed=0, settings={"run": runs.dump(made), "weights": ""})
+
+
+def test_a_stopped_cell_of_the_study_goes_on_and_reads_all_its_previews(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce_control, "MODEL", "tiny:sd1")
+    monkeypatch.setattr(reproduce_control, "NUM_PICTURES", 2)
+    cell = small_study(tmp_path)
+    started = train(runs.build(cell.settings["run"]))
+    next(event for event in started if event["event"] == "step" and event["step"] == 2)
+    started.close()
+    result = reproduce_control.RECIPE.run(cell, tmp_path)
+    assert [step for step, _ in result.curves["agreement"]] == [0, 1, 2, 3]
+    assert result.measures["agreement"] == tuple(result.curves["agreement"][i][1] for i in (0, -1))
+    assert "the true pictures 1.000" in result.facts["scale of agreement"]
+    done = Finished(variant="oft", unit="layouts", seed=0, settings=cell.settings, commit="", **{
+        **dataclasses.asdict(result), "measures": {k: list(v) for k, v in result.measures.items()}})  # fmt: skip
+    assert "| oft, seed 0 | 0: " in reproduce_control.RECIPE.more([done], tmp_path)
+    with Image.open(tmp_path / "oft_control-signals.png") as sheet:
+        assert sheet.size == (2 * 96, 3 * 96)
 
 
 # ---- refusals

@@ -1,5 +1,7 @@
 """OFT: rotations that start at the base, what they keep, bounds and lengths."""
 
+import copy
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -147,6 +149,24 @@ def test_blocks_that_do_not_fit_are_refused(net, adapter, part):
 def test_block_size_and_blocks_together_are_refused():
     with pytest.raises(StudioError, match="the same thing twice"):
         Oft(block_size=8, blocks=4)
+
+
+@pytest.mark.parametrize("options", [{"fused": True}, {"foreach": True}, {}])
+def test_kept_rotation_follows_every_optimizer(net, x, options):
+    attach(LINEAR, {"net": net})
+    trained = [p for p in net.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.1, **options)
+    for _ in range(2):
+        net.eval()
+        with torch.no_grad():
+            before = net(x)
+        net.train()
+        net(x).square().sum().backward()
+        optimizer.step()
+        net.eval()
+        with torch.no_grad():
+            assert not torch.equal(net(x), before)
+            assert torch.equal(net(x), copy.deepcopy(net)(x))
 
 
 def test_energy_is_kept_by_rotations_and_not_by_lora():
