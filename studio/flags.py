@@ -199,7 +199,7 @@ def _outline_nested(field: Any, allowed: tuple[type, ...], value: Any, where: st
     default = None if field.default is dataclasses.MISSING else field.default
     given = {"kind": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
     if "kind" in given:
-        member = serial.member_named(given["kind"], allowed, where)
+        member = serial.member_named(given["kind"], allowed, where.removeprefix("method."))
     else:
         member = type(default) if default is not None else allowed[0]
     base = serial.to_dict(default) if type(default) is member else {}

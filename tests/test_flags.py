@@ -17,6 +17,7 @@ from trainers.texforce.config import TexForce
         (["--hardware.no-tf33"], r"did you mean --hardware.no-tf32\?"),
         (["--adapter", "oft", "--adapter.rank", "3"], "it belongs to --adapter lora or"),
         (["--adapter"], "--adapter needs a name after it; choose one of: lora, "),
+        (["--adapter", "lor"], r"Unknown adapter 'lor'; did you mean 'lora'\?"),
         (["--loop.steps", "0"], "loop.steps was given as 0"),
         (["--adapter.rank", "0"], "adapter.rank was given as 0"),
         (["--prior_weight", "-1"], "prior_weight was given as -1"),
