@@ -15,24 +15,28 @@ from starlette.middleware import Middleware
 from studio.console import Console
 from studio.errors import StudioError
 from studio.supervisor import Supervisor
-from ui import data, evaluate, runs, sample, shelf, theme, train
+from ui import theme
 from ui.config import LOOPBACK, App
+from ui.data import DataPage
+from ui.evaluate import EvaluatePage
 from ui.guard import Guard, readable
-from ui.page import Page
+from ui.page import QUICK, Page
+from ui.runs import RunsPage
+from ui.sample import SamplePage
+from ui.shelf import ShelfPage
+from ui.train import TrainPage
 from ui.workspace import Workspace
 
 log = logging.getLogger(__name__)
-PAGES: dict[str, tuple[str, Callable[[Page], None]]] = {
-    "train": ("Train", train.build),
-    "runs": ("Runs", runs.build),
-    "sample": ("Sample", sample.build),
-    "data": ("Data", data.build),
-    "evaluate": ("Evaluate", evaluate.build),
-    "shelf": ("Models", shelf.build),
+PAGES: dict[str, tuple[str, Callable[[Page], object]]] = {
+    "train": ("Train", TrainPage),
+    "runs": ("Runs", RunsPage),
+    "sample": ("Sample", SamplePage),
+    "data": ("Data", DataPage),
+    "evaluate": ("Evaluate", EvaluatePage),
+    "shelf": ("Models", ShelfPage),
 }
-_HEAD = (
-    '<div class="head"><h1>Studio</h1><p>Finetune image models, watch them learn, draw with them.</p></div>'
-)
+_HEAD = '<div class="masthead"><h1>Studio</h1><p>Finetune image models, watch them learn, draw with them.</p></div>'
 
 
 def build(workspace: Workspace, settings: App) -> gr.Blocks:
@@ -48,14 +52,8 @@ def build(workspace: Workspace, settings: App) -> gr.Blocks:
                     page.here[name] = tab
                     draw(page)
         for name, tab in page.here.items():  # a page that nobody looks at asks for nothing
-            tab.select(
-                functools.partial(gr.Timer, active=name == "runs"),
-                None,
-                page.timer,
-                queue=False,
-                show_progress="hidden",
-            )
-        page.on_load(_opened, [page.tabs])
+            tab.select(functools.partial(gr.Timer, active=name == "runs"), None, page.timer, **QUICK)
+        blocks.load(_opened, None, page.tabs, **QUICK)
     return blocks.queue(default_concurrency_limit=8, api_open=False)
 
 
@@ -83,6 +81,7 @@ def launch(workspace: Workspace, settings: App) -> tuple[gr.Blocks, str]:
             auth_message="This studio asks for the name and password it was started with.",
             theme=theme.theme(),
             css=theme.css(),
+            js=theme.FAULTS,
             allowed_paths=[str(workspace.root), *readable()],
             blocked_paths=[str(workspace.jobs.root / "jobs.sqlite")],
             max_file_size=int(settings.upload_mb * 1e6),

@@ -5,6 +5,7 @@ import functools
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,7 +13,9 @@ import yaml
 from studio import catalog, runs, serial
 from studio.checks import check
 from studio.config import Run
+from studio.data.view_config import STICKERS
 from studio.errors import StudioError
+from studio.jobs import OPEN
 from ui import forms
 from ui.forms import Leaf
 from ui.workspace import Workspace
@@ -73,37 +76,48 @@ def build(values: Mapping[str, Any], workspace: Workspace) -> Run:
     Raises:
         StudioError: Names the field at fault.
     """
-    empty = [name for name, value in serial.flatten(values).items() if value == forms.REQUIRED]
-    required = {name for name in empty if name in _required(values["method"]["kind"])}
-    if required:
-        first = min(required)
-        raise StudioError(
-            f"{first.rpartition('.')[2].replace('_', ' ').capitalize()} is missing; fill it in.", field=first
-        )
+    missing = _required(values["method"]["kind"]) & {
+        name for name, value in serial.flatten(values).items() if value == forms.REQUIRED
+    }
+    if missing:
+        raise _missing(min(missing))
     workspace.check(values, json.loads(_usual(values["method"]["kind"])))
+    _check_data(values["method"], workspace)
     run = runs.build(dict(values) | {"output": "runs"})
     check(run)
     if run.name and ("/" in run.name or run.name.startswith(".")):
         raise StudioError(f"name {run.name!r} must be a plain name without a slash.", field="name")
-    if run.name and (workspace.runs / run.name / "config.json").exists():
+    waiting = [job.title for job in workspace.jobs.all(states=OPEN) if job.run]
+    if run.name and ((workspace.runs / run.name / "config.json").exists() or run.name in waiting):
         raise StudioError(f"A run {run.name!r} exists already; choose another name.", field="name")
     return run
 
 
+def _missing(name: str) -> StudioError:
+    if name.endswith("data"):
+        return StudioError("Data is missing; choose a folder, or upload pictures.", field=name)
+    word = name.rpartition(".")[2].replace("_", " ").capitalize()
+    return StudioError(f"{word} is missing; fill it in.", field=name)
+
+
 def _required(method: str) -> set[str]:
-    usual = json.loads(_usual(method))
-    texts = {leaf.name for leaf in fields(method, usual) if leaf.value == forms.REQUIRED}
-    names = catalog.card(method).config
-    return {
-        f"method.{name}"
-        for name in serial.hints(names)
-        if f"method.{name}" in texts and _has_none(names, name)
-    }
+    cls = catalog.card(method).config
+    given = dataclasses.MISSING
+    found = [
+        each for each in dataclasses.fields(cls) if each.default is given and each.default_factory is given
+    ]
+    return {f"method.{field.name}" for field in found}
 
 
-def _has_none(cls: type, name: str) -> bool:
-    field = next(each for each in dataclasses.fields(cls) if each.name == name)
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+def _check_data(method: Mapping[str, Any], workspace: Workspace) -> None:
+    """Refuse data that is not there."""
+    data, field = method.get("data", ""), "method.data"
+    if isinstance(data, Mapping):
+        data, field = data.get("train", ""), "method.data.train"
+    if data and data != STICKERS and not (workspace.root / Path(data).expanduser()).exists():
+        raise StudioError(
+            f"Data {data!r} does not exist; choose a folder of the list, or upload pictures.", field=field
+        )
 
 
 def as_yaml(run: Run) -> str:

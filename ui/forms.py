@@ -14,9 +14,10 @@ from studio import serial
 from studio.errors import StudioError
 
 REQUIRED = ""
-_WORDS = {"lr": "Learning rate", "ema": "Moving average", "tf32": "TF32", "name": "Name of the run"}
-MAX_CHOICES = 4
-"""Choices shown side by side; more go into a list."""
+_WORDS = {"lr": "learning rate", "ema": "moving average", "tf32": "TF32", "num": "number of", "snr": "SNR",
+          "dora": "DoRA", "rslora": "rsLoRA", "t5": "T5", "clip": "CLIP"}  # fmt: skip
+_SIDE_BY_SIDE = 14
+"""Letters of choices that stand side by side; longer ones go into a list."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,11 @@ class Leaf:
     @property
     def label(self) -> str:
         """What stands above the field."""
-        parts = self.name.removesuffix(".kind").split(".")
-        return _WORDS.get(parts[-1], parts[-1].replace("_", " ").capitalize())
+        if self.name == "name":
+            return "Name of the run"
+        last = self.name.removesuffix(".kind").rpartition(".")[2]
+        words = " ".join(_WORDS.get(word, word) for word in last.split("_"))
+        return words[:1].upper() + words[1:]
 
     @property
     def group(self) -> str:
@@ -66,7 +70,9 @@ class Leaf:
 @functools.cache
 def _schema(cls: type, name: str) -> Mapping[str, Any]:
     schema = TypeAdapter(serial.hints(cls)[name]).json_schema()
-    return schema if "$defs" not in schema else {"type": "object"}
+    if "$defs" in schema:
+        return {"type": "object"}
+    return schema
 
 
 def defaults(cls: type) -> dict[str, Any]:
@@ -113,31 +119,44 @@ def _nested(members: Sequence[type], value: Any, path: str, text: str) -> Iterat
 
 
 def draw(leaf: Leaf, **options: Any) -> Any:
-    """The component of a field."""
-    schema, shared = (
-        leaf.schema,
-        {"label": leaf.label, "info": leaf.info or None, "interactive": True, **options},
-    )
-    low, high = schema.get("minimum"), schema.get("maximum")
+    """The component of a field; `options` go before what its class says."""
+    schema, low, high = leaf.schema, leaf.schema.get("minimum"), leaf.schema.get("maximum")
+    named = f"field-{leaf.name.removesuffix('.kind').replace('.', '-')}"
+    shared: dict[str, Any] = {"label": leaf.label, "info": leaf.info or None, "interactive": True}
+    shared |= {"elem_classes": named, "value": held(leaf)} | options
     if "enum" in schema:
-        kind = gr.Radio if len(schema["enum"]) <= MAX_CHOICES else gr.Dropdown
-        return kind(schema["enum"], value=leaf.value, **shared)
+        kind = gr.Radio if sum(map(len, schema["enum"])) <= _SIDE_BY_SIDE else gr.Dropdown
+        return kind(schema["enum"], **shared)
     match schema.get("type"):
         case "boolean":
-            return gr.Checkbox(bool(leaf.value), **shared)
+            return gr.Checkbox(**shared)
         case "number" if low is not None and high is not None and 0 < high - low <= 2:
-            return gr.Slider(low, high, value=leaf.value, step=0.05, **shared)
+            return gr.Slider(low, high, step=0.05, **shared)
         case "integer" | "number":
-            whole = schema["type"] == "integer"
-            number = leaf.value if leaf.value != REQUIRED else None
-            return gr.Number(number, precision=0 if whole else None, **shared)
+            return gr.Number(precision=0 if schema["type"] == "integer" else None, **shared)
         case _:
-            return gr.Textbox(_text(leaf), lines=1, max_lines=6, **shared)
+            shared = {"lines": 1, "max_lines": 6} | shared
+            return gr.Textbox(**shared)
+
+
+def held(leaf: Leaf) -> Any:
+    """What the component of a field holds."""
+    if "enum" in leaf.schema:
+        return leaf.value
+    match leaf.schema.get("type"):
+        case "boolean":
+            return bool(leaf.value)
+        case "integer" | "number":
+            return leaf.value if leaf.value != REQUIRED else None
+        case _:
+            return _text(leaf)
 
 
 def _text(leaf: Leaf) -> str:
     if leaf.schema.get("type") == "string" or isinstance(leaf.value, str):
         return str(leaf.value)
+    if leaf.value is None:  # Gradio would show an empty number as 0, so those that may be empty are texts
+        return ""
     if _is_list_of_texts(leaf):
         return "\n".join(leaf.value)
     return yaml.safe_dump(leaf.value, default_flow_style=True).strip().removesuffix("...").strip()
@@ -157,10 +176,12 @@ def parse(leaf: Leaf, given: Any) -> Any:
     if kind in ("integer", "number"):
         if given is None:
             raise StudioError(
-                f"{leaf.name} is empty; give a number {leaf.bounds}.".replace(" .", "."), field=leaf.name
+                f"{leaf.label} is empty; give a number {leaf.bounds}.".replace(" .", "."), field=leaf.name
             )
         return int(given) if kind == "integer" and float(given).is_integer() else given
-    if kind == "boolean" or "enum" in leaf.schema or kind == "string":
+    if kind == "string":
+        return given or ""
+    if kind == "boolean" or "enum" in leaf.schema:
         return given
     if _is_list_of_texts(leaf):
         return [line.strip() for line in str(given or "").splitlines() if line.strip()]
@@ -168,7 +189,7 @@ def parse(leaf: Leaf, given: Any) -> Any:
         return yaml.safe_load(str(given or "null"))
     except yaml.YAMLError:
         raise StudioError(
-            f"{leaf.name} was given as {given!r}; write a list as [1, 2] or a table as {{name: value}}.",
+            f"{leaf.label} was given as {given!r}; write a list as [1, 2] or a table as {{name: value}}.",
             field=leaf.name,
         ) from None
 

@@ -1,7 +1,7 @@
-"""What the pages share: the workspace, the tabs, the picked run, and following a job until it ends."""
+"""What the pages share: the workspace, the tabs, the picked run, refusals at their field, and following a job."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -10,6 +10,8 @@ from studio.errors import StudioError
 from studio.jobs import Job
 from ui import parts
 from ui.config import App
+from ui.theme import PICK
+from ui.uploads import store
 from ui.workspace import Workspace
 
 SECONDS = 1.5
@@ -29,23 +31,52 @@ class Page:
         self.tabs = gr.Tabs(selected="train", elem_id="tabs", render=False)
         self.picked = gr.State("", render=False)
         """Name of the run that the Runs page shows."""
-        self.shape: gr.State
-        """What the Train page's form is drawn from; set by that page."""
+        self.form: list[Any]
+        """What settings fill in on the Train page; set by that page."""
         self.timer: gr.Timer
         """What keeps the Runs page up to date while it is open; set by that page."""
         self.here: dict[str, gr.Tab] = {}
         """The pages by name."""
 
-    def on_load(self, function: Callable[..., Any], outputs: list[Any]) -> None:
-        """Fill components anew whenever the page is opened."""
-        self.blocks.load(function, None, outputs, queue=False, show_progress="hidden")
+    def when_opened(self, name: str, function: Callable[..., Any], outputs: Any, inputs: Any = None) -> None:
+        """Fill components anew whenever a page is opened."""
+        for opened in (self.here[name].select, self.blocks.load):
+            opened(function, inputs, outputs, **QUICK)
 
-    def told(self, job: int) -> str:
-        """How far a job is, as a block of page; nothing for job 0."""
-        if not job:
-            return ""
-        found = self.workspace.jobs.get(job)
-        return parts.job(self.workspace, found, self.place(found))
+    def act(
+        self, trigger: Any, function: Callable[..., Any], inputs: Any, outputs: Sequence[Any], **how: Any
+    ) -> Any:
+        """What a person can do; a mistake is told in the first output and at its field, the others stay."""
+
+        @functools.wraps(function)
+        def careful(*given: Any) -> Any:
+            try:
+                return function(*given)
+            except StudioError as error:
+                told = parts.refusal(error)
+                return [told, *[gr.skip()] * (len(outputs) - 1)] if len(outputs) > 1 else told
+
+        return gr.on(trigger, careful, inputs, list(outputs), **how)
+
+    def upload(self, folder: gr.Dropdown, told: gr.HTML, **options: Any) -> gr.File:
+        """A place to drop pictures: they become a folder, which is chosen."""
+        kinds = ["image", ".txt", ".caption", ".zip"]
+        box = gr.File(
+            file_count="multiple", file_types=kinds, show_label=False, label="Upload", height=128, **options
+        )
+
+        def take(files: Sequence[str]) -> Any:
+            name = self.workspace.relative(store(files, self.workspace, self.settings))
+            chosen = gr.Dropdown(choices=self.workspace.picture_folders(), value=name)
+            return parts.note(f"Uploaded to {name}.", "good"), chosen, None
+
+        self.act(box.upload, take, box, [told, folder, box], **SETS)
+        return box
+
+    def told(self, number: int) -> str:
+        """How far a job is, as a block of page."""
+        job = self.workspace.jobs.get(number)
+        return parts.job(self.workspace, job, self.place(job))
 
     def place(self, job: Job) -> int:
         """How many jobs of its device are before a waiting one."""
@@ -55,26 +86,45 @@ class Page:
         running = [each for each in self.workspace.jobs.running() if each.device == job.device]
         return waiting.index(job.id) + len(running) if job.id in waiting else 0
 
-    def follow(self, watched: gr.State, shown: gr.HTML, told: Callable[[int], str]) -> None:
-        """Show a job's progress until it ends; `watched` holds its number, 0 for none."""
+    def follow(self, watched: gr.State, shown: Sequence[Any], done: Callable[[Job], Any]) -> None:
+        """Show a job's progress in the first component until it ends, and then what `done` makes of it in all.
+
+        Args:
+            watched: Holds the job's number, 0 for none.
+            shown: What `done` fills.
+            done: Gives a value for each of `shown`.
+        """
         timer = gr.Timer(SECONDS, active=False)
 
-        def look(job: int) -> Any:
-            ended = not job or not self.workspace.jobs.get(job).is_open
-            return told(job) if job else gr.skip(), gr.Timer(active=not ended)
+        def look(number: int) -> Any:
+            if not number:
+                return [*[gr.skip()] * len(shown), gr.Timer(active=False)]
+            job = self.workspace.jobs.get(number)
+            rest = [gr.skip()] * (len(shown) - 1)
+            found = done(job) if job.state == "done" else [self.told(number), *rest]
+            return [*found, gr.Timer(active=job.is_open)]
 
-        watched.change(look, watched, [shown, timer], queue=False, show_progress="hidden")
-        timer.tick(look, watched, [shown, timer], queue=False, show_progress="hidden")
+        for look_again in (watched.change, timer.tick):
+            look_again(look, watched, [*shown, timer], **QUICK)
+        self.manages(shown[0])
+
+    def manages(self, shown: gr.HTML) -> None:
+        """Let the buttons in a job's block work."""
+        shown.click(self._manage, None, None, **QUICK)
+
+    def _manage(self, event: gr.EventData) -> None:
+        verb, _, number = picked(event).partition(" ")
+        if verb == "stop":
+            self.workspace.jobs.stop(int(number))
+        elif verb == "earlier":
+            self.workspace.jobs.move(int(number), up=True)
 
 
-def shown_error(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A person's mistake becomes a message on the page."""
+def clickable(name: str, **options: Any) -> gr.HTML:
+    """A place for HTML in which things can be picked."""
+    return gr.HTML(js_on_load=PICK, elem_id=name, **options)
 
-    @functools.wraps(function)
-    def careful(*given: Any) -> Any:
-        try:
-            return function(*given)
-        except StudioError as error:
-            raise gr.Error(str(error), duration=12, title="That does not work") from None
 
-    return careful
+def picked(event: gr.EventData) -> str:
+    """What a person picked in such a place."""
+    return str(event._data.get("pick", ""))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from studio.errors import StudioError
 from studio.jobs import Job
 from ui.workspace import Workspace
 
@@ -26,6 +27,17 @@ def note(text: str, kind: str = "info") -> str:
     """One sentence for the person; nothing for no sentence."""
     role = "alert" if kind == "error" else "status"
     return f'<p class="note {kind}" role="{role}">{escape(text)}</p>' if text else ""
+
+
+def refusal(error: StudioError) -> str:
+    """A person's mistake: told here, and at its field by the page's own script (see `ui.theme.FAULTS`)."""
+    field = escape(error.field.removesuffix(".kind").replace(".", "-"), quote=True)
+    return f'<p class="note error" role="alert" data-field="{field}" data-at="{time.time():.3f}">{escape(str(error))}</p>'
+
+
+def section(title: str, inside: str) -> str:
+    """A headed part of a page."""
+    return f'<h3 class="part">{escape(title)}</h3>{inside}'
 
 
 def progress(part: float, label: str) -> str:
@@ -81,7 +93,7 @@ def card(name: str, title: str, state: str, *, line: str = "", part: float = -1,
 
 
 def job(workspace: Workspace, found: Job, place: int = 0) -> str:
-    """How far a job is, in one block."""
+    """How far a job is, in one block, with what can be done about it."""
     wait = f"{place} before it" if place else "starts next"
     told = {
         "queued": f"Waiting: {wait} on {found.device}.",
@@ -100,7 +112,21 @@ def job(workspace: Workspace, found: Job, place: int = 0) -> str:
         preview = f'<div class="drawing">{picture(workspace, shown, version=shown.stat().st_mtime)}</div>'
     kind = "error" if found.state == "failed" else "info"
     top = f'<span class="pair"><b>{escape(found.title)}</b>{badge(found.state)}</span>'
-    return f'<div class="job">{top}{bar}{note(told, kind)}{preview}</div>'
+    return f'<div class="job">{top}{bar}{note(told, kind)}{preview}{_verbs(found, place)}</div>'
+
+
+def _verbs(found: Job, place: int) -> str:
+    verbs = {
+        "earlier": "Earlier" if found.state == "queued" and place else "",
+        "stop": "" if found.wanted else {"queued": "Cancel", "running": "Stop"}.get(found.state, ""),
+    }
+    named = escape(found.title, quote=True)
+    buttons = "".join(
+        f'<button class="verb" data-pick="{verb} {found.id}" aria-label="{word}: {named}">{word}</button>'
+        for verb, word in verbs.items()
+        if word
+    )
+    return f'<div class="verbs">{buttons}</div>' if buttons else ""
 
 
 def since(moment: float) -> str:

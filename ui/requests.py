@@ -1,10 +1,10 @@
 """What the Sample page's fields ask for, as a checked request."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from studio import catalog, serial
+from studio import catalog, grid, reference_check, serial
 from studio.errors import StudioError
 from studio.models.config import SampleRequest
 from ui import forms
@@ -12,6 +12,10 @@ from ui.forms import Leaf
 from ui.guard import check_request
 from ui.workspace import Workspace
 
+FIELDS: Mapping[str, Leaf] = {leaf.name: leaf for leaf in forms.leaves(SampleRequest, {"num_images": 4})}
+"""Every field of a request."""
+PLAIN = ("prompt", "negative", "num_images", "seed", "steps", "guidance", "scheduler", "width", "height")
+"""The fields that stand on the page as they are, in the order in which `build` reads them."""
 NUM_ARTIFACTS = 3
 MAX_OPEN = 40
 """Requests that may wait at once, over all visitors."""
@@ -25,20 +29,12 @@ def build(workspace: Workspace, given: Sequence[Any], edits: Edits) -> dict[str,
     Raises:
         StudioError: Names what cannot be drawn.
     """
-    prompt, negative, count, seed, steps, guidance, scheduler, width, height, model = given[:10]
-    weights = given[10 : 10 + 2 * NUM_ARTIFACTS]
-    references, *edited = given[10 + 2 * NUM_ARTIFACTS :]
-    pairs = [(a, s) for a, s in zip(weights[:NUM_ARTIFACTS], weights[NUM_ARTIFACTS:], strict=True) if a]
-    values = {
-        "prompt": [line.strip() for line in str(prompt).splitlines() if line.strip()],
-        "negative": negative,
-        "num_images": count,
-        "seed": seed,
-        "steps": steps,
-        "guidance": guidance,
-        "scheduler": scheduler or "",
-        "width": width,
-        "height": height,
+    plain, (model, *rest) = given[: len(PLAIN)], given[len(PLAIN) :]
+    artifacts, strengths = rest[:NUM_ARTIFACTS], rest[NUM_ARTIFACTS : 2 * NUM_ARTIFACTS]
+    references, *edited = rest[2 * NUM_ARTIFACTS :]
+    pairs = [(a, s) for a, s in zip(artifacts, strengths, strict=True) if a]
+    values = forms.collect([FIELDS[name] for name in PLAIN], plain)
+    values |= {
         "model": str(model).strip(),
         "artifact": [workspace.weights(artifact) for artifact, _ in pairs],
         "strength": [strength for _, strength in pairs],
@@ -47,12 +43,27 @@ def build(workspace: Workspace, given: Sequence[Any], edits: Edits) -> dict[str,
         "output": str(workspace.samples),
         "grid": False,
     }
-    request = serial.from_dict(SampleRequest, values)
+    if not values["prompt"]:
+        raise StudioError("There is no prompt; write what to draw.", field="prompt")
     check_request(values)
     workspace.check({"model": values["model"]}, {})
+    request = serial.from_dict(SampleRequest, values)
     if len([job for job in workspace.jobs.queue() if job.kind in ("sample", "grid")]) >= MAX_OPEN:
         raise StudioError(f"{MAX_OPEN} requests wait already; try again when some are done.")
     return serial.to_dict(request)
+
+
+def drawing(workspace: Workspace, given: Sequence[Any], edits: Edits) -> dict[str, Any]:
+    """A request whose reference pictures are there, can be read, and are looked at.
+
+    Raises:
+        StudioError: Names what cannot be drawn.
+    """
+    values = build(workspace, given, edits)
+    request = serial.from_dict(SampleRequest, values)
+    reference_check.check(request)
+    reference_check.read(request.reference)
+    return values
 
 
 def _edits_of(given: Sequence[Any], edits: Edits) -> list[str]:
@@ -65,3 +76,57 @@ def _edits_of(given: Sequence[Any], edits: Edits) -> list[str]:
             serial.from_dict(catalog.card(name).config, settings, where=name)
             found.append(json.dumps({"kind": name, **settings}))
     return found
+
+
+def compare(
+    workspace: Workspace, request: dict[str, Any], sides: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """The grid of a request along two axes, each given by its name and its values; every value is checked.
+
+    Raises:
+        StudioError: Names the side at fault.
+    """
+    payload: dict[str, Any] = {"request": request}
+    for side, (axis, text) in zip("xy", sides, strict=True):
+        values = _values(workspace, axis, text, f"values-{side}") if axis else []
+        payload[side] = {"axis": axis or "", "values": values}
+    base = serial.from_dict(SampleRequest, request)
+    x, y = _axes(payload)
+    for side, axis in (("x", x), ("y", y)):
+        try:
+            for value in axis.values:
+                check_request(serial.to_dict(grid.changed(base, axis.name, value)))
+        except StudioError as error:
+            raise StudioError(str(error), field=f"values-{side}") from None
+        _check_effect(axis.name, base, y.name if side == "x" else x.name, side)
+    reference_check.read(base.reference)
+    for value in x.values:
+        reference_check.check(grid.changed(grid.changed(base, x.name, value), y.name, y.values[0]))
+    return payload
+
+
+def _axes(payload: dict[str, Any]) -> tuple[grid.Axis, grid.Axis]:
+    try:
+        return grid.axes(payload)
+    except StudioError as error:
+        raise StudioError(str(error), field="axis-y" if error.field == "y" else "values-x") from None
+
+
+def _check_effect(axis: str, base: SampleRequest, other: str, side: str) -> None:
+    """Refuse an axis along which all pictures would be the same."""
+    if axis == "edit strength" and not base.edits:
+        raise StudioError(
+            "No edit is switched on, so its strength changes nothing; use one.", field=f"axis-{side}"
+        )
+    if axis in ("strength", "checkpoint") and not base.artifact and other != "artifact":
+        raise StudioError(
+            f"No artifact is chosen, so {axis} changes nothing; choose one.", field=f"axis-{side}"
+        )
+
+
+def _values(workspace: Workspace, axis: str, text: str, field: str) -> list[str]:
+    found = text.splitlines() if axis == "prompt" else text.replace("\n", ",").split(",")
+    found = [value.strip() for value in found if value.strip()]
+    if not found:
+        raise StudioError(f"The axis {axis!r} has no values; write some, such as 0, 0.5, 1.", field=field)
+    return [workspace.weights(value) for value in found] if axis == "artifact" else found

@@ -1,8 +1,10 @@
 """What a run looks like: its head, its curves, and several runs side by side."""
 
+import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from studio import serial
 from studio.jobs import Job
@@ -12,6 +14,8 @@ from ui.records import Record
 _MAIN = 4
 """Curves shown at once; the others are behind a switch."""
 _QUIET = ("lr", "seconds", "images_per_second", "grad_norm", "memory_gib")
+_TITLES = {"lr": "Learning rate", "seconds": "Seconds a step", "images_per_second": "Images a second",
+           "grad_norm": "Gradient norm", "memory_gib": "Memory in GiB"}  # fmt: skip
 _TOGETHER = 6
 _LOG_BYTES = 12_000
 
@@ -55,7 +59,7 @@ def curves(record: Record, smooth: float, *, every: bool) -> str:
 
 
 def _title(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+    return _TITLES.get(name, name.replace("_", " ").capitalize())
 
 
 def log(path: Path | None) -> str:
@@ -90,11 +94,16 @@ def side_by_side(found: Sequence[Record], smooth: float) -> str:
     )
 
 
+def _told(value: Any) -> str:
+    """A setting as people read it: texts as they are, lists and nothing as YAML has them."""
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
 def _differences(found: Sequence[Record]) -> str:
     flat = [serial.flatten(record.settings) for record in found]
     names = sorted({name for each in flat for name in each} - {"name"})
     rows = [
-        [name, *(str(each.get(name, "")) for each in flat)]
+        [name, *(_told(each.get(name, "not there")) for each in flat)]
         for name in names
         if len({str(each.get(name)) for each in flat}) > 1
     ]

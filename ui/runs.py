@@ -1,25 +1,23 @@
 """The Runs page: the queue, every run with its curves, pictures, log and settings, and several side by side."""
 
+import time
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import gradio as gr
+import yaml
 
 from studio import runs
 from studio.errors import StudioError
 from studio.jobs import Job
-from studio.supervisor import kill, least_busy
+from studio.supervisor import kill
 from ui import charts, parts, records, run_view
-from ui.page import QUICK, SECONDS, SETS, Page, shown_error
+from ui.page import QUICK, SECONDS, SETS, Page, clickable, picked
 from ui.records import Record
-from ui.theme import PICK
-from ui.train import shape_of
+from ui.train import filled
 
-
-def build(page: Page) -> None:
-    """Draw the page."""
-    RunsPage(page)
+_RECENT = 3600.0
+"""Seconds for which the queue still shows a run that failed before it had a folder."""
 
 
 class RunsPage:
@@ -30,95 +28,75 @@ class RunsPage:
         self.seen = gr.State("")
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=260):
-                self.queue = gr.HTML(elem_id="queue")
-                self.cards = gr.HTML(elem_id="run-cards", js_on_load=PICK)
+                self.queue, self.cards = clickable("queue"), clickable("run-cards")
             with gr.Column(scale=9, min_width=300):
                 self._detail()
-        with gr.Accordion("Compare runs", open=False):
-            self._compare()
-        self.timer = page.timer = gr.Timer(SECONDS)
+        with gr.Accordion("Compare runs", open=False, elem_id="compare-fold"):
+            told = "Two to six runs: their curves in one figure, and the settings in which they differ."
+            most: dict[str, Any] = {"multiselect": True, "max_choices": charts.COLORS}
+            self.several = gr.Dropdown([], label="Runs", elem_id="compare-runs", info=told, **most)
+            self.together = gr.HTML(elem_id="together")
+        page.timer = gr.Timer(SECONDS)
         self._listen()
+        self._act()
 
     def _detail(self) -> None:
-        self.header = gr.HTML(elem_id="run-header")
-        with gr.Row(elem_id="run-actions") as self.actions:
-            small: dict[str, Any] = {"size": "sm", "min_width": 90}
+        self.header = clickable("run-header")
+        with gr.Row(elem_id="run-actions"):
+            small: dict[str, Any] = {"size": "sm", "min_width": 90, "visible": False}
             self.stop = gr.Button("Stop", elem_id="stop", **small)
             self.kill = gr.Button("Kill", variant="stop", elem_id="kill", **small)
             self.resume = gr.Button("Resume", elem_id="resume", **small)
             self.clone = gr.Button("Clone", elem_id="clone", **small)
-            self.earlier = gr.Button("Earlier in queue", elem_id="earlier", **small)
             self.discard = gr.Button("Move to trash", elem_id="discard", **small)
         self.told = gr.HTML(elem_id="run-told")
         self.pictures = gr.HTML(elem_id="run-pictures")
-        self.step = gr.Slider(0, 1, value=1, step=1, label="Pictures at", visible=False, elem_id="step")
+        self.step = gr.Slider(0, 1, value=1, step=1, label="Pictures at step", visible=False, elem_id="step")
         self.curves = gr.HTML(elem_id="curves")
         with gr.Column(visible=False) as self.more:
             with gr.Row():
-                self.smooth = gr.Slider(
-                    0, 0.95, value=0.6, step=0.05, label="Smoothing", elem_id="smooth", min_width=200
-                )
+                weight: dict[str, Any] = {"value": 0.6, "step": 0.05, "elem_id": "smooth", "min_width": 200}
+                self.smooth = gr.Slider(0, 0.95, label="Smoothing", **weight)
                 self.every = gr.Radio(["Main", "All"], value="Main", label="Curves", min_width=200)
             with gr.Accordion("Log", open=False):
                 self.log = gr.HTML(elem_id="log")
             with gr.Accordion("Settings", open=False):
                 self.settings = gr.Code(language="yaml", interactive=False, show_label=False)
 
-    def _compare(self) -> None:
-        self.several = gr.Dropdown(
-            [],
-            multiselect=True,
-            max_choices=charts.COLORS,
-            label="Runs",
-            elem_id="compare-runs",
-            info="Two to six runs: their curves in one figure, and the settings in which they differ.",
-        )
-        self.together = gr.HTML(elem_id="together")
-        self.several.input(
-            self._together,
-            [self.several, self.smooth],
-            self.together,
-            queue=False,
-            show_progress="hidden",
-        )
-
     def _listen(self) -> None:
         """What keeps the page up to date."""
-        picked, opened = self.page.picked, (self.page.here["runs"].select, self.page.blocks.load)
+        name, opened = self.page.picked, (self.page.here["runs"].select, self.page.blocks.load)
         views = [self.header, self.curves, self.log, self.pictures, self.step]
-        shown = [self.seen, self.queue, self.cards, *views, *self._buttons()]
-        given = [picked, self.seen, self.step, self.smooth, self.every]
-        self.timer.tick(self._refresh, given, shown, **QUICK)
-        for trigger in (picked.change, self.smooth.release, self.every.change, *opened):
+        buttons = [self.stop, self.kill, self.resume, self.clone, self.discard, self.more]
+        shown = [self.seen, self.queue, self.cards, *views, *buttons]
+        given = [name, self.seen, self.step, self.smooth, self.every]
+        self.page.timer.tick(self._refresh, given, shown, **QUICK)
+        for trigger in (name.change, self.smooth.release, self.every.change, *opened):
             trigger(lambda *args: self._refresh(args[0], "", *args[2:]), given, shown, **QUICK)
         for trigger in opened:
-            trigger(self._first, picked, picked, **SETS)
+            trigger(self._first, name, name, **SETS)
             trigger(lambda: gr.Dropdown(choices=self.workspace.run_names()), None, [self.several], **QUICK)
-        picked.change(lambda: gr.Timer(active=True), None, self.timer, **QUICK)
-        picked.change(self._settings, picked, [self.settings, self.told], **QUICK)
-        self._act(picked)
+        name.change(lambda: gr.Timer(active=True), None, self.page.timer, **QUICK)
+        name.change(self._settings, name, [self.settings, self.told], **QUICK)
 
-    def _act(self, picked: gr.State) -> None:
+    def _act(self) -> None:
         """What a person can do on it."""
-        self.cards.click(_picked, None, picked, **SETS)
-        self.step.input(self._pictures_at, [picked, self.step], self.pictures, **QUICK)
-        buttons = {
-            self.stop: self._stop,
-            self.kill: self._kill,
-            self.resume: self._resume,
-            self.earlier: self._earlier,
-        }
-        for button, function in buttons.items():
-            button.click(shown_error(function), picked, self.told, **QUICK)
-        self.discard.click(shown_error(self._discard), picked, [picked, self.told], **SETS)
-        self.clone.click(shown_error(self._clone), picked, [self.page.shape, self.page.tabs], **SETS)
+        name, act = self.page.picked, self.page.act
+        self.cards.click(picked, None, name, **SETS)
+        self.page.manages(self.queue)
+        self.page.manages(self.header)
+        self.step.input(self._pictures_at, [name, self.step], self.pictures, **QUICK)
+        act(self.stop.click, self._stop, name, [self.told], **QUICK)
+        act(self.kill.click, self._kill, name, [self.told], **QUICK)
+        act(self.resume.click, self._resume, name, [self.told], **QUICK)
+        act(self.discard.click, self._discard, name, [self.told, name], **SETS)
+        act(self.clone.click, self._clone, name, [self.told, *self.page.form, self.page.tabs], **SETS)
+        for trigger in (self.several.input, self.smooth.release):
+            trigger(self._together, [self.several, self.smooth], self.together, **QUICK)
 
-    def _buttons(self) -> list[Any]:
-        return [self.stop, self.kill, self.resume, self.clone, self.earlier, self.discard, self.more]
-
-    def _first(self, picked: str) -> str:
+    def _first(self, name: str) -> str:
         """The run to show when the page is opened: the picked one, else the newest."""
-        return picked or next(iter(self.workspace.run_names()), "")
+        return name or next(iter(self.workspace.run_names()), "")
 
     def _all(self) -> tuple[list[Record], list[Job]]:
         found = []
@@ -129,18 +107,18 @@ class RunsPage:
                 continue
         return found, records.newest_jobs(self.workspace.jobs)
 
-    def _refresh(self, picked: str, seen: str, at: float, smooth: float, every: str) -> Any:
+    def _refresh(self, name: str, seen: str, at: float, smooth: float, every: str) -> Any:
         """Everything that may have changed; nothing, if nothing has."""
         found, jobs = self._all()
-        now = _fingerprint(picked, found, jobs)
+        now = _fingerprint(name, found, jobs)
         if now == seen:
-            return [gr.skip()] * 15
-        queue, cards = self._queue(jobs), self._cards(found, jobs, picked)
-        record = next((each for each in found if each.name == picked), None)
-        job = next((each for each in jobs if each.title == picked and each.run), None)
+            return [gr.skip()] * 14
+        queue, cards = self._queue(found, jobs), self._cards(found, jobs, name)
+        record = next((each for each in found if each.name == name), None)
+        job = next((each for each in jobs if each.title == name and each.run), None)
         if record is None:
             header = self.page.told(job.id) if job else _welcome(bool(found))
-            return [now, queue, cards, header, "", "", "", gr.Slider(visible=False), *self._allowed("", job)]
+            return [now, queue, cards, header, "", "", "", gr.Slider(visible=False), *self._allowed("", None)]
         job = records.job_of(jobs, record)
         state = records.status(record, job)
         return [
@@ -151,58 +129,49 @@ class RunsPage:
             *self._allowed(state, job),
         ]
 
-    def _queue(self, jobs: Sequence[Job]) -> str:
-        """What runs and waits; what is a run's is told by its card."""
-        waiting = self.workspace.jobs.queue()
-        shown = [job for job in jobs if job.state == "running" and not job.run] + waiting
-        blocks = [parts.job(self.workspace, job, self.page.place(job)) for job in shown]
-        return f'<h3 class="part">Queue</h3><div class="cards">{"".join(blocks)}</div>' if blocks else ""
+    def _queue(self, found: Sequence[Record], jobs: Sequence[Job]) -> str:
+        """What runs and waits, and what has just failed; what has a run's folder is told by its card."""
+        names, since = {record.name for record in found}, time.time() - _RECENT
+        lost = [job for job in jobs if job.state == "failed" and job.run and job.ended > since]
+        working = [job for job in jobs if job.state == "running"]
+        shown = [job for job in [*working, *lost] if not job.run or job.title not in names]
+        blocks = [
+            parts.job(self.workspace, job, self.page.place(job))
+            for job in [*shown, *self.workspace.jobs.queue()]
+        ]
+        return parts.section("Queue", f'<div class="cards short">{"".join(blocks)}</div>') if blocks else ""
 
-    def _cards(self, found: Sequence[Record], jobs: Sequence[Job], picked: str) -> str:
-        if not found:
-            return ""
+    def _cards(self, found: Sequence[Record], jobs: Sequence[Job], chosen: str) -> str:
         cards = []
         for record in found:
             state = records.status(record, records.job_of(jobs, record))
             line = f"{record.method} · step {record.step} of {record.total}"
             part = record.step / max(record.total, 1) if state == "running" else -1
-            cards.append(
-                parts.card(
-                    record.name, record.name, state, line=line, part=part, chosen=record.name == picked
-                )
-            )
-        return f'<h3 class="part">Runs</h3><div class="cards">{"".join(cards)}</div>'
+            mine = record.name == chosen
+            cards.append(parts.card(record.name, record.name, state, line=line, part=part, chosen=mine))
+        return parts.section("Runs", f'<div class="cards">{"".join(cards)}</div>') if cards else ""
 
     def _allowed(self, state: str, job: Job | None) -> list[Any]:
         """Which buttons make sense now."""
-        queued, running = bool(job and job.state == "queued"), bool(job and job.state == "running")
-        ended = state not in ("", "running", "queued")
-        has = [
-            queued or running,
-            bool(running and job and job.wanted),
-            ended and state != "done",
-            bool(state),
-            queued,
-            ended,
-        ]
+        running, ended = bool(job and job.is_open), state not in ("", "running", "queued")
+        stuck = bool(job and job.state == "running" and job.wanted)
+        has = [running, stuck, ended and state != "done", bool(state), ended]
         return [*(gr.Button(visible=visible) for visible in has), gr.Column(visible=bool(state))]
 
     def _pictures(self, record: Record, at: float) -> tuple[Any, Any]:
         steps = records.steps_of(record.folder.samples)
         if not steps:
             return "", gr.Slider(visible=False)
-        step = min(steps, key=lambda each: abs(each - at)) if at in steps and at != steps[-1] else steps[-1]
+        step = at if at in steps else steps[-1]
         each = steps[1] - steps[0] if len(steps) > 1 else 1
-        slider = gr.Slider(
-            steps[0], max(steps[-1], steps[0] + 1), value=step, step=each, visible=len(steps) > 1
-        )
-        return self._gallery(record, step), slider
+        bounds: dict[str, Any] = {"minimum": steps[0], "maximum": max(steps[-1], steps[0] + 1), "step": each}
+        return self._gallery(record, step), gr.Slider(value=step, visible=len(steps) > 1, **bounds)
 
-    def _gallery(self, record: Record, step: int) -> str:
-        best, why = records.Record.best(record)
+    def _gallery(self, record: Record, step: float) -> str:
+        best, why = record.best()
         told = f" · best: {why}" if step == best and why else ""
-        title = f'<h3 class="part">Pictures at step {step}{escape(told)}</h3>'
-        return title + parts.gallery(self.workspace, records.pictures(record, step))
+        shown = parts.gallery(self.workspace, records.pictures(record, int(step)))
+        return parts.section(f"Pictures at step {step:g}{told}", shown)
 
     def _pictures_at(self, name: str, at: float) -> str:
         record = records.read(self.workspace, name)
@@ -212,8 +181,6 @@ class RunsPage:
     def _settings(self, name: str) -> tuple[str, str]:
         if name not in self.workspace.run_names():
             return "", ""
-        import yaml
-
         return yaml.safe_dump(dict(records.read(self.workspace, name).settings), sort_keys=False), ""
 
     def _job(self, name: str) -> Job:
@@ -226,55 +193,40 @@ class RunsPage:
     def _stop(self, name: str) -> str:
         job = self._job(name)
         self.workspace.jobs.stop(job.id)
+        waited = job.state == "queued"
         return parts.note(
-            "Canceled."
-            if job.state == "queued"
-            else "Stopping after this step; it is saved and can be resumed."
+            "Canceled." if waited else "Stopping after this step; it is saved and can be resumed."
         )
 
     def _kill(self, name: str) -> str:
         kill(self.workspace.jobs, self._job(name).id)
         return parts.note("Killed; resume goes on from the last checkpoint.")
 
-    def _earlier(self, name: str) -> str:
-        self.workspace.jobs.move(self._job(name).id, up=True)
-        return parts.note("Moved up.")
-
     def _resume(self, name: str) -> str:
-        folder = self.workspace.run(name)
-        payload = {"run": str(folder.path)}
-        self.workspace.jobs.add(
-            "resume", payload, title=name, device=least_busy(self.workspace.jobs), run=str(folder.path)
-        )
+        folder = self.workspace.run(name).path
+        self.workspace.submit("resume", {"run": str(folder)}, name, run=folder)
         return parts.note("Waiting to go on from the last checkpoint.")
 
     def _discard(self, name: str) -> tuple[str, str]:
         kept = self.workspace.discard(self.workspace.run(name).path)
-        return "", parts.note(f"Moved to {self.workspace.relative(kept)}.")
+        return parts.note(f"Moved to {self.workspace.relative(kept)}."), self._first("")
 
-    def _clone(self, name: str) -> Any:
+    def _clone(self, name: str) -> list[Any]:
         _, run = runs.open_run(self.workspace.run(name).path)
-        shape, _, _ = shape_of(runs.dump(run) | {"name": ""})
-        return shape, gr.Tabs(selected="train")
+        return ["", *filled(runs.dump(run) | {"name": ""}), gr.Tabs(selected="train")]
 
     def _together(self, names: list[str], smooth: float) -> str:
         return run_view.side_by_side([records.read(self.workspace, name) for name in names or []], smooth)
 
 
-def _picked(event: gr.EventData) -> str:
-    return str(event._data.get("pick", ""))
-
-
-def _fingerprint(picked: str, found: Sequence[Record], jobs: Sequence[Job]) -> str:
+def _fingerprint(name: str, found: Sequence[Record], jobs: Sequence[Job]) -> str:
     runs_now = [(record.name, record.changed) for record in found]
     jobs_now = [(job.id, job.state, job.position, job.wanted, round(job.progress, 3)) for job in jobs[:40]]
-    return f"{picked} {hash((tuple(runs_now), tuple(jobs_now)))}"
+    return f"{name} {hash((tuple(runs_now), tuple(jobs_now)))}"
 
 
 def _welcome(has_runs: bool) -> str:
     if has_runs:
         return parts.nothing("Pick a run", "Its curves, pictures, log and settings appear here.")
-    return parts.nothing(
-        "No runs yet",
-        "Start one on the Train page, or with the command: studio train dreambooth --data DIR. It shows up here at once.",
-    )
+    text = "Start one on the Train page, or with the command: studio train dreambooth --data DIR. It shows up here at once."
+    return parts.nothing("No runs yet", text)

@@ -1,26 +1,21 @@
 """The Sample page: draw with a model, artifacts and edits, or with a run that still trains; compare along two axes."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from studio import recipes
+from studio import recipes, serial
 from studio.errors import StudioError
-from studio.grid import AXES, axes
+from studio.grid import AXES
+from studio.jobs import Job
 from studio.models.config import FLOW_SCHEDULERS, SCHEDULERS
-from studio.supervisor import least_busy
-from ui import drawn, parts, requests
-from ui.page import QUICK, SECONDS, SETS, Page, shown_error
+from ui import drawn, forms, parts, requests
+from ui.page import QUICK, SECONDS, SETS, Page, clickable
 from ui.weights import Weights
 
 _FILES = "a model and its artifacts"
-
-
-def build(page: Page) -> None:
-    """Draw the page."""
-    SamplePage(page)
+_EMPTY = "Write a prompt and press Draw. Every picture carries the recipe that draws it again."
 
 
 class SamplePage:
@@ -31,203 +26,139 @@ class SamplePage:
         self.job, self.ask = gr.State(0), gr.State(0)
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=300):
-                self._prompts()
+                self._ask()
                 self.weights = Weights(page)
                 self.recipe = gr.File(
                     label="Drop a PNG to take over its recipe",
                     file_types=[".png"],
                     height=110,
-                    elem_id="recipe",
+                    **_named("recipe"),
                 )
             with gr.Column(scale=7, min_width=300):
-                self.result = gr.HTML(
-                    parts.nothing(
-                        "Nothing drawn yet",
-                        "Write a prompt and press Draw. Every picture carries the recipe that draws it again.",
-                    ),
-                    elem_id="result",
-                )
+                self.result = clickable("result")
                 with gr.Accordion("Compare along two axes", open=False, elem_id="compare"):
                     self._grid()
                 self.earlier = gr.HTML(elem_id="earlier-pictures")
         self._listen()
 
-    def _prompts(self) -> None:
+    def _ask(self) -> None:
         self.source = gr.Dropdown([_FILES], value=_FILES, label="Draw with", elem_id="source")
-        self.prompt = gr.Textbox(
-            label="Prompt",
-            lines=2,
-            max_lines=8,
-            placeholder="a sticker of a unicorn on a blue background",
-            info="One a line; each is drawn.",
-            elem_id="prompt",
-        )
-        self.negative = gr.Textbox(label="Not to draw", elem_id="negative")
-        with gr.Row():
-            self.draw = gr.Button("Draw", variant="primary", elem_id="draw")
-            self.stop = gr.Button("Stop", elem_id="stop-drawing")
-        small: dict[str, Any] = {"min_width": 110}
-        with gr.Row():
-            self.count = gr.Number(4, precision=0, label="Pictures a prompt", elem_id="count", **small)
-            self.seed = gr.Number(0, precision=0, label="Seed", elem_id="seed", **small)
-            self.steps = gr.Number(20, precision=0, label="Sampler steps", elem_id="steps", **small)
-            self.guidance = gr.Number(4.0, label="Guidance", elem_id="guidance", **small)
+        words: dict[str, Any] = {
+            "lines": 2,
+            "max_lines": 8,
+            "placeholder": "a sticker of a unicorn on a blue background",
+        }
+        made = {
+            "prompt": _box("prompt", info="One a line; each is drawn. Enter draws, Shift and Enter begin a line.", **words),
+            "negative": _box("negative", label="Not to draw", info=None),
+        }  # fmt: skip
+        self.draw = gr.Button("Draw", variant="primary", elem_id="draw")
+        self.told = gr.HTML(elem_id="draw-told")
+        small: dict[str, Any] = {"min_width": 80}
+        with gr.Row(elem_classes="fields small"):
+            made["num_images"] = _box("num_images", label="Pictures", info=None, **small)
+            for name in ("seed", "steps"):
+                made[name] = _box(name, info=None, **small)
+            made["guidance"] = _box("guidance", info=None, placeholder="auto", **small)
         with gr.Accordion("Sampler and size", open=False), gr.Row():
-            self.scheduler = gr.Dropdown(
-                ["", *SCHEDULERS, *FLOW_SCHEDULERS],
-                value="",
-                label="Sampler",
-                info="Empty: the model's own.",
-                **small,
-            )
-            self.width = gr.Number(0, precision=0, label="Width", info="0: the model's own.", **small)
-            self.height = gr.Number(0, precision=0, label="Height", info="0: the model's own.", **small)
+            names, own = ["", *SCHEDULERS, *FLOW_SCHEDULERS], "Empty: the model's own."
+            made["scheduler"] = gr.Dropdown(names, value="", label="Sampler", info=own, **small)
+            for name in ("width", "height"):
+                made[name] = _box(name, info="0: the model's own.", **small)
+        self.plain = [made[name] for name in requests.PLAIN]
 
     def _grid(self) -> None:
-        with gr.Row():
-            self.x = gr.Dropdown(
-                list(AXES), value="strength", label="From left to right", elem_id="axis-x", min_width=140
-            )
-            self.xs = gr.Textbox(
-                "0, 0.5, 1",
-                label="Values",
-                info="Separated by commas; prompts by lines.",
-                elem_id="values-x",
-                min_width=180,
-            )
-        with gr.Row():
-            self.y = gr.Dropdown(
-                ["", *AXES], value="seed", label="From top to bottom", elem_id="axis-y", min_width=140
-            )
-            self.ys = gr.Textbox("0, 1", label="Values", elem_id="values-y", min_width=180)
+        sides = (
+            ("x", "From left to right", "strength", "0, 0.5, 1"),
+            ("y", "From top to bottom", "seed", "0, 1"),
+        )
+        self.sides: list[Any] = []
+        for side, label, usual, values in sides:
+            axes, how = [*AXES] if side == "x" else ["", *AXES], "Separated by commas; prompts by lines."
+            with gr.Row():
+                self.sides += [
+                    gr.Dropdown(axes, value=usual, label=label, **_named(f"axis-{side}")),
+                    gr.Textbox(values, label="Values", info=how, **_named(f"values-{side}")),
+                ]
         self.compare = gr.Button("Draw the grid", elem_id="draw-grid")
-
-    def _plain(self) -> list[Any]:
-        """What is asked for, apart from what it is drawn with."""
-        return [
-            self.prompt,
-            self.negative,
-            self.count,
-            self.seed,
-            self.steps,
-            self.guidance,
-            self.scheduler,
-            self.width,
-            self.height,
-        ]
+        self.grid_told = gr.HTML(elem_id="grid-told")
 
     def _listen(self) -> None:
-        inputs = [*self._plain(), *self.weights.inputs]
-        shown = [self.result, self.job, self.ask]
-        self.draw.click(self._draw, [self.source, *inputs], shown, **SETS)
-        self.prompt.submit(self._draw, [self.source, *inputs], shown, **SETS)
-        grid = [self.x, self.xs, self.y, self.ys]
-        self.compare.click(self._compare, [*grid, *inputs], shown, **SETS)
-        self.stop.click(lambda job: self.workspace.jobs.stop(job) if job else None, self.job, None, **QUICK)
-        self.recipe.upload(
-            shown_error(self._restore),
-            self.recipe,
-            [*self._plain(), *self.weights.restored, self.result],
-            queue=False,
-        )
+        page, inputs, seen = self.page, [*self.plain, *self.weights.inputs], [self.job, self.ask]
+        draw = [self.draw.click, self.plain[0].submit]
+        page.act(draw, self._draw, [self.source, *inputs], [self.told, *seen], **SETS)
+        page.act(self.compare.click, self._compare, [*self.sides, *inputs], [self.grid_told, *seen], **SETS)
+        restored = [self.told, *self.plain, *self.weights.restored]
+        page.act(self.recipe.upload, self._restore, self.recipe, restored, queue=False)
         timer = gr.Timer(SECONDS / 2, active=False)
-        for state in (self.job, self.ask):
-            state.change(self._look, [self.job, self.ask], [self.result, timer, self.earlier], **QUICK)
-        timer.tick(self._look, [self.job, self.ask], [self.result, timer, self.earlier], **QUICK)
-        lists = [self.source, *self.weights.artifacts, self.earlier]
-        for opened in (self.page.here["sample"].select, self.page.blocks.load):
-            opened(self._lists, None, lists, **QUICK)
+        for look in (self.job.change, self.ask.change, timer.tick):
+            look(self._look, seen, [self.result, timer], **QUICK)
+        self.job.change(lambda: drawn.earlier(self.workspace), None, self.earlier, **QUICK)
+        page.manages(self.result)
+        lists = [self.source, *self.weights.artifacts, self.result, self.earlier]
+        page.when_opened("sample", self._lists, lists, self.job)
 
-    def _lists(self) -> list[Any]:
-        running = [
-            (f"running: {job.title} (live weights)", f"job {job.id}")
-            for job in self.workspace.jobs.running()
-            if job.run
-        ]
-        source = gr.Dropdown(choices=[_FILES, *running])
-        return [source, *self.weights.choices(), drawn.earlier(self.workspace)]
-
-    def _request(self, given: Sequence[Any]) -> dict[str, Any]:
-        return requests.build(self.workspace, given, self.weights.edits)
+    def _lists(self, job: int) -> list[Any]:
+        running = [(f"running: {each.title} (live weights)", f"job {each.id}") for each in self.workspace.jobs.running() if each.run]  # fmt: skip
+        empty = gr.skip() if job else parts.nothing("Nothing drawn yet", _EMPTY)
+        earlier = gr.skip() if job else drawn.earlier(self.workspace)
+        return [gr.Dropdown(choices=[_FILES, *running]), *self.weights.choices(), empty, earlier]
 
     def _draw(self, source: str, *given: Any) -> Any:
-        try:
-            request = self._request(given)
-            if source.startswith("job "):
-                ask = self.workspace.jobs.ask(int(source[4:]), {"request": request | {"model": ""}})
-                return parts.note("Asked; the run answers after its present step."), 0, ask
-            title = request["prompt"][0][:60]
-            device = least_busy(self.workspace.jobs)
-            job = self.workspace.jobs.add("sample", {"request": request}, title=title, device=device)
-        except StudioError as error:
-            return parts.note(str(error), "error"), 0, 0
-        return self.page.told(job), job, 0
+        request = requests.drawing(self.workspace, given, self.weights.edits)
+        if source.startswith("job "):
+            ask = self.workspace.jobs.ask(int(source[4:]), {"request": request | {"model": ""}})
+            return "", 0, ask
+        job = self.workspace.submit("sample", {"request": request}, request["prompt"][0][:60])
+        return "", job, 0
 
     def _compare(self, x: str, xs: str, y: str, ys: str, *given: Any) -> Any:
-        try:
-            payload = {"request": self._request(given)} | {
-                side: {"axis": axis or "", "values": self._values(axis, text) if axis else []}
-                for side, axis, text in (("x", x, xs), ("y", y, ys))
-            }
-            axes(payload)
-            device = least_busy(self.workspace.jobs)
-            job = self.workspace.jobs.add(
-                "grid", payload, title=f"Grid of {x} and {y or 'nothing'}", device=device
-            )
-        except StudioError as error:
-            return parts.note(str(error), "error"), 0, 0
-        return self.page.told(job), job, 0
+        request = requests.build(self.workspace, given, self.weights.edits)
+        payload = requests.compare(self.workspace, request, [(x, xs), (y, ys)])
+        return "", self.workspace.submit("grid", payload, f"Grid of {x} and {y or 'nothing'}"), 0
 
-    def _values(self, axis: str, text: str) -> list[str]:
-        found = text.splitlines() if axis == "prompt" else text.replace("\n", ",").split(",")
-        found = [value.strip() for value in found if value.strip()]
-        if not found:
-            raise StudioError(f"The axis {axis!r} has no values; write some, such as 0, 0.5, 1.", field=axis)
-        return [self.workspace.weights(value) for value in found] if axis == "artifact" else found
-
-    def _look(self, job: int, ask: int) -> Any:
+    def _look(self, job: int, ask: int) -> tuple[Any, gr.Timer]:
         """What the open request has come to; the timer rests once it is done."""
         if ask:
             return self._answer(ask)
         if not job:
-            return gr.skip(), gr.Timer(active=False), gr.skip()
+            return gr.skip(), gr.Timer(active=False)
         found = self.workspace.jobs.get(job)
-        if found.is_open:
-            return self.page.told(job), gr.Timer(active=True), gr.skip()
-        if found.state != "done":
-            return self.page.told(job), gr.Timer(active=False), gr.skip()
-        shown = (
-            drawn.sheet(self.workspace, found.result)
-            if found.kind == "grid"
-            else drawn.gallery(self.workspace, found.result["pictures"])
-        )
-        return shown, gr.Timer(active=False), drawn.earlier(self.workspace)
+        shown = self._shown(found) if found.state == "done" else self.page.told(job)
+        return shown, gr.Timer(active=found.is_open)
 
-    def _answer(self, ask: int) -> Any:
+    def _shown(self, job: Job) -> str:
+        if job.kind == "grid":
+            return drawn.sheet(self.workspace, job.result)
+        return drawn.gallery(self.workspace, job.result["pictures"])
+
+    def _answer(self, ask: int) -> tuple[Any, gr.Timer]:
         found = self.workspace.jobs.get_ask(ask)
         if found.state == "queued":
-            return gr.skip(), gr.Timer(active=True), gr.skip()
+            return parts.note("The run answers after its present step."), gr.Timer(active=True)
         if found.state == "failed":
-            return parts.note(found.error, "error"), gr.Timer(active=False), gr.skip()
-        told = f"From the live weights at step {found.result['step']}, in {found.result['seconds']:.1f} s between two steps."
-        return (
-            parts.note(told, "good") + drawn.gallery(self.workspace, found.result["pictures"]),
-            gr.Timer(active=False),
-            gr.skip(),
+            return parts.note(found.error, "error"), gr.Timer(active=False)
+        step, seconds = found.result["step"], found.result["seconds"]
+        told = parts.note(
+            f"From the live weights at step {step}, in {seconds:.1f} s between two steps.", "good"
         )
+        return told + drawn.gallery(self.workspace, found.result["pictures"]), gr.Timer(active=False)
 
     def _restore(self, path: str) -> list[Any]:
-        found = recipes.read(Path(path))
-        plain = (
-            "\n".join(found.prompt),
-            found.negative,
-            found.num_images,
-            found.seed,
-            found.steps,
-            found.guidance,
-            found.scheduler,
-            found.width,
-            found.height,
-        )
-        told = parts.note("The recipe is taken over; press Draw.", "good")
-        return [*plain, *self.weights.restore(found), told]
+        try:
+            found = recipes.read(Path(path))
+        except StudioError as error:  # the place of the upload tells nobody anything
+            raise StudioError(str(error).replace(path, Path(path).name), field="recipe") from None
+        plain = serial.to_dict(found) | {"prompt": "\n".join(found.prompt)}
+        values, lost = self.weights.restore(found)
+        without = f" without {', '.join(lost)}, not found here" if lost else ""
+        told = parts.note(f"The recipe is taken over{without}; press Draw.", "error" if lost else "good")
+        return [told, *(plain[name] for name in requests.PLAIN), *values]
+
+
+def _box(name: str, **options: Any) -> Any:
+    return forms.draw(requests.FIELDS[name], elem_id=name, **options)
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"elem_id": name, "elem_classes": f"field-{name}", "min_width": 160}

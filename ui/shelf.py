@@ -1,26 +1,32 @@
 """The Models page: embedded and cached models, artifacts with what they tell of themselves, exports, the trash."""
 
 import json
-import struct
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
 
-from studio import assets, runs, serial
+from studio import assets, runs, serial, trained
 from studio.adapters import config as adapters
 from studio.errors import StudioError
-from studio.supervisor import least_busy
+from studio.jobs import Job
 from ui import parts
-from ui.page import QUICK, SETS, Page, shown_error
+from ui.page import QUICK, SETS, Page, clickable
 
 _HEADER_LIMIT = 10_000_000
-
-
-def build(page: Page) -> None:
-    """Draw the page."""
-    ShelfPage(page)
+_EMPTY = "A run's weights appear here when it is done; put LoRA files of others into models/."
+_READ_BACK = (
+    "Written into the run's export folder, and read back to check. None ticked: what fits the weights."
+)
+_NAMES = {
+    "modelspec.architecture": "Made for",
+    "modelspec.trigger_phrase": "Trigger",
+    "ss_network_dim": "Rank",
+    "modelspec.license": "License",
+    "modelspec.date": "Date",
+}
 
 
 class ShelfPage:
@@ -32,153 +38,133 @@ class ShelfPage:
         with gr.Row(equal_height=False):
             with gr.Column(scale=7, min_width=300):
                 self.models = gr.HTML(elem_id="models")
-            with gr.Column(scale=5, min_width=300):
+            with gr.Column(scale=5, min_width=300, elem_classes="beside"):
                 self._artifact()
-        for opened in (page.here["shelf"].select, page.blocks.load):
-            opened(self._lists, None, [self.models, self.artifact], **QUICK)
-        self.artifact.change(shown_error(self._describe), self.artifact, [self.about, self.formats], **QUICK)
-        self.export.click(
-            shown_error(self._export),
-            [self.artifact, self.formats, self.trigger],
-            [self.told, self.watched],
-            **SETS,
-        )
-        self.discard.click(shown_error(self._discard), self.artifact, [self.told, self.artifact], **QUICK)
-        page.follow(self.watched, self.told, self._told)
+        page.when_opened("shelf", self._lists, [self.models, self.artifact])
+        described, exported = [self.about, self.formats], [self.artifact, self.formats, self.trigger]
+        page.act(self.artifact.change, self._describe, self.artifact, described, **QUICK)
+        page.act(self.export.click, self._export, exported, [self.told, self.watched], **SETS)
+        removed = [self.told, self.artifact, self.models]
+        page.act(self.discard.click, self._discard, self.artifact, removed, **QUICK)
+        page.follow(self.watched, [self.told, self.about], self._done)
 
     def _artifact(self) -> None:
         gr.HTML('<h3 class="part">Artifact</h3>')
-        self.artifact = gr.Dropdown([], label="Run or file", elem_id="artifact")
+        self.artifact = gr.Dropdown(
+            [], label="Run or file", elem_id="artifact", elem_classes="field-artifact"
+        )
         self.about = gr.HTML()
-        self.formats = gr.CheckboxGroup(
-            list(_formats()),
-            label="Export as",
-            info="Written into the run's export folder, and read back to check.",
-            elem_id="formats",
-        )
-        self.trigger = gr.Textbox(
-            label="Trigger words", info="Written into the files, so that others know what to type."
-        )
+        formats = list(get_args(adapters.Format))
+        self.formats = gr.CheckboxGroup(formats, label="Export as", info=_READ_BACK, elem_id="formats")
+        told = "Written into the files, so that others know what to type."
+        self.trigger = gr.Textbox(label="Trigger words", info=told, elem_id="trigger")
         with gr.Row():
             self.export = gr.Button("Export", variant="primary", elem_id="export")
             self.discard = gr.Button("Move to trash", elem_id="discard-artifact")
-        self.told = gr.HTML(elem_id="export-told")
+        self.told = clickable("export-told")
 
     def _lists(self) -> tuple[str, Any]:
-        rows = [
-            ("embedded", path.name, parts.size(path))
-            for path in sorted((assets.root() / "models").iterdir())
-            if path.is_dir()
-        ]
+        shelf = [path for path in sorted((assets.root() / "models").iterdir()) if path.is_dir()]
+        rows = [("embedded", path.name, parts.size(path)) for path in shelf]
         rows += [("cached", name, size) for name, size in _cached()]
-        own = self.workspace.artifacts()
-        table = parts.table(["where", "model", "size"], rows)
-        shown = f'<h3 class="part">Base models</h3>{table}<h3 class="part">Trained here</h3>'
-        shown += (
-            self._trained(own)
-            if own
-            else parts.nothing(
-                "Nothing trained yet",
-                "A run's weights appear here when it is done; put LoRA files of others into models/.",
-            )
+        own = [name for name in self.workspace.artifacts() if name not in trained.shipped()]
+        shown = parts.section(
+            "Base models and embedded artifacts", parts.table(["where", "model", "size"], rows)
         )
-        return shown, gr.Dropdown(choices=own)
+        mine = self._trained(own) if own else parts.nothing("Nothing trained yet", _EMPTY)
+        return shown + parts.section("Trained here", mine), gr.Dropdown(choices=own)
 
     def _trained(self, names: list[str]) -> str:
         rows = []
         for name in names:
-            files = _files(self.workspace.root / name)
-            told = metadata(files[0]) if files else {}
-            rows.append(
-                (
-                    name,
-                    ", ".join(file.name for file in files)[:90],
-                    told.get("modelspec.trigger_phrase", ""),
-                    parts.size(self.workspace.root / name),
-                )
-            )
+            path = self.workspace.root / name
+            files = _files(path)
+            trigger = metadata(files[0]).get("modelspec.trigger_phrase", "") if files else ""
+            named = ", ".join(file.name for file in files)[:90]
+            rows.append((name, named, trigger, parts.size(path)))
         return parts.table(["artifact", "files", "trigger", "size"], rows)
 
-    def _describe(self, name: str) -> Any:
+    def _chosen(self, name: str | None) -> Path:
         if not name:
-            return "", gr.skip()
-        path = self.workspace.inside(name, "artifact")
-        files = _files(path)
-        blocks = [
-            f'<p>{parts.link(self.workspace, file, file.name)} <span class="lead" style="display:inline">{parts.size(file)}</span></p>'
-            + parts.facts(_shown(metadata(file)))
-            for file in files
-        ]
-        is_run = (path / "config.json").is_file()
-        return f'<div class="job">{"".join(blocks) or escape(name)}</div>', gr.CheckboxGroup(
-            interactive=is_run
-        )
+            raise StudioError("Choose an artifact first.", field="artifact")
+        return self.workspace.inside(name, "artifact")
 
-    def _export(self, name: str, formats: list[str], trigger: str) -> tuple[str, int]:
-        folder, run = runs.open_run(self.workspace.inside(name or "", "artifact"))
+    def _describe(self, name: str | None) -> tuple[str, Any]:
+        if not name:
+            return "", gr.CheckboxGroup(interactive=True)
+        path = self._chosen(name)
+        return self._about(path), gr.CheckboxGroup(interactive=(path / "config.json").is_file())
+
+    def _about(self, path: Path) -> str:
+        """The files of an artifact, each with what it tells of itself, once for those that tell the same."""
+        told: dict[str, list[Path]] = {}
+        for file in _files(path):
+            told.setdefault(parts.facts(_shown(metadata(file))), []).append(file)
+        blocks = "".join(facts + "".join(map(self._file, files)) for facts, files in told.items())
+        return f'<div class="job">{blocks or escape(path.name)}</div>'
+
+    def _file(self, path: Path) -> str:
+        link = parts.link(self.workspace, path, path.name)
+        return f'<p class="file">{link}<span class="lead">{parts.size(path)}</span></p>'
+
+    def _export(self, name: str | None, formats: list[str], trigger: str) -> tuple[str, int]:
+        path = self._chosen(name)
+        if not (path / "config.json").is_file():
+            raise StudioError(f"{name!r} is a file; only runs can be exported again.", field="artifact")
+        folder, run = runs.open_run(path)
         if "export" not in serial.hints(type(run.method)):
             raise StudioError(
-                f"Run {name!r} is of a method without export formats; its files are in its export folder."
+                f"Run {name!r} is of a method without export formats; its files are in its export folder.",
+                field="artifact",
             )
         settings = serial.to_dict(serial.from_dict(adapters.Export, {"formats": formats, "trigger": trigger}))
         payload = {"run": str(folder.path), "export": settings}
-        job = self.workspace.jobs.add(
-            "export", payload, title=f"Export of {folder.path.name}", device=least_busy(self.workspace.jobs)
-        )
-        return self.page.told(job), job
+        return "", self.workspace.submit("export", payload, f"Export of {folder.path.name}")
 
-    def _told(self, job: int) -> str:
-        found = self.workspace.jobs.get(job)
-        if found.state != "done":
-            return self.page.told(job)
-        files = [Path(file) for file in found.result["files"]]
-        return parts.note("Written and read back.", "good") + "".join(
+    def _done(self, job: Job) -> list[str]:
+        files = [Path(file) for file in job.result["files"]]
+        links = [
             parts.link(self.workspace, f, f.name) if f.is_file() else f"<span>{escape(f.name)}/ </span>"
             for f in files
-        )
+        ]
+        return [
+            parts.note("Written and read back.", "good") + "".join(links),
+            self._about(Path(job.payload["run"])),
+        ]
 
-    def _discard(self, name: str) -> Any:
-        if not name:
-            raise StudioError("Choose an artifact first.", field="artifact")
-        path = self.workspace.inside(name, "artifact")
+    def _discard(self, name: str | None) -> Any:
+        path = self._chosen(name)
         if self.workspace.jobs.running(path):
             raise StudioError(f"{name!r} is being trained; stop it first.", field="artifact")
-        kept = self.workspace.discard(path)
-        return parts.note(f"Moved to {self.workspace.relative(kept)}."), gr.Dropdown(
-            choices=self.workspace.artifacts(), value=None
-        )
-
-
-def _formats() -> tuple[str, ...]:
-    return get_args(adapters.Format)
+        told = parts.note(f"Moved to {self.workspace.relative(self.workspace.discard(path))}.")
+        models, choices = self._lists()
+        return told, gr.Dropdown(choices=choices.choices, value=None), models
 
 
 def _files(path: Path) -> list[Path]:
+    """The weights of a file, a run or a folder."""
     if path.is_file():
         return [path]
-    return sorted(file for file in (path / "export").rglob("*.safetensors"))[:12]
+    inside = path / "export" if (path / "config.json").is_file() else path
+    return sorted(inside.rglob("*.safetensors"))[:12]
 
 
 def metadata(path: Path) -> dict[str, str]:
     """What a safetensors file tells about itself, from its header alone; nothing is unpickled."""
     with path.open("rb") as file:
-        size = struct.unpack("<Q", file.read(8))[0]
+        size = int.from_bytes(file.read(8), "little")
         if size > min(_HEADER_LIMIT, path.stat().st_size):
             return {}
-        header = json.loads(file.read(size))
+        try:
+            header = json.loads(file.read(size))
+        except ValueError:  # not what its name says
+            return {}
     return {str(k): str(v) for k, v in header.get("__metadata__", {}).items()}
 
 
-def _shown(values: dict[str, str]) -> list[tuple[str, str]]:
-    names = {
-        "modelspec.architecture": "Made for",
-        "modelspec.trigger_phrase": "Trigger",
-        "modelspec.title": "Title",
-        "ss_network_dim": "Rank",
-        "modelspec.license": "License",
-        "modelspec.date": "Date",
-    }
-    return [(title, values[name][:80]) for name, title in names.items() if values.get(name)]
+def _shown(values: Mapping[str, str]) -> list[tuple[str, str]]:
+    found = [(title, values.get(name, "")[:80]) for name, title in _NAMES.items()]
+    return [(title, value.partition("T")[0] if title == "Date" else value) for title, value in found if value]
 
 
 def _cached() -> list[tuple[str, str]]:

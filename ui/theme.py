@@ -73,6 +73,38 @@ element.addEventListener('click', event => {
 });
 """
 """Lets a person pick a card."""
+FAULTS = """
+() => {
+  const fields = new Map();
+  const clear = note => {
+    const field = fields.get(note);
+    fields.delete(note);
+    if (!field || [...fields.values()].includes(field)) return;
+    field.classList.remove('bad');
+    field.querySelector('.why')?.remove();
+  };
+  const mark = note => {
+    const page = note.closest('[role=tabpanel]') ?? document, name = CSS.escape(note.dataset.field);
+    const field = page.querySelector(`.field-${name}, .field-method-${name}`);
+    if (!field) return;
+    const why = Object.assign(document.createElement('p'), {className: 'why', textContent: note.textContent});
+    const help = field.querySelector('.info-text') ?? field.querySelector('[data-testid=block-info]');
+    fields.set(note, field);
+    field.querySelector('.why')?.remove();
+    field.classList.add('bad');
+    if (help) help.after(why); else field.append(why);
+  };
+  new MutationObserver(() => {
+    for (const note of [...fields.keys()]) if (!note.isConnected) clear(note);
+    for (const note of document.querySelectorAll('.note[data-field]:not([data-field=""])'))
+      if (!fields.has(note) && !note.dataset.seen) { mark(note); if (fields.has(note)) note.dataset.seen = 'yes'; }
+  }).observe(document.body, {childList: true, subtree: true});
+  document.addEventListener('input', event => {
+    for (const [note, field] of [...fields]) if (field.contains(event.target)) clear(note);
+  }, true);
+}
+"""
+"""Says what is wrong at the field that an error names, until that field or the error changes."""
 
 
 def theme() -> gr.themes.Base:

@@ -11,8 +11,9 @@ from urllib.parse import quote
 from studio import assets, catalog, runs, serial, trained
 from studio.data.layouts import EXTENSIONS
 from studio.errors import StudioError, unknown
-from studio.jobs import Jobs
+from studio.jobs import Jobs, Kind
 from studio.runs import RunFolder
+from studio.supervisor import least_busy
 
 TEXTS = ("prompt", "prompts", "negative", "class_prompt", "class_word", "token", "undesired", "protect", "carriers",
          "description", "author", "trigger", "license")  # fmt: skip
@@ -81,6 +82,11 @@ class Workspace:
         places = text.startswith(("/", "~", "\\")) or ".." in Path(text).parts or "\0" in text
         if places or (text and len(text) < 4096 and (self.root / text).exists()):
             self.inside(text, field=name)
+
+    def submit(self, kind: Kind, payload: Mapping[str, Any], title: str, *, run: str | Path = "") -> int:
+        """Queue a job on the device with the least work; gives its number."""
+        device = least_busy(self.jobs)
+        return self.jobs.add(kind, payload, title=title, device=device, run=str(run))
 
     def url(self, path: str | Path) -> str:
         """Address of a file for the page."""

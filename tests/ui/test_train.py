@@ -1,0 +1,110 @@
+"""The Train page: forms drawn from settings, what they would run, and wrong settings."""
+
+import shlex
+
+import gradio as gr
+import pytest
+
+from studio import catalog, flags, runs, serial
+from studio.config import Run
+from studio.errors import StudioError
+from tests.ui.conftest import picture
+from ui import drafts, forms
+from ui.workspace import Workspace
+
+METHODS = [name for _, name in drafts.methods()]
+
+
+def filled(method: str, workspace: Workspace, **changes) -> dict:
+    """What the form of a method holds after a person chose a folder and changed some values."""
+    picture(workspace.root / "photos" / "a.png")
+    values = serial.merge(drafts.base(method, "auto"), serial.nest(changes))
+    if values["method"].get("data") == "":
+        values["method"]["data"] = "photos"
+    if "prompts" in values["method"] and not values["method"]["prompts"]:
+        values["method"]["prompts"] = ["a red star"]
+    fields = drafts.fields(method, values)
+    boxes = [forms.draw(leaf) for leaf in fields]
+    found = forms.collect(fields, [box.value for box in boxes])
+    found["method"]["kind"] = method
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_form_gives_back_the_settings_it_was_drawn_from(method: str, workspace: Workspace):
+    run = drafts.build(filled(method, workspace), workspace)
+    assert catalog.card_of(run.method).name == method
+    name = catalog.card(method).preset_for(str(serial.to_dict(run.method).get("model", "")))
+    usual = serial.nest(dict(catalog.card(method).presets[name].values)) if name else {}
+    given = {k: v for k, v in serial.flatten(runs.dump(run)).items() if k in serial.flatten(usual)}
+    assert given == {k: v for k, v in serial.flatten(usual).items() if k in given}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_command_shown_does_what_the_form_does(method: str, workspace: Workspace):
+    run = drafts.build(filled(method, workspace, **{"loop.steps": 17, "optim.lr": 3e-4}), workspace)
+    words = shlex.split(drafts.command(run))
+    again, _ = flags.parse_run(method, words[3:])
+    assert serial.differences(runs.dump(run), runs.dump(again)) == []
+
+
+def test_every_field_has_help_and_a_label():
+    fields = drafts.fields("dreambooth", drafts.base("dreambooth", "auto"))
+    silent = [leaf.name for leaf in fields if not leaf.help]
+    assert [name for name in silent if name.startswith("method.") and name.count(".") == 1] == []
+    assert {leaf.name: leaf.label for leaf in fields}["optim.lr"] == "Learning rate"
+
+
+def test_bounds_and_choices_come_from_the_class():
+    fields = {leaf.name: leaf for leaf in drafts.fields("dreambooth", drafts.base("dreambooth", "auto"))}
+    assert fields["loop.steps"].bounds == "≥ 1"
+    assert fields["optim.ema"].bounds == "≥ 0 < 1"
+    assert fields["method.adapter.kind"].schema["enum"][0] == "lora"
+    assert isinstance(forms.draw(fields["method.images.on_bad"]), gr.Radio)
+    assert isinstance(forms.draw(fields["hardware.precision"]), gr.Dropdown)
+
+
+def test_another_alternative_brings_its_own_fields():
+    values = serial.merge(drafts.base("dreambooth", "auto"), {"method": {"adapter": {"kind": "full"}}})
+    names = {leaf.name for leaf in drafts.fields("dreambooth", values)}
+    assert "method.adapter.rank" not in names
+
+
+def test_the_simple_view_has_five_fields():
+    for method in METHODS:
+        fields = drafts.fields(method, drafts.base(method, "auto"))
+        assert len(drafts.simple(fields)) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loop.steps": 0}, "greater than or equal to 1"),
+        ({"method.data": ""}, "Data is missing"),
+        ({"method.data": "nowhere"}, "'nowhere' does not exist"),
+        ({"method.data": "/etc"}, "outside of the allowed folder"),
+        ({"method.data": "../elsewhere"}, "outside of the allowed folder"),
+        ({"method.held_out": "~/photos"}, "outside of the allowed folder"),
+        ({"optim.name": "os.system"}, "would run code"),
+        ({"name": "../up"}, "outside of the allowed folder"),
+        ({"name": "a/b"}, "plain name without a slash"),
+        ({"method.nonsense": 1}, "Unknown setting"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_refused_with_a_sentence(change: dict, message: str, workspace: Workspace):
+    values = serial.merge(filled("dreambooth", workspace), serial.nest(change))
+    with pytest.raises(StudioError, match=message):
+        drafts.build(values, workspace)
+
+
+def test_a_link_out_of_the_workspace_is_refused(workspace: Workspace):
+    (workspace.root / "way-out").symlink_to("/etc")
+    values = serial.merge(filled("dreambooth", workspace), {"method": {"data": "way-out"}})
+    with pytest.raises(StudioError, match="outside of the allowed folder"):
+        drafts.build(values, workspace)
+
+
+def test_a_list_that_cannot_be_read_names_its_field():
+    leaf = next(each for each in forms.leaves(Run, {"method": {}}) if each.name == "optim.betas")
+    with pytest.raises(StudioError, match="write a list as"):
+        forms.parse(leaf, "[0.9, ")
