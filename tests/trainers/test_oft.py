@@ -1,6 +1,5 @@
 """Controllable generation with OFT: the hint starts at nothing, learns, and a picture's agreement is measured."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,24 +7,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from studio import artifacts, runs
-from studio.adapters.build import attach
+from studio import artifacts
 from studio.adapters.config import Lora, Oft
 from studio.adapters.orthogonal import rotated_layers
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.config import Hardware, Loop, Optim, Preview, Run
+from studio.config import Hardware, Loop, Optim, Run
 from studio.data.config import Images
 from studio.data.scenes import SceneSource
 from studio.data.sticker_config import Stickers
 from studio.errors import StudioError
-from studio.evidence import Finished
 from studio.models.build import load
-from studio.reproduce import Cell, Reproduce, recipe_of
-from studio.train import run_to_end, train
+from studio.train import run_to_end
 from studio.trainer import Request, Shard
 from studio.verify import verify_resume
-from trainers.oft import reproduce_control
 from trainers.oft.config import Colors, Edges, OftControl, Regions
 from trainers.oft.control import agreement, signal
 from trainers.oft.hint import HintEncoder, hint_encoder, hinted
@@ -253,48 +248,6 @@ def test_folder_of_pictures_will_do(tmp_path, backend, pictures):
     batch = next(made.source().stream(0, 0, Shard(2, 0, 2)))
     assert torch.isfinite(made.loss(batch, Rng.single(0, 1, 2)).total)
     assert made.prompts() == ["a sticker", "a sticker"]
-
-
-# ---- the study against LoRA
-
-
-def test_both_adapters_of_the_study_have_as_many_numbers():
-    cells = recipe_of("oft_control").cells(Reproduce(method="oft_control", num_seeds=2))
-    assert [cell.variant for cell in cells] == ["oft", "lora"] * 2
-    family = load("studio-tiny", Backend(HARDWARE))
-    sizes = []
-    for cell in cells[:2]:
-        adapter = runs.build(cell.settings["run"]).method.adapter
-        attached = attach(adapter, {"unet": family.denoiser}, name=cell.variant)["unet"]
-        values = dict(family.denoiser.named_parameters())
-        sizes.append(sum(values[name].numel() for name in attached))
-    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
-
-
-def small_study(tmp_path):
-    """A cell of the study on a tiny model, for three steps."""
-    method = settings(control=Colors())
-    made = run(tmp_path, method, "run")
-    made = dataclasses.replace(made, preview=Preview(every=1, steps=1, guidance=1.0))
-    return Cell(variant="oft", unit="layouts", seed=0, settings={"run": runs.dump(made), "weights": ""})
-
-
-def test_a_stopped_cell_of_the_study_goes_on_and_reads_all_its_previews(tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce_control, "MODEL", "tiny:sd1")
-    monkeypatch.setattr(reproduce_control, "NUM_PICTURES", 2)
-    cell = small_study(tmp_path)
-    started = train(runs.build(cell.settings["run"]))
-    next(event for event in started if event["event"] == "step" and event["step"] == 2)
-    started.close()
-    result = reproduce_control.RECIPE.run(cell, tmp_path)
-    assert [step for step, _ in result.curves["agreement"]] == [0, 1, 2, 3]
-    assert result.measures["agreement"] == tuple(result.curves["agreement"][i][1] for i in (0, -1))
-    assert "the true pictures 1.000" in result.facts["scale of agreement"]
-    done = Finished(variant="oft", unit="layouts", seed=0, settings=cell.settings, commit="", **{
-        **dataclasses.asdict(result), "measures": {k: list(v) for k, v in result.measures.items()}})  # fmt: skip
-    assert "| oft, seed 0 | 0: " in reproduce_control.RECIPE.more([done], tmp_path)
-    with Image.open(tmp_path / "oft_control-signals.png") as sheet:
-        assert sheet.size == (2 * 96, 3 * 96)
 
 
 # ---- refusals
