@@ -10,7 +10,7 @@ RUNS = Path("runs")
 """Where runs lie that are given by their name alone."""
 
 
-def artifact(path: str) -> str:
+def artifact(path: str, field: str = "artifact") -> str:
     """Where an artifact is: as given, under `runs/`, or embedded.
 
     Raises:
@@ -20,16 +20,16 @@ def artifact(path: str) -> str:
         return path
     if path and (RUNS / path / "config.json").is_file():
         return str(RUNS / path)
-    raise absent(path)
+    raise absent(path, field)
 
 
-def absent(path: str | Path) -> StudioError:
+def absent(path: str | Path, field: str = "artifact") -> StudioError:
     """What to say when nothing is where an artifact should be."""
     shipped = ", ".join(trained.shipped()) or "none"
     return StudioError(
         f"{path} does not exist; give a run folder or its name under runs/, a .safetensors file, a PEFT folder or the "
         f"name of an embedded artifact ({shipped}).",
-        field="artifact",
+        field=field,
     )
 
 

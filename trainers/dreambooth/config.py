@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from studio import places
 from studio.adapters.config import Adapter, Export, Lora
 from studio.catalog import Card, Preset
 from studio.config import Count, Positive, config
@@ -68,6 +69,8 @@ class DreamBooth:
     """Prompt of the class pictures."""
     adapter: Adapter = Lora()
     """How the weights may move: an adapter, or full for all of them (paper)."""
+    start: str = ""
+    """Weights to go on from: a run, a LoRA file or a PEFT folder of the same adapter; empty starts at the base model."""
     text_encoder: bool = False
     """Train the CLIP text encoders too; T5 never trains."""
     text_encoder_lr: Annotated[float, Field(ge=0)] = 0.0
@@ -102,6 +105,8 @@ def check(settings: DreamBooth) -> None:
                 f"Folder {folder!r} does not exist; --{field.replace('_', '-')} takes a folder of pictures.",
                 field=field,
             )
+    if settings.start:
+        places.artifact(settings.start, field="start")
 
 
 METHOD = Card(

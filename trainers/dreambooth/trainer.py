@@ -21,7 +21,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from studio import export as exporting
-from studio.adapters.build import after_step, attach, learning_rates, weight_decay
+from studio.adapters.build import after_step, learning_rates, weight_decay
 from studio.adapters.metadata import Facts
 from studio.adapters.strength import detached
 from studio.backend.core import Backend
@@ -41,6 +41,7 @@ from studio.models.build import load
 from studio.models.denoising import Noised, Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
 from studio.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
+from studio.warm_start import attach_from
 from trainers.dreambooth.config import DreamBooth, FolderPrior, GeneratedPrior, OnlinePrior
 from trainers.dreambooth.identifier import pick_identifier
 from trainers.dreambooth.prior import WithPrior, generate_prior
@@ -65,7 +66,7 @@ class DreamBoothTrainer(Trainer):
         self.trained = {self.family.denoiser_name: self.family.denoiser}
         if config.text_encoder:
             self.trained |= {k: m for k, m in self.family.text_encoders.items() if "CLIP" in type(m).__name__}
-        attached = attach(config.adapter, self.trained)
+        attached = attach_from(config.start, config.adapter, self.family, self.trained)
         self.prompts_of = Prompts(self.family, trains=config.text_encoder)
         groups: list[Group] = []
         for key, module in self.trained.items():
