@@ -15,7 +15,7 @@ from studio.reproduce import Cell, Recipe, Reproduce, Result
 from studio.subject_recipe import weights_of
 
 MODEL = "studio-tiny"
-STEPS, BATCH, NUM_SHOWN = 400, 8, 24
+STEPS, BATCH, NUM_SHOWN = 300, 8, 24
 SCENES: dict[str, Any] = {"centered": 0.3, "rotated": 0.5, "mirrored": 0.5, "textured": 0.1}
 """Objects anywhere, of any size and turned, so that the caption does not tell the layout."""
 ADAPTERS: dict[str, tuple[dict[str, Any], float]] = {
@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
         "num_shown": NUM_SHOWN, "denoising": {"times": {"kind": "logit-normal-times", "mean": 1.0}},
     },
     "loop": {"steps": STEPS, "batch_size": BATCH, "checkpoint_every": 50, "log_every": 25},
-    "preview": {"every": STEPS // 4, "steps": 8, "guidance": 1.5},
+    "preview": {"every": STEPS // 3, "steps": 8, "guidance": 1.5},
 }  # fmt: skip
 NUM_PICTURES = 8
 """Signals in the sheet."""
