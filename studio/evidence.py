@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from studio import runs
 from studio.metrics.statistics import Estimate, estimate, grouped
 
-TILE, GAP, MARGIN, HEAD, SIDE = 112, 8, 28, 60, 96
+TILE, GAP, MARGIN, HEAD, SIDE = 112, 8, 28, 60, 128
 """Pixels: a picture, between pictures, around all, above for titles, left for names."""
 PAPER, INK, SOFT = (250, 249, 246), (28, 27, 25), (106, 102, 95)
 
@@ -243,14 +244,21 @@ def grid(cells: Sequence[Finished]) -> Image.Image | None:
 
 
 def _shown(cells: Sequence[Finished]) -> dict[str, dict[str, str]]:
-    """Unit to column title to the file that is shown; titles in small letters are told apart by variant."""
+    """Unit to column title to the file that is shown; units with the same variants stand together.
+
+    Titles in small letters are told apart by variant where a unit has them from several.
+    """
+    drew = {(c.unit, title, c.variant) for c in cells for title in c.pictures if title.islower()}
+    several = {title for (_, title), count in Counter((u, t) for u, t, _ in drew).items() if count > 1}
     units: dict[str, dict[str, str]] = {}
     for cell in sorted(cells, key=lambda c: c.seed):
         for title, files in cell.pictures.items():
-            column = f"{cell.variant}: {title}" if title.islower() else title
+            column = f"{cell.variant}: {title}" if title in several else title
             if files and Path(files[0]).is_file():
                 units.setdefault(cell.unit, {}).setdefault(column, files[0])
-    return units
+    first = {cell.unit: cell.variant for cell in reversed(cells)}
+    order = list(dict.fromkeys(cell.variant for cell in cells))
+    return dict(sorted(units.items(), key=lambda unit: order.index(first[unit[0]])))
 
 
 def _tile(file: str) -> Image.Image:
