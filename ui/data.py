@@ -52,11 +52,11 @@ class DataPage:
         self.big = gr.HTML(elem_id="data-picture")
         self.caption = gr.Textbox(label="Caption", lines=3, max_lines=8, info=_WHERE, **_named("caption"))
         self.save = gr.Button("Save caption", variant="primary", elem_id="save-caption")
-        with gr.Accordion("Find and replace in all captions", open=False):
+        with gr.Accordion("Find and replace in all captions", open=False, elem_id="find-fold"):
             self.find = gr.Textbox(label="Find", **_named("find"))
             self.replace = gr.Textbox(label="Replace by", elem_id="replace")
             self.bulk = gr.Button("Replace in all", elem_id="replace-all")
-        with gr.Accordion("Let a model write captions", open=False):
+        with gr.Accordion("Let a model write captions", open=False, elem_id="write-fold"):
             self.captioner = gr.Textbox(
                 "captioner-tiny", label="Captioner", info=_CAPTIONER, **_named("model", "captioner")
             )
@@ -65,7 +65,7 @@ class DataPage:
             )
             self.overwrite = gr.Checkbox(False, label="Replace captions that are there", elem_id="overwrite")
             self.write = gr.Button("Write captions", elem_id="write-captions")
-        with gr.Accordion("Check before training", open=False):
+        with gr.Accordion("Check before training", open=False, elem_id="check-fold"):
             self.size = gr.Number(512, precision=0, label="Train at (pixels)", **_named("size", "data-size"))
             self.check = gr.Button("Check the folder", elem_id="check-data")
 

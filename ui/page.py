@@ -75,16 +75,14 @@ class Page:
 
     def told(self, number: int) -> str:
         """How far a job is, as a block of page."""
-        job = self.workspace.jobs.get(number)
-        return parts.job(self.workspace, job, self.place(job))
+        return self.block(self.workspace.jobs.get(number))
 
-    def place(self, job: Job) -> int:
-        """How many jobs of its device are before a waiting one."""
-        if job.state != "queued":
-            return 0
+    def block(self, job: Job) -> str:
+        """A job as a block of page, with how many of its device are before it."""
         waiting = [each.id for each in self.workspace.jobs.queue() if each.device == job.device]
         running = [each for each in self.workspace.jobs.running() if each.device == job.device]
-        return waiting.index(job.id) + len(running) if job.id in waiting else 0
+        place = waiting.index(job.id) if job.id in waiting else 0
+        return parts.job(self.workspace, job, place, running=len(running))
 
     def follow(self, watched: gr.State, shown: Sequence[Any], done: Callable[[Job], Any]) -> None:
         """Show a job's progress in the first component until it ends, and then what `done` makes of it in all.

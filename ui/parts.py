@@ -92,9 +92,9 @@ def card(name: str, title: str, state: str, *, line: str = "", part: float = -1,
     )
 
 
-def job(workspace: Workspace, found: Job, place: int = 0) -> str:
-    """How far a job is, in one block, with what can be done about it."""
-    wait = f"{place} before it" if place else "starts next"
+def job(workspace: Workspace, found: Job, place: int = 0, *, running: int = 0) -> str:
+    """How far a job is, in one block, with what can be done about it; `place` of those that wait are before it."""
+    wait = f"{place + running} before it" if place + running else "starts next"
     told = {
         "queued": f"Waiting: {wait} on {found.device}.",
         "running": "Stopping after this step."

@@ -135,10 +135,7 @@ class RunsPage:
         lost = [job for job in jobs if job.state == "failed" and job.run and job.ended > since]
         working = [job for job in jobs if job.state == "running"]
         shown = [job for job in [*working, *lost] if not job.run or job.title not in names]
-        blocks = [
-            parts.job(self.workspace, job, self.page.place(job))
-            for job in [*shown, *self.workspace.jobs.queue()]
-        ]
+        blocks = [self.page.block(job) for job in [*shown, *self.workspace.jobs.queue()]]
         return parts.section("Queue", f'<div class="cards short">{"".join(blocks)}</div>') if blocks else ""
 
     def _cards(self, found: Sequence[Record], jobs: Sequence[Job], chosen: str) -> str:

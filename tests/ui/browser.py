@@ -190,7 +190,8 @@ class Browser:
 
     def upload(self, css: str, *files: Path) -> None:
         """Give files to an upload field."""
-        field = wait(lambda: self.driver.find_elements(By.CSS_SELECTOR, f"{css} input[type=file]"), css)[0]
+        inside = f"{css} input[type=file], input[type=file]:has(+ {css})"
+        field = wait(lambda: self.driver.find_elements(By.CSS_SELECTOR, inside), css)[0]
         field.send_keys("\n".join(str(file) for file in files))
 
     def foreign_requests(self) -> list[str]:

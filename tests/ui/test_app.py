@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from studio import assets, runs
+from studio import assets, recipes, runs
 from studio.jobs import Jobs
 from tests.ui.browser import CHROMIUM, DRIVER, Browser, Studio, browser, wait
 
@@ -39,7 +39,8 @@ def trained(studio: Studio, page: Browser) -> str:
     """The name of a run that a new user trained, from upload to export."""
     page.open(studio.address)
     page.upload("#upload", *sorted(assets.path("samples/unicorn").glob("*.png"))[:3])
-    page.until("#tabs", "Uploaded to uploads/")
+    read = "return document.querySelector('#folder input').value"
+    wait(lambda: page.driver.execute_script(read).startswith("uploads/"), "the uploaded folder")
     page.write("#method-class_word", "animal")
     page.write("#method-token", "sks")
     page.write("#loop-steps", "2")
@@ -75,7 +76,7 @@ def test_a_drawing_carries_its_recipe_and_decor_has_a_slider(page: Browser, stud
     page.open(f"{studio.address}/?view=sample")
     page.choose("#artifact-0", f"runs/{trained}")
     page.write("#prompt", "a sticker of a sks animal on a red background")
-    page.write("#count", "1")
+    page.write("#num_images", "1")
     page.write("#steps", "2")
     page.click("#edit-decor button")
     page.click("#use-decor input")
@@ -84,13 +85,12 @@ def test_a_drawing_carries_its_recipe_and_decor_has_a_slider(page: Browser, stud
     page.click("#draw")
     page.until("#result", "seed 0 · decor", LONG)
     pictures = sorted((studio.root / "samples").glob("*.png"))
-    from studio import recipes
-
     request = recipes.read(pictures[-1])
     assert '"strength": 0.5' in request.edits[0]
     page.open(f"{studio.address}/?view=sample")
     page.upload("#recipe", pictures[-1])
-    page.until("#result", "The recipe is taken over")
+    page.until("#draw-told", "The recipe is taken over; press Draw")
+    assert page.driver.execute_script("return document.querySelector('#use-decor input').checked")
     prompt = page.driver.execute_script("return document.querySelector('#prompt textarea').value")
     assert prompt == "a sticker of a sks animal on a red background"
 
@@ -109,6 +109,58 @@ def test_a_grid_compares_along_two_axes(page: Browser, studio: Studio, trained: 
     )
 
 
+def test_a_subject_is_measured_and_exported_from_the_page(page: Browser, studio: Studio, trained: str):
+    page.open(f"{studio.address}/?view=evaluate")
+    page.choose("#eval-artifact", f"runs/{trained}")
+    page.choose("#eval-data", "unicorn")
+    page.write("#eval-num_images", "1")
+    page.write("#eval-steps", "2")
+    page.click("#measure")
+    page.until("#reports .chosen", f"{trained}\\s+evaluation", LONG)
+    page.driver.switch_to.frame(page.find("#report iframe"))
+    page.until("body", "Likeness")
+    assert page.driver.find_elements("css selector", "img")
+    page.driver.switch_to.default_content()
+
+    page.open(f"{studio.address}/?view=shelf")
+    page.choose("#artifact", f"runs/{trained}")
+    page.until("#tabs", "pytorch_lora_weights.safetensors")
+    page.click("#formats label:nth-of-type(4) input")
+    page.click("#export")
+    page.until("#export-told", "Written and read back", LONG)
+    assert list((studio.root / "runs" / trained / "export").rglob("adapter_model.safetensors"))
+
+
+def test_a_model_writes_captions_and_a_check_shows_the_crops(page: Browser, studio: Studio):
+    shutil.copytree(studio.root / "unicorn", studio.root / "bare", ignore=shutil.ignore_patterns("*.jsonl"))
+    page.open(f"{studio.address}/?view=data")
+    page.choose("#data-folder", "bare")
+    page.until("#data-gallery", "no caption")
+    page.click("#write-fold button")
+    page.click("#write-captions")
+    page.until("#data-told", "5 captions written", LONG)
+    assert len(list((studio.root / "bare").glob("*.txt"))) == 5
+    page.until("#data-gallery", "sticker|of a")
+    page.click("#check-fold button")
+    page.write("#data-size", "64")
+    page.click("#check-data")
+    page.until("#data-checked", "As training sees them", LONG)
+
+
+def test_a_subject_is_drawn_from_reference_pictures_alone(page: Browser, studio: Studio):
+    page.open(f"{studio.address}/?view=sample")
+    page.choose("#artifact-0", "jedi-tiny")
+    page.upload("#references", *sorted((studio.root / "unicorn").glob("*.png"))[:2])
+    page.until("#references", "1.png")
+    page.write("#prompt", "a sticker of an animal on a red background")
+    page.write("#num_images", "1")
+    page.write("#steps", "2")
+    page.click("#draw")
+    page.until("#result", "red background · seed 0", LONG)
+    newest = max((studio.root / "samples").glob("*.png"), key=lambda path: path.stat().st_mtime)
+    assert len(recipes.read(newest).reference) == 2
+
+
 def test_wrong_inputs_are_refused_at_their_field(page: Browser, studio: Studio):
     page.open(studio.address)
     page.until("#method-class_word", "Class word")
@@ -121,12 +173,6 @@ def test_wrong_inputs_are_refused_at_their_field(page: Browser, studio: Studio):
     page.until("#verdict", "Ready to start")
     page.choose("#folder", "/etc")
     page.until("#verdict", "outside of the allowed folder")
-    page.tab("Sample")
-    page.click("#draw")
-    page.until("#result", "There is no prompt")
-    page.tab("Evaluate")
-    page.click("#measure")
-    page.until("#evaluation-told", "Artifact is missing")
     assert page.foreign_requests() == []
 
 
@@ -158,7 +204,7 @@ def test_a_run_survives_a_closed_tab_a_killed_server_and_a_killed_worker(page: B
     page.tab("Sample")
     page.choose("#source", "running:")
     page.write("#prompt", "a sticker of a star")
-    page.write("#count", "1")
+    page.write("#num_images", "1")
     page.write("#steps", "2")
     page.click("#draw")
     page.until("#result", "From the live weights at step", LONG)

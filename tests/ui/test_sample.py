@@ -88,7 +88,11 @@ def test_references_that_cannot_be_used_are_refused(
         ([("strength", "0, 1"), ("", "")], "axis-x", "No artifact is chosen"),
         ([("seed", "0"), ("edit strength", "0, 1")], "axis-y", "No edit is switched on"),
         ([("artifact", "jedi-tiny"), ("", "")], "reference", "no reference picture"),
-        ([("seed", ",".join(map(str, range(40)))), ("steps", "1, 2")], "values-x", "80 cells; 64 are allowed"),
+        (
+            [("seed", ",".join(map(str, range(40)))), ("steps", "1, 2")],
+            "values-x",
+            "80 cells; 64 are allowed",
+        ),
         ([("seed", "0"), ("seed", "1")], "axis-y", "choose two different ones"),
     ],
 )
