@@ -55,15 +55,15 @@ def test_a_stopped_cell_of_the_study_goes_on_and_reads_all_its_previews(tmp_path
     monkeypatch.setattr(reproduce_control, "MODEL", "tiny:sd1")
     monkeypatch.setattr(reproduce_control, "NUM_PICTURES", 2)
     cell = small_study(tmp_path)
-    started = train(runs.build(cell.settings["run"]))
-    next(event for event in started if event["event"] == "step" and event["step"] == 2)
-    started.close()
+    asked = iter([False, True])
+    stopped = list(train(runs.build(cell.settings["run"]), stop=lambda: next(asked)))
+    assert (stopped[-1]["event"], stopped[-1]["step"]) == ("stopped", 2)
     result = reproduce_control.RECIPE.run(cell, tmp_path)
     assert [step for step, _ in result.curves["agreement"]] == [0, 1, 2, 3]
     assert result.measures["agreement"] == tuple(result.curves["agreement"][i][1] for i in (0, -1))
     assert "the true pictures 1.000" in result.facts["scale of agreement"]
     done = Finished(variant="oft", unit="layouts", seed=0, settings=cell.settings, commit="", **{
         **dataclasses.asdict(result), "measures": {k: list(v) for k, v in result.measures.items()}})  # fmt: skip
-    assert "| oft, seed 0 | 0: " in reproduce_control.RECIPE.more([done], tmp_path)
+    assert "| oft, seed 0 | 0: " in reproduce_control.sheet([done], tmp_path)
     with Image.open(tmp_path / "oft_control-signals.png") as sheet:
         assert sheet.size == (2 * 96, 3 * 96)

@@ -93,7 +93,7 @@ def _scale(settings: Mapping[str, Any]) -> str:
     from trainers.oft.control import agreement, signal
     from trainers.oft.trainer import shown
 
-    method = runs.build(settings).method
+    method = runs.build(dict(settings)).method
     pictures, family = shown(method)["images"], _family()
     wanted = signal(method.control, pictures)
     with torch.no_grad():
@@ -114,7 +114,7 @@ def _family() -> Any:
     return load(MODEL, Backend(Hardware(device="cpu")))
 
 
-def _sheet(cells: Sequence[Finished], folder: Path) -> str:
+def sheet(cells: Sequence[Finished], folder: Path) -> str:
     """Markdown with the curves of agreement, and a sheet of signals, the base's pictures and each adapter's."""
     from PIL import Image
 
@@ -149,7 +149,7 @@ def _signals(settings: Mapping[str, Any]) -> list[Any]:
     from trainers.oft.control import signal
     from trainers.oft.trainer import shown
 
-    method = runs.build(settings).method
+    method = runs.build(dict(settings)).method
     return [to_pil_image(one) for one in signal(method.control, shown(method)["images"])[:NUM_PICTURES]]
 
 
@@ -163,5 +163,5 @@ RECIPE = Recipe(
     ),
     cells=_cells,
     run=_run,
-    more=_sheet,
+    more=sheet,
 )
