@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from studio import trained
+from studio import catalog, runs, trained
 from studio.data import layouts
 from studio.errors import StudioError
 
@@ -16,11 +16,21 @@ def artifact(path: str, field: str = "artifact") -> str:
     Raises:
         StudioError: Nothing is there.
     """
-    if Path(path).exists() or trained.find(path) is not None:
-        return path
-    if path and (RUNS / path / "config.json").is_file():
-        return str(RUNS / path)
-    raise absent(path, field)
+    found = next((place for place in (Path(path), RUNS / path) if path and place.exists()), None)
+    if found is None and trained.find(path) is None:
+        raise absent(path, field)
+    if found is not None and (found / "config.json").is_file() and (found / "events.jsonl").is_file():
+        _refuse_what_does_not_draw(found, field)
+    return path if found is None else str(found)
+
+
+def _refuse_what_does_not_draw(run: Path, field: str) -> None:
+    card = catalog.card_of(runs.open_run(run)[1].method)
+    if card.offers and "text-to-image" not in card.offers:
+        raise StudioError(
+            f"Run {run} is of method {card.name}, which trains nothing that draws pictures; give a run of another one.",
+            field=field,
+        )
 
 
 def absent(path: str | Path, field: str = "artifact") -> StudioError:

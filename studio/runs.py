@@ -56,15 +56,15 @@ class RunFolder:
         return self.path / "export"
 
     def read_events(self, kind: str = "") -> Iterator[dict[str, Any]]:
-        """Events in order; a line cut off by a crash is left out."""
+        """Events in order; lines that a crash cut off or a disk damaged are left out."""
         if not self.events.exists():
             return
         with self.events.open(encoding="utf-8") as lines:
             for line in lines:
                 if not line.endswith("\n"):
                     return
-                event = json.loads(line)
-                if not kind or event.get("event") == kind:
+                event = _event(line)
+                if event and kind in ("", event["event"]):
                     yield event
 
     @property
@@ -89,6 +89,15 @@ class RunFolder:
             if event["event"] in ("start", "done", "stopped", "failed"):
                 last = event["event"]
         return {"": "new", "start": "running"}.get(last, last)
+
+
+def _event(line: str) -> dict[str, Any]:
+    """What one line holds; nothing if it is no event."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and "event" in found else {}
 
 
 class EventLog:
@@ -180,13 +189,26 @@ def create(run: Run) -> RunFolder:
     return folder
 
 
+def _settings(file: Path) -> dict[str, Any]:
+    """The settings of a run, as plain values."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise StudioError(
+            f"{file} is damaged, it holds no settings; restore it, or train the run anew.", field="run"
+        )
+    return found
+
+
 def open_run(path: str | Path) -> tuple[RunFolder, Run]:
     """An existing run folder and its settings; a bare name is looked for under `runs/`."""
     given = Path(path)
     for candidate in (given, Path("runs") / given):
         if (candidate / "config.json").exists():
             folder = RunFolder(candidate)
-            return folder, build(json.loads(folder.config.read_text(encoding="utf-8")))
+            return folder, build(_settings(folder.config))
     found = [p.parent.name for p in Path("runs").glob("*/config.json")]
     raise unknown("run", str(path), found, field="run")
 

@@ -149,8 +149,14 @@ def read_file(path: Path) -> dict[str, Any]:
             f"Settings file {str(path)!r} does not exist; check --config.", field="config"
         ) from None
     except yaml.YAMLError as error:
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        where = f"line {mark.line + 1}" if mark else " ".join(str(error).split())
         raise StudioError(
-            f"Settings file {str(path)!r} is not valid YAML: {error}.", field="config"
+            f"Settings file {str(path)!r} is not valid YAML or JSON ({where}); repair it.", field="config"
+        ) from None
+    except (OSError, UnicodeDecodeError):
+        raise StudioError(
+            f"Settings file {str(path)!r} is no text file; check --config.", field="config"
         ) from None
     if not isinstance(loaded, dict):
         raise StudioError(f"Settings file {str(path)!r} must hold `name: value` lines.", field="config")

@@ -66,6 +66,10 @@ def test_methods_that_train_nothing_are_listed_as_edits():
         ("eval subject --artifact jedi-tiny --data nowhere", "Data folder 'nowhere' does not exist"),
         ("train cola --data nowhere.json", "There is no file 'nowhere.json'"),
         ("train captioner --data nowhere", "Data folder 'nowhere' does not exist"),
+        (
+            "sample --prompt fox --width 100000",
+            "width was given as 100000: input should be less than or equal to 8192",
+        ),
         ("train decor", "decor trains nothing"),
         ("plan style_injection --content a.png --style b.png", "style_injection trains nothing"),
     ],
@@ -115,3 +119,39 @@ def test_a_line_of_weights_is_a_table(capsys: pytest.CaptureFixture[str]):
     ]  # fmt: skip
     Console().points([])
     assert capsys.readouterr().out == ""
+
+
+def test_a_damaged_run_is_said_and_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = Path(finished(DreamBooth(data="photos"), tmp_path))
+    (folder / "events.jsonl").write_text(
+        '{"event": "start", "step": 0}\n\0\0\n[]\n{"event": "done", "step": 9}\n'
+    )
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text('{"method": ')
+    code, out, _ = ask(capsys, "runs", "list", str(tmp_path))
+    assert (code, [line.split() for line in out.splitlines()[1:]]) == (
+        0,
+        [["broken", "new"], ["done", "done"]],
+    )
+    code, _, err = ask(capsys, "runs", "show", str(broken))
+    assert code == 2
+    assert "config.json is damaged, it holds no settings" in err
+
+
+def test_a_run_that_draws_nothing_is_no_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = finished(Vit(), tmp_path)
+    code, _, err = ask(capsys, "sample", "--prompt", "a fox", "--artifact", path)
+    assert code == 2
+    assert "is of method vit, which trains nothing that draws pictures" in err
+
+
+def test_a_settings_file_that_is_broken_is_told_by_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "run.yaml").write_text("loop:\n  steps: [\n")
+    code, _, err = ask(capsys, "train", "dreambooth", "--config", str(tmp_path / "run.yaml"))
+    assert code == 2
+    assert "is not valid YAML or JSON (line 3); repair it" in err

@@ -50,6 +50,18 @@ def images(
     """
     if settings.cache != "none" and encoder is None:
         raise ValueError(f"cache {settings.cache!r} needs an encoder")
+    found = photos(settings, folder, words=words, size=size, multiple=multiple)
+    for fact in found.facts:
+        logger.info(fact)
+    if settings.cache == "none" or encoder is None:
+        return found
+    return Latents(found, found.decoder, open_cache(settings), encoder)
+
+
+def photos(
+    settings: Images, folder: str | Path, *, words: Words = NO_WORDS, size: int = 512, multiple: int = 8
+) -> Photos:
+    """The pictures of a folder as `images` reads them, before anything is computed of them or told."""
     shapes = _shapes(settings, size, multiple)
     found = layouts.find(folder, settings.captions.extension)
     decoder = Decoder()
@@ -57,13 +69,7 @@ def images(
     facts = found.summary.lines() + _refuse_or_skip(bad, settings, len(found.records), Path(folder))
     if settings.masks:
         facts.append(_masks_fact(examples, decoder))
-    facts += _shape_facts(examples)
-    for fact in facts:
-        logger.info(fact)
-    photos = Photos(settings, examples, decoder, facts)
-    if settings.cache == "none" or encoder is None:
-        return photos
-    return Latents(photos, decoder, open_cache(settings), encoder)
+    return Photos(settings, examples, decoder, [*facts, *_shape_facts(examples)])
 
 
 def _shapes(settings: Images, size: int, multiple: int) -> tuple[Shape, ...]:

@@ -14,6 +14,10 @@ FLOW_SCHEDULERS = ("flow-euler", "flow-heun", "flow-dpm++", "flow-unipc")
 """Samplers of flow-matching families."""
 
 
+Side = Annotated[int, Field(ge=0, le=8192)]
+"""Pixels; what is larger is a slip of the finger and would fill the memory."""
+
+
 @config
 class Text:
     """How prompts become embeddings."""
@@ -56,9 +60,9 @@ class SampleRequest:
     """Guidance rescale; 0.7 suits models with zero terminal SNR."""
     scheduler: str = ""
     """Sampler, such as ddim, euler, dpm++, flow-euler; empty takes the model's own."""
-    width: Count = 0
+    width: Side = 0
     """Width in pixels; 0 takes the model's own."""
-    height: Count = 0
+    height: Side = 0
     """Height in pixels; 0 takes the model's own."""
     edits: tuple[str, ...] = ()
     """Changes to sampling, in order: a method's name, or its settings as JSON with the name under `kind`."""

@@ -188,6 +188,17 @@ def test_class_pictures_are_drawn_once(settings: DreamBooth, tmp_path: Path) -> 
     assert [p.stat().st_mtime_ns for p in sorted(folder.iterdir())] == times
 
 
+def test_pictures_that_cannot_be_used_are_refused_before_class_pictures_are_drawn(
+    settings, tmp_path: Path
+) -> None:
+    photo = next(Path(settings.data).glob("*.png"))
+    photo.write_bytes(photo.read_bytes()[:-60])
+    priors = tmp_path / "priors"
+    with pytest.raises(StudioError, match="is damaged"):
+        ready(dataclasses.replace(settings, prior=GeneratedPrior(num_images=2, steps=1, folder=str(priors))))
+    assert not priors.exists()
+
+
 def test_a_missing_token_in_every_caption_is_refused(settings: DreamBooth, tmp_path: Path) -> None:
     for path in Path(settings.data).glob("*.png"):
         path.with_suffix(".txt").write_text("a photo of my dog")

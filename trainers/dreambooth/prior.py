@@ -26,6 +26,11 @@ def prior_key(family: Family, prompt: str, settings: GeneratedPrior, seed: int) 
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
+def prior_folder(family: Family, prompt: str, settings: GeneratedPrior, seed: int) -> Path:
+    """Where a set of class pictures is kept, drawn already or not."""
+    return Path(settings.folder).expanduser() / prior_key(family, prompt, settings, seed)
+
+
 def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: int) -> Path:
     """The folder of a set of class pictures, drawn now if it is not there.
 
@@ -37,11 +42,11 @@ def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: 
         raise RuntimeError(
             f"class pictures must come from the untouched model, but adapters are on it: {active}"
         )
-    folder = Path(settings.folder).expanduser() / prior_key(family, prompt, settings, seed)
+    folder = prior_folder(family, prompt, settings, seed)
     if folder.is_dir():
         log.info("class pictures: %d kept in %s", settings.num_images, folder)
         return folder
-    log.info("drawing %d class pictures with prompt %r", settings.num_images, prompt)
+    log.info("drawing %d class pictures with prompt %r, once for all runs", settings.num_images, prompt)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     request = Request(prompts=[prompt], num_images=settings.num_images, seed=seed, steps=settings.steps,
                       guidance=settings.guidance, scheduler=settings.scheduler)  # fmt: skip

@@ -15,6 +15,7 @@ adapters are not in the paper. `OnlinePrior` replaces the class pictures by the 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from studio.adapters.metadata import Facts
 from studio.adapters.strength import detached
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.data.build import images
+from studio.data.build import images, photos
 from studio.data.cache import Encoder, check_cache
 from studio.data.captions import Words, fill
 from studio.data.images import read
@@ -44,7 +45,7 @@ from studio.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
 from studio.warm_start import attach_from
 from trainers.dreambooth.config import DreamBooth, FolderPrior, GeneratedPrior, OnlinePrior
 from trainers.dreambooth.identifier import pick_identifier
-from trainers.dreambooth.prior import WithPrior, generate_prior
+from trainers.dreambooth.prior import WithPrior, generate_prior, prior_folder
 
 
 class DreamBoothTrainer(Trainer):
@@ -83,27 +84,33 @@ class DreamBoothTrainer(Trainer):
         if not self.config.prior_weight:
             return ""
         if isinstance(prior, GeneratedPrior):
-            return str(generate_prior(self.family, self.class_prompt, prior, seed=0))
+            wanted = (self.family, self.class_prompt, prior, 0)
+            if not prior_folder(*wanted).is_dir() and Path(self.config.data).expanduser().is_dir():
+                found = photos(self.config.images, self.config.data, **self._reading(self.config.prompt))
+                self._check_token(found)  # what is wrong is said before minutes of drawing
+            return str(generate_prior(*wanted))
         return prior.folder if isinstance(prior, FolderPrior) else ""
 
     @override
     def source(self) -> Source:
         subject = self._pictures(self.config.data, self.config.prompt)
-        self._check_token(subject)
+        self._check_token(subject.photos if isinstance(subject, Latents) else subject)
         if not self._prior_folder:
             return subject
         return WithPrior(subject, self._pictures(self._prior_folder, self.class_prompt))
 
     def _pictures(self, folder: str, template: str) -> Photos | Latents:
-        family = self.family
-        words = Words(template=template, token=self.token, class_name=self.config.class_word)
-        encoder = Encoder(encode=family.encode, fingerprint=family.fingerprint("vae"))
-        return images(self.config.images, folder, words=words, size=family.default_size,
-                      multiple=family.size_multiple, encoder=encoder)  # fmt: skip
+        encoder = Encoder(encode=self.family.encode, fingerprint=self.family.fingerprint("vae"))
+        return images(self.config.images, folder, encoder=encoder, **self._reading(template))
 
-    def _check_token(self, subject: Photos | Latents) -> None:
+    def _reading(self, template: str) -> dict[str, Any]:
+        """What captions are made of, and what the model asks of a picture's sides."""
+        words = Words(template=template, token=self.token, class_name=self.config.class_word)
+        return {"words": words, "size": self.family.default_size, "multiple": self.family.size_multiple}
+
+    def _check_token(self, found: Photos) -> None:
         """Captions that never say the token would teach it nothing."""
-        captions = [e.caption for e in (subject.photos if isinstance(subject, Latents) else subject).examples]
+        captions = [example.caption for example in found.examples]
         if not any(self.token in c for c in captions):
             raise StudioError(
                 f"No caption has the token {self.token!r} (such as {captions[0]!r}); write {{token}} {{class}} into the "
