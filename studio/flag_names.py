@@ -40,7 +40,7 @@ def refuse_unknown(made: Any, argv: Sequence[str], *, prog: str) -> None:
     Raises:
         StudioError: The first such flag, with the nearest ones or with the choice that it belongs to.
     """
-    known = {flag(path): path for path in _paths(made)}
+    known = {flag(path): path for path, _, _ in _leaves(made)}
     known |= {_negated(name): path for name, path in known.items()}
     for item in argv:
         given = item.partition("=")[0].replace("_", "-")
@@ -50,19 +50,46 @@ def refuse_unknown(made: Any, argv: Sequence[str], *, prog: str) -> None:
         raise StudioError(f"{prog} has no flag {given}{advice} All flags: {prog} --help", field=given[2:])
 
 
+def refuse_missing(made: Any, argv: Sequence[str], *, prog: str, absent: object) -> None:
+    """Refuse flags that leave out a setting without a default.
+
+    Args:
+        made: Settings with these choices made and `absent` in place of what has no default.
+        argv: Flags and values.
+        prog: The command, as a person types it.
+        absent: What stands for no value.
+
+    Raises:
+        StudioError: All such settings, with what each is for.
+    """
+    given = {item.partition("=")[0].replace("_", "-") for item in argv}
+    missing = [
+        (path, owner) for path, value, owner in _leaves(made) if value is absent and flag(path) not in given
+    ]
+    if missing and not given & {"-h", "--help"}:
+        wanted = " and ".join(f"{flag(path)} ({_text(path, owner)})" for path, owner in missing)
+        raise StudioError(f"{prog} needs {wanted}.", field=missing[0][0].removeprefix("method."))
+
+
+def _text(path: str, owner: type) -> str:
+    """What a setting is for, as it reads inside a sentence."""
+    text = serial.helps(owner)[path.rpartition(".")[2]]
+    return f"{text[:1].lower()}{text[1:].rstrip('.')}"
+
+
 def _negated(name: str) -> str:
     *groups, last = name.removeprefix("--").split(".")
     return "--" + ".".join([*groups, f"no-{last}"])
 
 
-def _paths(made: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all settings, of choices only what is chosen."""
+def _leaves(made: Any, prefix: str = "") -> Iterator[tuple[str, Any, type]]:
+    """Dotted name, value and class of all settings, of choices only what is chosen."""
     for field in dataclasses.fields(made):
         value = getattr(made, field.name)
         if serial.is_config(type(value)):
-            yield from _paths(value, f"{prefix}{field.name}.")
+            yield from _leaves(value, f"{prefix}{field.name}.")
         else:
-            yield prefix + field.name
+            yield prefix + field.name, value, type(made)
 
 
 def _owner(cls: type, given: str) -> str:

@@ -30,6 +30,7 @@ def parse(cls: type, argv: Sequence[str], *, prog: str, values: Mapping[str, Any
     filled = serial.merge(dict(values or {}), serial.nest({k: {"kind": v} for k, v in chosen.items()}))
     made = _outline(cls, filled)
     flag_names.refuse_unknown(made, rest, prog=prog)
+    flag_names.refuse_missing(made, rest, prog=prog, absent=tyro.MISSING)
     try:
         return tyro.cli(
             tyro.conf.AvoidSubcommands[cls],

@@ -33,6 +33,13 @@ def test_a_misspelled_flag_is_said_before_a_missing_one():
         flags.parse(SampleRequest, ["--prompts", "a fox"], prog="studio sample")
 
 
+def test_missing_settings_are_named_with_what_they_are_for():
+    with pytest.raises(StudioError, match=r"needs --data \(folder of pictures of the subject; .*\)\.$"):
+        flags.parse_run("dreambooth", ["--class-word", "dog"])
+    with pytest.raises(StudioError, match=r"needs --content \(.*\) and --style \("):
+        flags.parse_run("style_injection", [])
+
+
 def test_underscores_equals_signs_and_switches_are_read():
     run, _ = flags.parse_run("dreambooth", ["--data=.", "--loop.batch_size=2", "--hardware.no-tf32"])
     assert (run.loop.batch_size, run.hardware.tf32) == (2, False)
