@@ -81,7 +81,7 @@ def launch(workspace: Workspace, settings: App) -> tuple[gr.Blocks, str]:
             auth_message="This studio asks for the name and password it was started with.",
             theme=theme.theme(),
             css=theme.css(),
-            js=theme.FAULTS,
+            js=theme.SCRIPT,
             allowed_paths=[str(workspace.root), *readable()],
             blocked_paths=[str(workspace.jobs.root / "jobs.sqlite")],
             max_file_size=int(settings.upload_mb * 1e6),

@@ -30,7 +30,7 @@ def note(text: str, kind: str = "info") -> str:
 
 
 def refusal(error: StudioError) -> str:
-    """A person's mistake: told here, and at its field by the page's own script (see `ui.theme.FAULTS`)."""
+    """A person's mistake: told here, and at its field by the page's own script (see `ui.theme.SCRIPT`)."""
     field = escape(error.field.removesuffix(".kind").replace(".", "-"), quote=True)
     return f'<p class="note error" role="alert" data-field="{field}" data-at="{time.time():.3f}">{escape(str(error))}</p>'
 

@@ -85,8 +85,7 @@ class SamplePage:
 
     def _listen(self) -> None:
         page, inputs, seen = self.page, [*self.plain, *self.weights.inputs], [self.job, self.ask]
-        draw = [self.draw.click, self.plain[0].submit]
-        page.act(draw, self._draw, [self.source, *inputs], [self.told, *seen], **SETS)
+        page.act(self.draw.click, self._draw, [self.source, *inputs], [self.told, *seen], **SETS)
         page.act(self.compare.click, self._compare, [*self.sides, *inputs], [self.grid_told, *seen], **SETS)
         restored = [self.told, *self.plain, *self.weights.restored]
         page.act(self.recipe.upload, self._restore, self.recipe, restored, queue=False)

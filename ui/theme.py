@@ -73,7 +73,7 @@ element.addEventListener('click', event => {
 });
 """
 """Lets a person pick a card."""
-FAULTS = """
+SCRIPT = """
 () => {
   const fields = new Map();
   const clear = note => {
@@ -102,9 +102,17 @@ FAULTS = """
   document.addEventListener('input', event => {
     for (const [note, field] of [...fields]) if (field.contains(event.target)) clear(note);
   }, true);
+  for (const kind of ['keydown', 'keypress']) document.addEventListener(kind, event => {
+    if (event.key !== 'Enter' || event.isComposing || !event.target.matches('#prompt textarea')) return;
+    event.stopPropagation();
+    if (event.shiftKey) return;
+    event.preventDefault();
+    if (kind === 'keydown') document.getElementById('draw').click();
+  }, true);
 }
 """
-"""Says what is wrong at the field that an error names, until that field or the error changes."""
+"""Says what is wrong at the field that an error names, until that field or the error changes; lets Enter in the prompt draw
+and Shift with Enter begin a line (Gradio has it the other way round where there are several lines)."""
 
 
 def theme() -> gr.themes.Base:

@@ -148,7 +148,7 @@ def test_runs_are_compared_by_curves_and_settings(page: Browser, studio: Studio)
     page.click("#compare-fold button")
     for name in SKETCHES:
         page.choose("#compare-runs", name)
-    page.until("#together", r"Loss\s+first\s+second")
+    page.until("#together", r"Loss[\s\S]*first\s+second")
     page.until("#together", r"loop\.steps\s+4\s+5")
 
 
