@@ -5,6 +5,7 @@ Axes: `b` pictures of one chunk, `c h w` latent.
 
 import contextlib
 import inspect
+import logging
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ from studio.errors import StudioError
 from studio.models.base import Condition, Family
 from studio.trainer import Edit, Request
 
+log = logging.getLogger(__name__)
 CHUNK = 4
 """Pictures drawn at once."""
 
@@ -116,6 +118,8 @@ def _checked(family: Family, request: Request) -> Request:
             f"{family.name} has its guidance distilled and reads no negative prompt; leave it empty.",
             field="negative",
         )
+    if request.negative and request.guidance <= 1:
+        log.warning("guidance %g makes one pass, which reads no negative prompt", request.guidance)
     return replace(request, height=height, width=width)
 
 

@@ -121,6 +121,11 @@ def test_a_negative_prompt_changes_the_picture(families):
     assert plain[0] != other[0]
 
 
+def test_a_negative_prompt_that_nothing_reads_is_said(families, caplog):
+    draw(families["sd1"], Request(prompts=["a dog"], steps=1, negative="blue sky", guidance=1.0))
+    assert "guidance 1 makes one pass, which reads no negative prompt" in caplog.text
+
+
 def test_a_distilled_model_refuses_a_negative_prompt(families):
     with pytest.raises(StudioError, match="reads no negative prompt"):
         draw(families["flux"], Request(prompts=["a dog"], negative="sky"))
