@@ -20,6 +20,9 @@ from studio.config import Run
 from studio.console import Console
 from studio.errors import RunFailed, StudioError
 
+STICKERS = "stickers"
+"""Data that evaluations take by themselves."""
+
 
 class StopRequest:
     """Turns Ctrl-C and SIGTERM into "stop after this step"; a second Ctrl-C stops at once."""
@@ -148,16 +151,19 @@ def _next(folder: runs.RunFolder) -> list[str]:
     _, run = runs.open_run(folder.path)
     offers, path = catalog.card_of(run.method).offers, shlex.quote(str(folder.path))
     lines: list[str] = []
-    if "text-to-image" in offers:
+    data = runs.dump(run)["method"].get("data", "")
+    train = data.get("train", STICKERS) if isinstance(data, dict) else STICKERS
+    known = f" --data.train {shlex.quote(train)}" if train != STICKERS else ""
+    if "text-to-image" in offers and "control" not in offers:
         prompts = [p for event in folder.read_events("preview") for p in event["prompts"]] or ["PROMPT"]
         reference = " --reference PICTURE" if {"reference", "references"} & set(offers) else ""
         lines.append(f"draw: studio sample --artifact {path}{reference} --prompt {shlex.quote(prompts[0])}")
     if "subject" in offers and "reference" not in offers:
         lines.append(f"judge: studio eval subject --artifact {path} --data PICTURES-NOT-TRAINED-ON")
     if "retrieval" in offers:
-        lines.append(f"judge: studio eval vlm --model {path}")
+        lines.append(f"judge: studio eval vlm --model {path}{known}")
     elif "classification" in offers:
-        lines.append(f"judge: studio eval robustness --model {path}")
+        lines.append(f"judge: studio eval robustness --model {path}{known}")
     if "captions" in offers:
         lines.append(f"use: studio data caption DIR --model {path}")
     return lines

@@ -7,6 +7,7 @@ import pytest
 from studio import cli, runs, training_command, usage
 from studio.config import Run
 from studio.console import Console
+from studio.data.config import Labelled
 from studio.runs import EventLog
 from trainers.dreambooth.config import DreamBooth
 from trainers.vit.config import Vit
@@ -100,8 +101,9 @@ def test_a_finished_run_says_what_to_do_with_it(tmp_path: Path, capsys: pytest.C
 
 
 def test_a_finished_classifier_is_sent_to_its_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    training_command.finish(finished(Vit(), tmp_path), Console())
-    assert f"studio eval robustness --model {tmp_path / 'done'}" in capsys.readouterr().out
+    training_command.finish(finished(Vit(data=Labelled(train="my pets")), tmp_path), Console())
+    told = f"studio eval robustness --model {tmp_path / 'done'} --data.train 'my pets'"
+    assert told in capsys.readouterr().out
 
 
 def test_resuming_a_finished_run_says_how_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
