@@ -16,7 +16,7 @@ from studio.errors import StudioError
 REQUIRED = ""
 _WORDS = {"lr": "learning rate", "ema": "moving average", "tf32": "TF32", "num": "number of", "snr": "SNR",
           "dora": "DoRA", "rslora": "rsLoRA", "t5": "T5", "clip": "CLIP"}  # fmt: skip
-_SIDE_BY_SIDE = 14
+_SIDE_BY_SIDE = 10
 """Letters of choices that stand side by side; longer ones go into a list."""
 
 

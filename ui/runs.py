@@ -110,6 +110,7 @@ class RunsPage:
     def _refresh(self, name: str, seen: str, at: float, smooth: float, every: str) -> Any:
         """Everything that may have changed; nothing, if nothing has."""
         found, jobs = self._all()
+        name = name or next((record.name for record in found), "")
         now = _fingerprint(name, found, jobs)
         if now == seen:
             return [gr.skip()] * 14

@@ -64,7 +64,7 @@ def sample(page: Browser, studio: Studio) -> None:
     page.open(f"{studio.address}/?view=sample")
     newest = max((studio.root / "runs").glob("*/export"), key=lambda path: path.stat().st_mtime).parent
     page.choose("#artifact-0", f"runs/{newest.name}")
-    page.write("#prompt", "a sticker of a sks animal on a blue background")
+    page.write("#prompt", "a sticker of a sks animal on a yellow background")
     page.write("#guidance", "2")
     page.click("#compare button")
     page.write("#values-x", "0, 0.5, 1")
