@@ -139,15 +139,17 @@ class WeightsAndBiases(Tracker):
 
     def __init__(self, folder: RunFolder) -> None:
         library = _library("wandb", extra="wandb")
-        name = folder.path.name
-        self._run = library.init(
-            project=PROJECT,
-            name=name,
-            id=name,
-            resume="allow",
-            dir=str(folder.path),
-            config=_settings(folder),
-        )
+        name, settings = folder.path.name, _settings(folder)
+        try:
+            self._run = library.init(
+                project=PROJECT, name=name, id=name, resume="allow", dir=str(folder.path), config=settings
+            )
+        except library.errors.Error as error:
+            raise StudioError(
+                f"Weights & Biases cannot start ({str(error).rstrip('.')}); log in with `wandb login`, set WANDB_MODE=offline, or "
+                "leave it out of --trackers.",
+                field="trackers",
+            ) from None
 
     @override
     def log(self, event: Mapping[str, Any]) -> None:

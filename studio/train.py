@@ -172,7 +172,12 @@ class _Notes:
 def _drive(session: Session, stop: Callable[[], bool], between: Between, *, resume: bool) -> Iterator[Event]:
     run, folder, backend = session.run, session.folder, session.backend
     found = resume and session.resume()
-    note = _Notes(run, folder, backend, after=session.step if found else None)
+    try:
+        note = _Notes(run, folder, backend, after=session.step if found else None)
+    except StudioError:
+        if backend.rank == 0 and not resume:
+            folder.clear()
+        raise
     try:
         yield from note(
             "start", step=session.step, folder=str(folder.path), resumed=found, facts=session.facts()

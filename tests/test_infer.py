@@ -94,6 +94,8 @@ def test_strengths_are_one_for_all_or_one_each():
 
 
 def test_a_request_without_a_prompt_is_refused():
+    with pytest.raises(StudioError, match="Prompt 1 of 2 is empty"):
+        SampleRequest(prompt=("", "a fox"))
     with pytest.raises(StudioError, match="There is no prompt"):
         SampleRequest(prompt=())
 

@@ -86,6 +86,19 @@ def test_trackio_refuses_to_send_a_run_away(
         tracker("trackio", folder)
 
 
+def test_wandb_without_a_login_says_what_to_do(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    library = pytest.importorskip("wandb")
+
+    def refused(**settings: object) -> None:
+        raise library.errors.UsageError("No API key configured.")
+
+    monkeypatch.setattr(library, "init", refused)
+    with pytest.raises(
+        StudioError, match=r"cannot start \(No API key configured\); log in with `wandb login`"
+    ):
+        tracker("wandb", folder)
+
+
 def test_wandb_offline_stays_in_the_run_folder(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -1,6 +1,7 @@
 """Adapter files and folders: written whole or not at all, and read back into a model."""
 
 import json
+import logging
 import os
 import shutil
 import warnings
@@ -101,15 +102,31 @@ def load_lora(
     if is_native(values) and family in ("sd3", "flux"):
         given = to_diffusers(from_native(values, family, modules))
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _one_voice():
             # Stacking is meant; and where warnings are errors, diffusers turns this one into a KeyError.
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
             pipeline.load_lora_weights(given, adapter_name=name)
     except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:  # diffusers' ways to say it
-        first = str(error).strip().splitlines()[0]
-        raise StudioError(f"{path} does not fit the {family} model: {first}") from error
+        lines = [line.strip() for line in str(error).strip().splitlines()]
+        told = next(
+            (line for line in lines if line.startswith("size mismatch")), lines[0]
+        )  # of hundreds the first
+        raise StudioError(
+            f"{path} does not fit the {family} model: {told.rstrip('.')}; load it on its own base."
+        ) from error
     for module in modules.values():
         activate(module)
+
+
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """Keep diffusers from listing every layer that does not fit: our own sentence names the first."""
+    logger = logging.getLogger("diffusers.loaders.peft")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def write_peft(folder: Path, module: nn.Module, name: str, base_model: str) -> None:

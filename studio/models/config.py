@@ -79,6 +79,11 @@ class SampleRequest:
             raise StudioError(
                 "There is no prompt; give one, such as --prompt 'a photo of a dog'.", field="prompt"
             )
+        if "" in self.prompt:
+            number = self.prompt.index("") + 1
+            raise StudioError(
+                f"Prompt {number} of {len(self.prompt)} is empty; write it, or leave it out.", field="prompt"
+            )
         if len(self.strength) > 1 and len(self.strength) != len(self.artifact):
             raise StudioError(
                 f"There are {len(self.strength)} strengths for {len(self.artifact)} artifacts; give one for all, "

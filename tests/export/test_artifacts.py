@@ -81,6 +81,19 @@ def test_another_family_is_named_in_the_refusal(run, untrained):
         artifacts.load(run, untrained("sdxl"))
 
 
+def test_another_size_of_the_family_is_told_by_its_first_layer(run, untrained, caplog):
+    path = run / "export" / "pytorch_lora_weights.safetensors"
+    values = load_file(path)
+    save_file(
+        {key: value[:, :4].clone() if "lora_A" in key else value for key, value in values.items()}, path
+    )
+    with pytest.raises(
+        StudioError, match=r"does not fit the sd1 model: size mismatch for .*; load it on its own base"
+    ):
+        artifacts.load(path, untrained())
+    assert "size mismatch" not in caplog.text
+
+
 def test_a_truncated_file_is_refused(run, family):
     path = run / "export" / "pytorch_lora_weights.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
