@@ -249,7 +249,7 @@ def _file_notes(record: Record, within: Image.Image | None) -> list[Finding]:
                 Finding("empty mask", record.mask or record.path, "is black or transparent all over")
             )
     except images.BadImageError as error:
-        notes.append(Finding("bad mask", error.path, error.reason))
+        notes.append(Finding("bad mask", Path(error.path), error.reason))
     if (words := len(record.caption.split())) > LONG_CAPTION:
         notes.append(Finding("long caption", record.path, f"{words} words"))
     return notes

@@ -118,7 +118,7 @@ def test_a_subject_is_measured_and_exported_from_the_page(page: Browser, studio:
     page.click("#measure")
     page.until("#reports .chosen", f"{trained}\\s+evaluation", LONG)
     page.driver.switch_to.frame(page.find("#report iframe"))
-    page.until("body", "Likeness")
+    page.until("body", "[Ll]ikeness")
     assert page.driver.find_elements("css selector", "img")
     page.driver.switch_to.default_content()
 
