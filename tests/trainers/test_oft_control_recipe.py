@@ -1,6 +1,7 @@
 """The study of control signals: equal sizes, cells that go on where they were stopped, and their page."""
 
 import dataclasses
+import itertools
 
 import pytest
 from PIL import Image
@@ -55,7 +56,7 @@ def test_a_stopped_cell_of_the_study_goes_on_and_reads_all_its_previews(tmp_path
     monkeypatch.setattr(reproduce_control, "MODEL", "tiny:sd1")
     monkeypatch.setattr(reproduce_control, "NUM_PICTURES", 2)
     cell = small_study(tmp_path)
-    asked = iter([False, True])
+    asked = itertools.chain([False], itertools.repeat(True))
     stopped = list(train(runs.build(cell.settings["run"]), stop=lambda: next(asked)))
     assert (stopped[-1]["event"], stopped[-1]["step"]) == ("stopped", 2)
     result = reproduce_control.RECIPE.run(cell, tmp_path)

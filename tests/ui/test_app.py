@@ -90,7 +90,8 @@ def test_a_drawing_carries_its_recipe_and_decor_has_a_slider(page: Browser, stud
     page.open(f"{studio.address}/?view=sample")
     page.upload("#recipe", pictures[-1])
     page.until("#draw-told", "The recipe is taken over; press Draw")
-    assert page.driver.execute_script("return document.querySelector('#use-decor input').checked")
+    checked = "return document.querySelector('#use-decor input')?.checked"
+    assert wait(lambda: page.driver.execute_script(checked), "the edit of the recipe")
     prompt = page.driver.execute_script("return document.querySelector('#prompt textarea').value")
     assert prompt == "a sticker of a sks animal on a red background"
 
