@@ -21,7 +21,7 @@ INPUT_PIXELS = 128
 
 
 def pack_scorer(out: Path) -> None:
-    """Writes the judge as a folder that `timm.create_model("local-dir:...")` loads, half precision.
+    """Writes the judge as a folder that `timm.create_model("local-dir:...")` loads, half precision, without ImageNet's classes.
 
     Raises:
         FileNotFoundError: The package with the weights is not installed.
@@ -43,6 +43,7 @@ def pack_scorer(out: Path) -> None:
         "std": (0.5,) * 3,
         "interpolation": "bicubic",
     }
+    network.reset_classifier(0)
     save_for_hf(network.half(), out, data_config=data, safe_serialization=True)
     licence = next(file for file in files(PACKAGE.replace("_", "-")) or [] if file.name == "LICENSE")
     shutil.copyfile(licence.locate(), out / "LICENSE")
