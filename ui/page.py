@@ -103,7 +103,7 @@ class Page:
             return [*found, gr.Timer(active=job.is_open)]
 
         for look_again in (watched.change, timer.tick):
-            look_again(look, watched, [*shown, timer], **QUICK)
+            look_again(look, watched, [*shown, timer], **SETS)
         self.manages(shown[0])
 
     def manages(self, shown: gr.HTML) -> None:

@@ -24,6 +24,7 @@ class Weights:
     def __init__(self, page: Page) -> None:
         self.page, self.workspace = page, page.workspace
         self.edits: Edits = []
+        self.folds: dict[str, gr.Accordion] = {}
         own = "Empty: the one that the first artifact was trained on, or studio-tiny."
         self.model = forms.draw(FIELDS["model"], info=own, elem_id="model")
         self.artifacts, self.strengths = self._artifacts()
@@ -40,7 +41,8 @@ class Weights:
     def restored(self) -> list[Any]:
         """The components that a recipe fills in."""
         edits = [box for _, _, boxes in self.edits for box in boxes]
-        return [self.model, *self.artifacts, *self.strengths, *self.rows, self.shown, self.kept, *edits]
+        places = [*self.artifacts, *self.strengths, *self.rows]
+        return [self.model, *places, self.shown, self.kept, *self.folds.values(), *edits]
 
     def restore(self, found: SampleRequest) -> tuple[list[Any], list[str]]:
         """What a recipe says of them, and what it names that is not there any more."""
@@ -61,7 +63,7 @@ class Weights:
     def _restored_edits(self, found: SampleRequest) -> list[Any]:
         given = [json.loads(edit) if edit.startswith("{") else {"kind": edit} for edit in found.edits]
         by_kind = {edit["kind"]: edit for edit in given}
-        values: list[Any] = []
+        values: list[Any] = [gr.Accordion(open=name in by_kind) for name in self.folds]
         for name, leaves, _ in self.edits:
             now = serial.flatten({name: by_kind.get(name, {})})
             fields = [dataclasses.replace(leaf, value=now.get(leaf.name, leaf.value)) for leaf in leaves]
@@ -123,7 +125,9 @@ class Weights:
         """One block for each edit in the catalog, drawn from its settings."""
         cards = [catalog.card(name) for name in catalog.names()]
         for card in (each for each in cards if each.edit):
-            with gr.Accordion(f"{card.title}: {card.summary}", open=False, elem_id=f"edit-{card.name}"):
+            with gr.Accordion(
+                f"{card.title}: {card.summary}", open=False, elem_id=f"edit-{card.name}"
+            ) as self.folds[card.name]:
                 used = gr.Checkbox(False, label=f"Use {card.title}", elem_id=f"use-{card.name}")
                 leaves = list(forms.leaves(card.config, {}, f"{card.name}."))
                 shown = [leaf for leaf in leaves if leaf.name.rpartition(".")[2] in _SHOWN_EDIT] or leaves

@@ -152,7 +152,7 @@ def test_a_subject_is_drawn_from_reference_pictures_alone(page: Browser, studio:
     page.open(f"{studio.address}/?view=sample")
     page.choose("#artifact-0", "jedi-tiny")
     page.upload("#references", *sorted((studio.root / "unicorn").glob("*.png"))[:2])
-    page.until("#references", "1.png")
+    page.until("#references", r"1\s*\.png")
     page.write("#prompt", "a sticker of an animal on a red background")
     page.write("#num_images", "1")
     page.write("#steps", "2")
