@@ -46,11 +46,12 @@ def _caption(job: Job) -> dict[str, Any]:
 
 
 def _evaluate(job: Job) -> dict[str, Any]:
-    from studio import evaluate, nullspace, robustness, vlm
+    from studio import evaluate
+    from studio.evaluation import nullspace, robustness, vlm
     from studio.matching.config import VlmEval
     from studio.metrics import table
     from studio.metrics.config import SubjectEval
-    from studio.report import summary
+    from studio.reports.report import summary
     from studio.serial import from_dict
     from studio.vision.config import Nullspace, Robustness
 

@@ -12,27 +12,27 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from types import FrameType
 
-from studio import usage
-from studio.console import Console
+from studio.commands import usage
+from studio.commands.console import Console
 from studio.errors import RunFailed, StudioError, unknown
 
 COMMANDS = {
     "demo": "studio.demo:demo",
-    "train": "studio.training_command:train",
-    "sample": "studio.commands:sample",
-    "eval": "studio.evaluation_command:evaluate",
-    "export": "studio.commands:export",
-    "data": "studio.data_command:data",
-    "plan": "studio.commands:plan",
-    "runs": "studio.commands:runs",
-    "models": "studio.commands:models",
+    "train": "studio.commands.training:train",
+    "sample": "studio.commands.use_cases:sample",
+    "eval": "studio.commands.evaluation:evaluate",
+    "export": "studio.commands.use_cases:export",
+    "data": "studio.commands.data:data",
+    "plan": "studio.commands.use_cases:plan",
+    "runs": "studio.commands.runs:runs",
+    "models": "studio.commands.house:models",
     "decor": "trainers.decor.command:command",
-    "adapters": "studio.commands:adapters",
-    "reproduce": "studio.evaluation_command:reproduce",
-    "ui": "studio.commands:ui",
-    "doctor": "studio.commands:doctor",
+    "adapters": "studio.commands.house:adapters",
+    "reproduce": "studio.commands.evaluation:reproduce",
+    "ui": "studio.commands.house:ui",
+    "doctor": "studio.commands.house:doctor",
 }
-"""Where each command is; `studio.usage` says what it is for."""
+"""Where each command is; `studio.commands.usage` says what it is for."""
 
 NEW_OBJECTS = 10_000
 """Garbage is looked for after so many new objects: after every 700, Python's default, the search takes a sixth of the

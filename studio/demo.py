@@ -3,8 +3,9 @@
 import time
 from pathlib import Path
 
-from studio import assets, catalog, evaluation_command, flags, training_command
-from studio.console import Console
+from studio import assets, catalog, flags
+from studio.commands import evaluation, training
+from studio.commands.console import Console
 
 SUBJECT, CLASS_WORD, TOKEN = "unicorn", "animal", "sks"
 GUIDANCE = "2"
@@ -19,7 +20,7 @@ def demo(argv: list[str], console: Console) -> None:
     console.print(f"1/2 training {TOKEN!r} on five pictures of a {SUBJECT}, which the model has never seen")
     where = ["--name", name, "--output", output]
     data = ["--data", str(assets.path(f"samples/{SUBJECT}")), "--class-word", CLASS_WORD, "--token", TOKEN]
-    training_command.train([catalog.card("dreambooth").name, *data, *where, *rest], console)
+    training.train([catalog.card("dreambooth").name, *data, *where, *rest], console)
     console.print("2/2 drawing it on backgrounds that were in no picture, before and after training")
     exam = ["--data", str(assets.path(f"samples/{SUBJECT}_held_out")), "--artifact", str(Path(output) / name)]
-    evaluation_command.evaluate(["subject", *exam, "--guidance", GUIDANCE], console)
+    evaluation.evaluate(["subject", *exam, "--guidance", GUIDANCE], console)

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from studio import artifacts, exam, places, reference_check, report, runs, serial
+from studio import artifacts, exam, places, reference_check, runs, serial
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.exam import Exam
@@ -27,7 +27,8 @@ from studio.metrics.subject import subject_scores
 from studio.metrics.table import Row
 from studio.models import build, draw
 from studio.models.base import Family
-from studio.report_html import TRAINED, Column, Page, write
+from studio.reports import report
+from studio.reports.html import TRAINED, Column, Page, write
 from studio.runs import RunFolder
 from studio.scoring import Drawn, Scoring
 from studio.trainer import Edit, Request

@@ -230,8 +230,8 @@ def _show(picture: Any, folder: Path) -> None:
 
 
 def _report(folder: str) -> None:
-    from studio.report import from_run
-    from studio.report_html import write
+    from studio.reports.html import write
+    from studio.reports.report import from_run
     from studio.runs import RunFolder
 
     if folder:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from studio import cli, runs, training_command, usage
+from studio import cli, runs
+from studio.commands import training, usage
+from studio.commands.console import Console
 from studio.config import Run
-from studio.console import Console
 from studio.data.config import Labelled
 from studio.runs import EventLog
 from trainers.dreambooth.config import DreamBooth
@@ -93,7 +94,7 @@ def finished(method: object, output: Path) -> str:
 
 
 def test_a_finished_run_says_what_to_do_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    training_command.finish(finished(DreamBooth(data="photos"), tmp_path), Console())
+    training.finish(finished(DreamBooth(data="photos"), tmp_path), Console())
     assert (
         f"studio sample --artifact {tmp_path / 'done'} --prompt 'a photo of sks dog'"
         in capsys.readouterr().out
@@ -101,7 +102,7 @@ def test_a_finished_run_says_what_to_do_with_it(tmp_path: Path, capsys: pytest.C
 
 
 def test_a_finished_classifier_is_sent_to_its_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    training_command.finish(finished(Vit(data=Labelled(train="my pets")), tmp_path), Console())
+    training.finish(finished(Vit(data=Labelled(train="my pets")), tmp_path), Console())
     told = f"studio eval robustness --model {tmp_path / 'done'} --data.train 'my pets'"
     assert told in capsys.readouterr().out
 

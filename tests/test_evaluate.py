@@ -10,7 +10,7 @@ from studio.config import Hardware
 from studio.data.dreambench import Subject
 from studio.errors import StudioError
 from studio.evaluate import evaluate
-from studio.evaluate_dreambench import aggregate, draw_missing, score
+from studio.evaluation.dreambench import aggregate, draw_missing, score
 from studio.metrics.build import Jury
 from studio.metrics.config import DreamBenchEval, FeatureDiversity, Judges, OpenClip, SubjectEval, Timm
 from studio.models.build import load

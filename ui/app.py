@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from studio.console import Console
+from studio.commands.console import Console
 from studio.errors import StudioError
 from studio.supervisor import Supervisor
 from ui import theme

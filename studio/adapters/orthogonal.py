@@ -60,7 +60,10 @@ class Rotated(OwnLayer):
         rotation = self.rotation
         weight = rotation.weight
         if rotation.training or (torch.is_grad_enabled() and weight.requires_grad):
-            self._ready = (None, [])  # a step may follow, and fused optimizers do not raise torch's count of writes
+            self._ready = (
+                None,
+                [],
+            )  # a step may follow, and fused optimizers do not raise torch's count of writes
             return rotation.factors(self.strength)
         used = rotation.active if isinstance(rotation, Butterfly) else 0
         state = (

@@ -5,8 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from studio import data_command
-from studio.console import Console
+from studio.commands import data
+from studio.commands.console import Console
 from studio.data.conversations import check, first_questions, open_conversations
 from studio.errors import StudioError
 
@@ -80,10 +80,10 @@ def test_a_check_counts_and_lists_every_problem(tmp_path):
 def test_the_command_lists_problems_and_ends_with_the_verdict(tmp_path, capsys):
     file = write(tmp_path, chat(ASK, SAY), chat(ASK))
     with pytest.raises(StudioError, match="1 of 2 conversations cannot be used"):
-        data_command.data(["check", file], Console())
+        data.data(["check", file], Console())
     assert "human begins and gpt ends" in capsys.readouterr().out
 
 
 def test_the_command_knows_its_verbs():
     with pytest.raises(StudioError, match="studio data needs one of: check DIR"):
-        data_command.data(["draw"], Console())
+        data.data(["draw"], Console())

@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from studio import artifacts, commands
+from studio import artifacts
 from studio.adapters.config import Lora
 from studio.adapters.strength import set_strength
 from studio.backend.core import Backend
+from studio.commands import use_cases
+from studio.commands.console import Console
 from studio.config import Hardware, Loop, Optim, Run
-from studio.console import Console
 from studio.models.base import Family
 from studio.models.build import load
 from studio.rewards.config import Brightness, Redness
@@ -55,7 +56,7 @@ def drawn(folder: Path, paths: list[Path], strengths: list[float]) -> np.ndarray
     arguments += ["--hardware.device", "cpu", "--scheduler", "ddim"]
     if paths:
         arguments += ["--artifact", *map(str, paths), "--strength", *map(str, strengths)]
-    commands.sample(arguments, Console(silent=True))
+    use_cases.sample(arguments, Console(silent=True))
     (picture,) = folder.glob("0*.png")
     return np.asarray(Image.open(picture)).astype(int)
 

@@ -9,10 +9,10 @@ from studio import assets
 from studio.data import sticker_backgrounds
 from studio.data.sticker_concepts import COLORS
 from studio.data.stickers import load_photos
-from studio.evidence import Finished
+from studio.evidence.reproduce import Reproduce, recipe_of
+from studio.evidence.tables import Finished
 from studio.metrics.build import Jury
 from studio.metrics.config import Likeness
-from studio.reproduce import Reproduce, recipe_of
 from trainers.decor.judges import ObjectJudge, on_background, prints
 from trainers.decor.leaks import (
     GROUPS,

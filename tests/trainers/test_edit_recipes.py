@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from studio import assets
-from studio.reproduce import Reproduce, recipe_of
+from studio.evidence.reproduce import Reproduce, recipe_of
 from trainers.style_injection.measures import color_distance, structure
 from trainers.style_injection.reproduce import CONTENTS, WAYS
 

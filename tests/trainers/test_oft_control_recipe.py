@@ -12,9 +12,9 @@ from studio.adapters.config import Oft
 from studio.backend.core import Backend
 from studio.config import Hardware, Loop, Optim, Preview, Run
 from studio.data.sticker_config import Stickers
-from studio.evidence import Finished
+from studio.evidence.reproduce import Cell, Reproduce, recipe_of
+from studio.evidence.tables import Finished
 from studio.models.build import load
-from studio.reproduce import Cell, Reproduce, recipe_of
 from studio.train import train
 from trainers.oft import reproduce_control
 from trainers.oft.config import Colors, OftControl

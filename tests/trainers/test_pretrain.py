@@ -15,8 +15,8 @@ from safetensors import safe_open
 from studio import assets, catalog, serial
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.commands.console import Console
 from studio.config import Hardware, Loop, Optim, Run
-from studio.console import Console
 from studio.data.sticker_concepts import HELD_OUT
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import draw_scenes, names

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from studio.evidence import Finished
-from studio.reproduce import Reproduce, recipe_of
+from studio.evidence.reproduce import Reproduce, recipe_of
+from studio.evidence.tables import Finished
 from trainers.texforce import curves
 from trainers.texforce.reproduce import IMAGES
 

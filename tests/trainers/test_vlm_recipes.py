@@ -5,8 +5,8 @@ from pathlib import Path
 from PIL import Image
 
 from studio import runs
-from studio.evidence import Finished
-from studio.reproduce import Reproduce, recipe_of
+from studio.evidence.reproduce import Reproduce, recipe_of
+from studio.evidence.tables import Finished
 from trainers.captioner.reproduce import report
 
 

@@ -1,8 +1,8 @@
 """PGD-AT and TRADES with two weights: the trade between clean and robust accuracy."""
 
-from studio.classifier_recipe.run import run
-from studio.classifier_recipe.units import Variant, table
-from studio.reproduce import Recipe
+from studio.evidence.classifiers.run import run
+from studio.evidence.classifiers.units import Variant, table
+from studio.evidence.reproduce import Recipe
 
 VARIANTS = {
     "PGD-AT": Variant(kind="adversarial", attacks=True, values={"method.objective.kind": "pgd-at"}),

@@ -1,8 +1,8 @@
 """What do distillation and replay each add? The paper's ablation: AFT, with either, with both."""
 
-from studio.classifier_recipe.run import run
-from studio.classifier_recipe.units import Variant, table
-from studio.reproduce import Recipe
+from studio.evidence.classifiers.run import run
+from studio.evidence.classifiers.units import Variant, table
+from studio.evidence.reproduce import Recipe
 
 
 def _part(*, distillation: bool, replay: bool) -> Variant:

@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from studio import runs, serial
 from studio.config import Hardware
-from studio.evidence import GAP, INK, MARGIN, PAPER, SOFT, TILE, Finished
-from studio.reproduce import Cell, Recipe, Reproduce, Result, new_run
+from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result, new_run
+from studio.evidence.tables import GAP, INK, MARGIN, PAPER, SOFT, TILE, Finished
 
 if TYPE_CHECKING:
     from studio.models.captioner import Captioner

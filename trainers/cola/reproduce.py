@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio import runs, serial
-from studio.reproduce import Cell, Recipe, Reproduce, Result, new_run
+from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result, new_run
 
 if TYPE_CHECKING:
     from trainers.cola.exam import Exam

@@ -8,7 +8,7 @@ import torch
 
 from studio import flags, reference_check
 from studio.backend.quiet import quiet
-from studio.console import Console
+from studio.commands.console import Console
 from studio.data import layouts
 from studio.errors import StudioError, unknown
 from studio.infer import grid, load

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from studio.evidence import Finished
+from studio.evidence.tables import Finished
 from studio.metrics.statistics import estimate, grouped
 
 Point = tuple[float, ...]

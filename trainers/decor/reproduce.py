@@ -5,8 +5,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from studio.reproduce import Cell, Recipe, Reproduce, Result
-from studio.subject_recipe import TOKEN, Trial, spread, trials, weights_of
+from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result
+from studio.evidence.subjects import TOKEN, Trial, spread, trials, weights_of
 from trainers.decor.leaks import (
     NUM_REFERENCES,
     Leak,

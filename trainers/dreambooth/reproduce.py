@@ -5,8 +5,8 @@ With `--bench`, two presets of the card on its subjects; without, the sweep that
 
 from collections.abc import Sequence
 
-from studio.reproduce import Cell, Recipe, Reproduce
-from studio.subject_recipe import Variant, cells, run
+from studio.evidence.reproduce import Cell, Recipe, Reproduce
+from studio.evidence.subjects import Variant, cells, run
 
 QUIET = {"preview.every": 0, "loop.checkpoint_every": 0}
 """What a table does not need: previews, checkpoints on the way."""

@@ -14,10 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from studio import exam, serial, subject_recipe, trained
+from studio import exam, serial, trained
+from studio.evidence import subjects
+from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result
+from studio.evidence.subjects import TOKEN, Trial, Variant, spread, trials, weights_of
 from studio.metrics.config import SubjectEval
-from studio.reproduce import Cell, Recipe, Reproduce, Result
-from studio.subject_recipe import TOKEN, Trial, Variant, spread, trials, weights_of
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def _cells(request: Reproduce) -> Sequence[Cell]:
         for name, shown in there.items():
             settings = _settings(trial, other if shown.shuffled else trial, shown, request)
             found.append(Cell(variant=name, unit=trial.name, seed=0, settings=settings))
-    trainings = subject_recipe.cells(request, "dreambooth", DREAMBOOTH, EXAMINATION)
+    trainings = subjects.cells(request, "dreambooth", DREAMBOOTH, EXAMINATION)
     return [*found, *(_shortened(cell) for cell in trainings)]
 
 
@@ -114,7 +115,7 @@ def _pictures(folder: Path) -> list[Path]:
 def _run(cell: Cell, folder: Path) -> Result:
     if "shown" in cell.settings:
         return _show(cell, folder)
-    done = subject_recipe.run(cell, folder)
+    done = subjects.run(cell, folder)
     first = done.seconds + _seconds_of(cell)
     return dataclasses.replace(done, measures={**done.measures, "first_picture_seconds": (None, first)})
 

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from studio.reproduce import Cell, Recipe, Reproduce
-from studio.subject_recipe import Variant, cells, run
+from studio.evidence.reproduce import Cell, Recipe, Reproduce
+from studio.evidence.subjects import Variant, cells, run
 
 STEPS, BATCH = 30, 4
 LONGER = (3, 10)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from studio import runs, serial
-from studio.evidence import Finished
-from studio.reproduce import Cell, Recipe, Reproduce, Result
-from studio.subject_recipe import weights_of
+from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result
+from studio.evidence.subjects import weights_of
+from studio.evidence.tables import Finished
 
 MODEL = "studio-tiny"
 STEPS, BATCH, NUM_SHOWN = 300, 8, 24

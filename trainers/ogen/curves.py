@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from studio import runs
-from studio.evidence import Finished
+from studio.evidence.tables import Finished
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 330, 260, 46, 30, 74
 COLORS = ("#1f6f8b", "#c4572f", "#5b8c3a", "#7a4fa3")

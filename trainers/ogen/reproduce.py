@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import assets, runs, serial
-from studio.reproduce import Cell, Recipe, Reproduce, Result, new_run
+from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result, new_run
 from trainers.ogen import curves
 
 MODEL = "studio-tiny-clip"

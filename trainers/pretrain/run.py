@@ -17,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from studio import runs, serial
+from studio.commands.console import Console
 from studio.config import Hardware, Loop, Optim, Preview, Run
-from studio.console import Console
 from studio.errors import unknown
 from studio.runs import RunFolder, write_text
 from studio.train import Event, resume, train

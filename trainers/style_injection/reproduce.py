@@ -5,8 +5,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from studio.reproduce import Cell, Recipe, Reproduce, Result
-from studio.subject_recipe import weights_of
+from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result
+from studio.evidence.subjects import weights_of
 
 MODEL = "studio-tiny"
 STEPS, REFINE = 12, 2

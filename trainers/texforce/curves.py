@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from studio import runs
-from studio.evidence import Finished
+from studio.evidence.tables import Finished
 
 SHOWN = {"reward": "reward as drawn", "held_out": "held-out reward", "diversity": "diversity"}
 COLORS = ("#1f6f8b", "#c4572f", "#5b8c3a", "#7a4fa3")

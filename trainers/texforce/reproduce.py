@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from studio import runs, serial
-from studio.reproduce import Cell, Recipe, Reproduce, Result
-from studio.subject_recipe import weights_of
+from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result
+from studio.evidence.subjects import weights_of
 from trainers.texforce import curves
 
 MODEL = "studio-tiny"

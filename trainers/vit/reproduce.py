@@ -1,8 +1,8 @@
 """Which training makes a classifier robust, and what does it cost? Five methods from the same net, by name."""
 
-from studio.classifier_recipe.run import run
-from studio.classifier_recipe.units import Variant, table
-from studio.reproduce import Recipe
+from studio.evidence.classifiers.run import run
+from studio.evidence.classifiers.units import Variant, table
+from studio.evidence.reproduce import Recipe
 
 VARIANTS = {
     "plain finetuning": Variant(kind="vit"),

@@ -1,8 +1,8 @@
 """Is it the nullspace that helps, or any noise? Learned token noise against the same size in other directions."""
 
-from studio.classifier_recipe.run import run
-from studio.classifier_recipe.units import Variant, table
-from studio.reproduce import Recipe
+from studio.evidence.classifiers.run import run
+from studio.evidence.classifiers.units import Variant, table
+from studio.evidence.reproduce import Recipe
 
 VARIANTS = {
     kind: Variant(kind="vit_nullspace", values={"method.noise": kind})

@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from studio import flags, places, robustness_command, vlm_command
-from studio.console import Console
+from studio import flags, places
+from studio.commands import robustness, vlm
+from studio.commands.console import Console
 from studio.errors import StudioError, unknown
 from studio.metrics import table
 from studio.metrics.config import DreamBenchEval, SubjectEval
@@ -17,11 +18,11 @@ def evaluate(argv: list[str], console: Console) -> None:
         case ["dreambench", *rest]:
             _dreambench(rest, console)
         case ["robustness", *rest]:
-            robustness_command.robustness(rest, console)
+            robustness.robustness(rest, console)
         case ["nullspace", *rest]:
-            robustness_command.nullspace(rest, console)
+            robustness.nullspace(rest, console)
         case ["vlm", *rest]:
-            vlm_command.vlm(rest, console)
+            vlm.vlm(rest, console)
         case [verb, *_]:
             raise unknown("evaluation", verb, _NAMES)
         case _:
@@ -39,7 +40,7 @@ def _subject(argv: list[str], console: Console) -> None:
     request = dataclasses.replace(request, artifact=found_at, data=places.pictures(request.data))
     from studio.backend.quiet import quiet
     from studio.evaluate import evaluate as run
-    from studio.report import summary
+    from studio.reports.report import summary
 
     quiet()
     found = run(request)
@@ -53,7 +54,7 @@ def _subject(argv: list[str], console: Console) -> None:
 def _dreambench(argv: list[str], console: Console) -> None:
     request: DreamBenchEval = flags.parse(DreamBenchEval, argv, prog="studio eval dreambench")
     from studio.backend.quiet import quiet
-    from studio.evaluate_dreambench import evaluate as run
+    from studio.evaluation.dreambench import evaluate as run
 
     quiet()
     found = run(request)
@@ -63,8 +64,8 @@ def _dreambench(argv: list[str], console: Console) -> None:
 
 def reproduce(argv: list[str], console: Console) -> None:
     """Make a method's table of evidence again."""
-    from studio.reproduce import Reproduce
-    from studio.reproduce import reproduce as run
+    from studio.evidence.reproduce import Reproduce
+    from studio.evidence.reproduce import reproduce as run
 
     named = ["--method", argv[0], *argv[1:]] if argv and not argv[0].startswith("-") else argv
     request: Reproduce = flags.parse(Reproduce, named, prog="studio reproduce")

@@ -18,10 +18,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from studio import catalog, evidence, runs
+from studio import catalog, runs
 from studio.config import Count, Hardware, config
 from studio.errors import StudioError
-from studio.evidence import Finished
+from studio.evidence import tables
+from studio.evidence.tables import Finished
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ def reproduce(request: Reproduce, recipe: Recipe | None = None) -> Iterator[Even
         raise StudioError("No cell is finished; give more --minutes.", field="minutes")
     about = {"title": recipe.title, "question": recipe.question, "command": _command(request)}
     more = recipe.more(finished, _made(request.evidence)) if recipe.more else ""
-    files = evidence.write(request.method, finished, Path(request.evidence), about, more)
+    files = tables.write(request.method, finished, Path(request.evidence), about, more)
     if recipe.charts:
         files.append(recipe.charts(finished, Path(request.evidence) / f"{request.method}-curves.svg"))
     yield {"event": "done", "files": [str(f) for f in files], "cells": len(finished), "skipped": skipped}
@@ -199,7 +200,7 @@ def _run(recipe: Recipe, cell: Cell, file: Path) -> Finished:
         unit=cell.unit,
         seed=cell.seed,
         settings=dict(cell.settings),
-        commit=evidence.commit(),
+        commit=tables.commit(),
         **{**asdict(result), "measures": {name: list(pair) for name, pair in result.measures.items()}},
     )
     runs.write_text(file, json.dumps(asdict(done), indent=1, default=str) + "\n")

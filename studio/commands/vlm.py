@@ -1,7 +1,7 @@
 """`studio eval vlm ...`. Torch is imported once the flags are right."""
 
 from studio import flags
-from studio.console import Console
+from studio.commands.console import Console
 from studio.matching.config import VlmEval
 
 
@@ -9,7 +9,7 @@ def vlm(argv: list[str], console: Console) -> None:
     """What a dual encoder knows, and what finetuning took from it."""
     request: VlmEval = flags.parse(VlmEval, argv, prog="studio eval vlm")
     from studio.backend.quiet import quiet
-    from studio.vlm import evaluate
+    from studio.evaluation.vlm import evaluate
 
     quiet()
     found = evaluate(request)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from studio import flags
-from studio.console import Console
+from studio.commands.console import Console
 from studio.errors import StudioError, unknown
 
 

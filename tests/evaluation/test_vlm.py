@@ -8,13 +8,13 @@ import torch
 
 from studio.data.config import Labelled
 from studio.errors import StudioError
+from studio.evaluation.vlm import evaluate
 from studio.matching.config import Coop, VlmEval, Whole
 from studio.matching.files import Described, save_matcher
 from studio.matching.measure import fit_head
 from studio.metrics.matching import harmonic, recall, swapped
 from studio.models.clip import load_clip
 from studio.vision.interpolate import put_between
-from studio.vlm import evaluate
 from tests.matching.test_matchers import tuned
 from tests.trainers.pictures import class_folders
 

@@ -16,8 +16,8 @@ import yaml
 
 from studio import catalog, flags, runs, serial
 from studio.checks import check
+from studio.commands.console import Console
 from studio.config import Run
-from studio.console import Console
 from studio.errors import RunFailed, StudioError
 
 STICKERS = "stickers"
@@ -134,8 +134,8 @@ def _follow(events: Iterator[dict[str, Any]], total: int, console: Console) -> N
 
 def finish(folder: str, console: Console) -> None:
     """Write the run's page, and say what can be done next."""
-    from studio.report import from_run
-    from studio.report_html import write
+    from studio.reports.html import write
+    from studio.reports.report import from_run
 
     found = runs.RunFolder(Path(folder))
     console.print(f"report: {write(from_run(found), found.path / 'report.html')}")

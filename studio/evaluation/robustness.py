@@ -25,7 +25,7 @@ from studio.backend.core import Backend
 from studio.errors import StudioError
 from studio.metrics import robustness as metrics
 from studio.models.vit import Classifier, load_classifier, require_classes
-from studio.robustness_html import Example, write_page
+from studio.reports.robustness import Example, write_page
 from studio.vision import robustness as measure
 from studio.vision.config import Robustness
 from studio.vision.line import curve, load_before

@@ -16,7 +16,7 @@ from PIL import Image
 from studio import assets, runs
 from studio.metrics.statistics import Estimate
 from studio.metrics.table import Row, number
-from studio.report_charts import Curve, chart, scale
+from studio.reports.charts import Curve, chart, scale
 
 EMBED_PIXELS = 512
 """Larger pictures are embedded at this size; the files beside the report keep theirs."""

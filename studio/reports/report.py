@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.metrics.table import Row
-from studio.report_charts import Curve
-from studio.report_html import TRAINED, Column, Page
+from studio.reports.charts import Curve
+from studio.reports.html import TRAINED, Column, Page
 from studio.runs import RunFolder
 
 

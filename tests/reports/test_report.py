@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from studio import report
 from studio.metrics.statistics import estimate, paired
 from studio.metrics.table import Row
-from studio.report_charts import Curve, chart, running_mean, ticks
-from studio.report_html import EMBED_PIXELS, TRAINED, Column, Page, write
+from studio.reports import report
+from studio.reports.charts import Curve, chart, running_mean, ticks
+from studio.reports.html import EMBED_PIXELS, TRAINED, Column, Page, write
 from studio.runs import EventLog, RunFolder
 
 
@@ -168,5 +168,5 @@ def test_running_mean_keeps_a_constant():
 
 
 def test_the_report_needs_no_torch():
-    code = "import sys, studio.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, studio.reports.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio import runs, serial
-from studio.reproduce import Cell, Result
+from studio.evidence.reproduce import Cell, Result
 
 if TYPE_CHECKING:
-    from studio.robustness import Found
+    from studio.evaluation.robustness import Found
 
 
 def run(cell: Cell, folder: Path) -> Result:
@@ -122,7 +122,7 @@ def _measure(cell: Cell, model: str, folder: Path, before: str = "none") -> Meas
 
 
 def _evaluated(cell: Cell, asked: Mapping[str, Any]) -> "Found":
-    from studio.robustness import evaluate
+    from studio.evaluation.robustness import evaluate
     from studio.vision.config import Robustness
 
     values = {"data": cell.settings["unit"]["data"], "checks": False, **asked}

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from studio import evidence
 from studio.errors import StudioError
-from studio.reproduce import Cell, Recipe, Reproduce, Result, new_run, recipe_of, reproduce
+from studio.evidence import tables
+from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result, new_run, recipe_of, reproduce
 
 GAIN = {"lora": 0.1, "full": 0.2}
 UNITS = ("cat", "dog", "owl")
@@ -166,17 +166,15 @@ def test_a_pattern_that_fits_nothing_shows_what_cells_are_called(ask):
 def test_the_order_of_the_cells_does_not_change_the_table(ask, tmp_path):
     list(reproduce(ask(), Toy().recipe))
     files = sorted((tmp_path / "cells").glob("*/*/result.json"))
-    cells = [evidence.Finished(**json.loads(f.read_text())) for f in files]
-    forward = {(line.variant, line.measure): line for line in evidence.lines(cells)}
-    assert forward == {(line.variant, line.measure): line for line in evidence.lines(cells[::-1])}
+    cells = [tables.Finished(**json.loads(f.read_text())) for f in files]
+    forward = {(line.variant, line.measure): line for line in tables.lines(cells)}
+    assert forward == {(line.variant, line.measure): line for line in tables.lines(cells[::-1])}
 
 
 def test_the_grid_has_a_column_a_variant(ask, tmp_path):
     list(reproduce(ask(num_seeds=1), Toy().recipe))
     with Image.open(tmp_path / "docs" / "toy.png") as image:
-        columns = (image.width - 2 * evidence.MARGIN - evidence.SIDE + evidence.GAP) / (
-            evidence.TILE + evidence.GAP
-        )
+        columns = (image.width - 2 * tables.MARGIN - tables.SIDE + tables.GAP) / (tables.TILE + tables.GAP)
     assert columns == 3
 
 

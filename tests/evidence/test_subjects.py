@@ -1,8 +1,8 @@
 import pytest
 
 from studio import assets, catalog
-from studio.reproduce import Reproduce, recipe_of
-from studio.subject_recipe import Trial, cells, spread, trials, weights_of
+from studio.evidence.reproduce import Reproduce, recipe_of
+from studio.evidence.subjects import Trial, cells, spread, trials, weights_of
 from trainers.dreambooth.reproduce import EXAMINATION, VARIANTS
 
 

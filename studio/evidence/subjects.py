@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import assets, catalog, runs, serial
-from studio.reproduce import Cell, Reproduce, Result, new_run
+from studio.evidence.reproduce import Cell, Reproduce, Result, new_run
 
 TOKEN = "sks"
 """Word of the subject in all recipes and in the captions of the benchmark."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from studio.robustness_html import head, line_table, section, table, write_html
+from studio.reports.robustness import head, line_table, section, table, write_html
 
 _HINTS = {
     "Names": "Base and new are halves of the names, each asked among its own; HM is their harmonic mean.",

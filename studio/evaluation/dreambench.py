@@ -29,7 +29,7 @@ from studio.metrics.config import DreamBenchEval, Likeness, PromptFit
 from studio.metrics.statistics import estimate
 from studio.metrics.table import Row
 from studio.models import build, draw
-from studio.report_html import TRAINED, Column, Page, write
+from studio.reports.html import TRAINED, Column, Page, write
 from studio.trainer import Request
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from safetensors import safe_open
 
 from studio import checkpoint, runs
 from studio.backend.core import Backend
+from studio.evaluation.robustness import save_picture
 from studio.models.vit import Classifier, load_classifier
-from studio.robustness import save_picture
-from studio.robustness_html import write_nullspace_page
+from studio.reports.robustness import write_nullspace_page
 from studio.vision import nullspace, robustness
 from studio.vision.config import Nullspace
 from studio.vision.line import load_before

@@ -19,8 +19,8 @@ from studio.matching.examined import Examined, prepare
 from studio.matching.files import Opened, load_matcher
 from studio.matching.matcher import Matcher
 from studio.matching.measure import measure, on_the_line
+from studio.reports.vlm import lead, write_page
 from studio.vision.interpolate import put_between
-from studio.vlm_html import lead, write_page
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """`studio eval robustness|nullspace ...`. Torch is imported once the flags are right."""
 
 from studio import flags
-from studio.console import Console
+from studio.commands.console import Console
 from studio.vision.config import Nullspace, Robustness
 
 
@@ -9,7 +9,7 @@ def robustness(argv: list[str], console: Console) -> None:
     """Corruptions, shifts and attacks on a classifier."""
     request: Robustness = flags.parse(Robustness, argv, prog="studio eval robustness")
     from studio.backend.quiet import quiet
-    from studio.robustness import evaluate
+    from studio.evaluation.robustness import evaluate
 
     quiet()
     found = evaluate(request)
@@ -32,7 +32,7 @@ def nullspace(argv: list[str], console: Console) -> None:
     """What a vision transformer cannot see."""
     request: Nullspace = flags.parse(Nullspace, argv, prog="studio eval nullspace")
     from studio.backend.quiet import quiet
-    from studio.nullspace import analyze
+    from studio.evaluation.nullspace import analyze
 
     quiet()
     found = analyze(request)

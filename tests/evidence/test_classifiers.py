@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from studio import runs
-from studio.classifier_recipe import units
-from studio.classifier_recipe.run import run
-from studio.classifier_recipe.units import Variant
 from studio.errors import StudioError
-from studio.reproduce import Reproduce, recipe_of
+from studio.evidence.classifiers import units
+from studio.evidence.classifiers.run import run
+from studio.evidence.classifiers.units import Variant
+from studio.evidence.reproduce import Reproduce, recipe_of
 from tests.trainers.pictures import BACKEND, class_folders
 
 METHODS = ("vit", "vit_nullspace", "arrest", "adversarial")

@@ -8,7 +8,7 @@ from typing import Any
 
 from studio import assets, serial
 from studio.errors import StudioError
-from studio.reproduce import Cell, Reproduce
+from studio.evidence.reproduce import Cell, Reproduce
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""

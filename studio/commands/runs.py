@@ -1,0 +1,89 @@
+"""`studio runs list|show|report|verify-resume`: what runs have done."""
+
+from studio.commands.console import Console
+from studio.errors import RunFailed, StudioError, unknown
+
+
+def runs(argv: list[str], console: Console) -> None:
+    """List runs, show one, or verify that resuming is exact."""
+    match argv:
+        case [] | ["list"]:
+            _list("runs", console)
+        case ["list", output]:
+            _list(output, console)
+        case ["show", name]:
+            _show(name, console)
+        case ["report", name]:
+            _report(name, console)
+        case ["verify-resume", name, *rest]:
+            _verify(name, rest, console)
+        case ["show" | "report" | "verify-resume" as verb]:
+            raise StudioError(f"studio runs {verb} needs a run; give its folder or its name under runs/.")
+        case [verb, *_]:
+            raise unknown("runs command", verb, ["list", "show", "report", "verify-resume"])
+
+
+def _list(output: str, console: Console) -> None:
+    from studio import runs as folders
+
+    found = folders.list_runs(output)
+    if not found:
+        console.print(
+            f"No runs under {output}/; start one with: studio train dreambooth --data DIR --class-word dog"
+        )
+        return
+    console.table(["run", "status"], [[f.path.name, f.status()] for f in found])
+
+
+def _show(name: str, console: Console) -> None:
+    import yaml
+
+    from studio import runs as folders
+
+    folder, run = folders.open_run(name)
+    console.print(f"{folder.path}: {folder.status()}")
+    console.print(yaml.safe_dump(folders.dump(run), sort_keys=False))
+    for event in folder.read_events():
+        console.record(event)
+        if event["event"] not in ("step", "start"):
+            told = [
+                f"{k} {v}"
+                for k, v in event.items()
+                if k not in ("time", "event", "step") and v not in ("", {}, [])
+            ]
+            console.print(f"step {event.get('step', 0)}, {event['event']}: {', '.join(told)}")
+
+
+def _report(name: str, console: Console) -> None:
+    from studio import runs as folders
+    from studio.reports.html import write
+    from studio.reports.report import from_run
+
+    folder, _ = folders.open_run(name)
+    write(from_run(folder), folder.path / "report.html")
+    console.print(str(folder.path / "report.html"))
+
+
+def _verify(name: str, argv: list[str], console: Console) -> None:
+    from studio import flags
+    from studio import runs as folders
+
+    own, rest = flags.take(argv, "steps", "at")
+    if rest:
+        raise unknown("argument", rest[0], ["--steps N", "--at N"])
+    steps, at = flags.number(own, "steps", 6), flags.number(own, "at", 3)
+    _, run = folders.open_run(name)
+    if not 0 < at < steps:
+        raise StudioError(
+            f"--at {at} must lie between 1 and --steps {steps} - 1; choose such a step.", field="at"
+        )
+    from studio.backend.quiet import quiet
+    from studio.verify import verify_resume
+
+    quiet()
+    differing = verify_resume(run, steps=steps, at=at)
+    if differing:
+        raise RunFailed(
+            f"Resuming is not exact: {len(differing)} tensors differ after {steps} steps, such as {differing[0]}."
+        )
+    console.print(f"exact: {steps} steps straight equal {at} + resume + {steps - at}, bit for bit.")

@@ -1,0 +1,92 @@
+"""`studio sample`, `studio export` and `studio plan`: each one call of a use-case."""
+
+import dataclasses
+from pathlib import Path
+
+from studio.commands.console import Console
+from studio.errors import RunFailed, StudioError
+
+
+def sample(argv: list[str], console: Console) -> None:
+    """Draw pictures: `studio sample --artifact RUN --prompt "..."`; `--recipe PICTURE.png` draws a picture again."""
+    from studio import flags, places, recipes, serial
+    from studio.models.config import SampleRequest
+
+    own, rest = flags.take(argv, "recipe")
+    values = serial.to_dict(recipes.read(Path(own["recipe"]))) if "recipe" in own else {}
+    request: SampleRequest = flags.parse(SampleRequest, rest, prog="studio sample", values=values)
+    request = dataclasses.replace(request, artifact=tuple(map(places.artifact, request.artifact)))
+    from studio.backend.quiet import quiet
+    from studio.infer import sample as draw
+
+    quiet()
+    steps = draw(request)
+    try:
+        while True:
+            step = next(steps)
+            if step.done == 1:
+                console.progress(step.total, "drawing")
+            console.advance(step.done)
+    except StopIteration as finished:
+        drawn = finished.value
+    finally:
+        console.close()
+    for path in [*drawn.paths, *([drawn.grid] if drawn.grid else [])]:
+        console.print(str(path))
+        console.record({"event": "picture", "path": str(path)})
+
+
+def export(argv: list[str], console: Console) -> None:
+    """Write a run's weights again, in other formats: `studio export RUN --formats kohya merged`."""
+    from studio import flags, runs, serial
+    from studio.adapters.config import Export
+
+    if not argv or argv[0].startswith("-"):
+        raise StudioError("studio export needs a run; give its folder or its name under runs/.", field="run")
+    folder, run = runs.open_run(argv[0])
+    names = serial.hints(type(run.method))
+    if "export" not in names:
+        raise StudioError(
+            f"Run {argv[0]!r} is not of a method with export formats; its files are in {folder.export}."
+        )
+    own, rest = flags.take(argv[1:], "push_to_hub")
+    settings: Export = flags.parse(
+        Export, rest, prog="studio export RUN", values=serial.to_dict(run.method.export)
+    )
+    from studio.backend.quiet import quiet
+    from studio.train import export_again
+
+    quiet()
+    changed = dataclasses.replace(run, method=dataclasses.replace(run.method, export=settings))
+    for path in export_again(folder, changed):
+        console.print(f"exported: {path}")
+        console.record({"event": "export", "path": str(path)})
+    if "push_to_hub" in own:
+        from studio.publish import push
+
+        console.print(f"published: {push(folder, own['push_to_hub'])}")
+
+
+def plan(argv: list[str], console: Console) -> None:
+    """Measure one real step, sample and save: `studio plan METHOD [the flags of studio train]`."""
+    from studio import flags
+    from studio.checks import check
+
+    if not argv or argv[0].startswith("-"):
+        raise StudioError(
+            "studio plan needs the name of a method, then the flags of studio train.", field="method"
+        )
+    own, rest = flags.take(argv[1:], "memory_gib")
+    run, _ = flags.parse_run(argv[0], rest, prog=f"studio plan {argv[0]}")
+    memory = flags.number(own, "memory_gib", 0.0)
+    check(run)
+    from studio.backend.quiet import quiet
+    from studio.plan import plan as measure
+
+    quiet()
+    found = measure(run, memory_gib=memory)
+    console.record(found.as_dict())
+    for name, text in found.lines():
+        console.print(f"{name:<12} {text}")
+    if not found.fits:
+        raise RunFailed(found.advice)

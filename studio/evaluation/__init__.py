@@ -1,0 +1,1 @@
+"""The evaluations beside a subject's: classifiers, dual encoders, and DreamBench's protocol."""
