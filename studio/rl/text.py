@@ -39,7 +39,7 @@ def found(
 ) -> Float[Tensor, " b"]:
     """Reward of a caption: log softmax over the candidates of scale * cosine, at its own picture (section 3).
 
-    Features are of unit length; scale 1 is the raw cosine of the authors' code, 100 is CLIP's own.
+    Features are of unit length; scale 1 is the raw cosine of the authors' code; a CLIP has one of its own.
     """
     return (scale * texts @ images.mT).log_softmax(1).gather(1, target[:, None]).squeeze(1)
 

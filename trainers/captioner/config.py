@@ -26,8 +26,8 @@ class Discriminative:
 
     retriever: Annotated[str, Field(min_length=1)] = "studio-tiny-clip"
     """The frozen CLIP that gives the reward: studio-tiny-clip, an open_clip or transformers name, a folder."""
-    reward_temperature: Annotated[float, Field(gt=0)] = 100.0
-    """Factor on cosines in the reward (1: the authors' raw cosine, nearly flat over 100 pictures; 100: CLIP's own)."""
+    reward_temperature: Real = 0.0
+    """Factor on cosines in the reward; 0 is the retriever's own (CLIP: 100; studio-tiny-clip: 15), 1 the authors' raw cosine."""
     decode: Literal["sample", "greedy"] = "sample"
     """How captions are written in training: sample is unbiased; greedy is what a reproduction of the paper uses."""
     baseline: Literal["running-mean", "batch"] = "running-mean"

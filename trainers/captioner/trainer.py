@@ -95,7 +95,8 @@ class CaptionerTrainer(Trainer):
         sample = objective.decode == "sample"
         with self.backend.seeded(mix(*batch["seeds"][:1])):
             tokens = self.model.write(seen, sample=sample, max_tokens=self.config.max_tokens)
-        rewards = self._rewards(batch["images"], self.model.texts(tokens), objective.reward_temperature)
+        scale = objective.reward_temperature or float(self.retriever.logit_scale)
+        rewards = self._rewards(batch["images"], self.model.texts(tokens), scale)
         self._pending = rewards
         centered = over_rollout(rewards) if objective.baseline == "batch" else self._baseline(rewards)
         return {"patches": seen, "tokens": tokens, "advantages": centered, "rewards": rewards}

@@ -5,7 +5,6 @@ and a card with what references are worth on sets of subjects that training neve
 """
 
 import dataclasses
-import json
 import logging
 import sys
 from pathlib import Path
@@ -13,11 +12,10 @@ from pathlib import Path
 import torch
 from einops import rearrange
 
-from studio import assets, live
+from studio import assets, embed, live
 from studio.backend.rng import Rng
 from studio.data.set_config import StickerSets
 from studio.data.sticker_sets import StickerSetSource
-from studio.session import Session
 from studio.trainer import Shard
 from trainers.jedi.config import Jedi
 from trainers.jedi.trainer import JediTrainer
@@ -25,31 +23,12 @@ from trainers.jedi.trainer import JediTrainer
 log = logging.getLogger(__name__)
 NAME = "jedi-tiny"
 SETS, SIZE, ROUNDS = 16, 4, 4
-CARD = """# {name}: what reference pictures show, drawn by {model} (JeDi)
-
-| fact | value |
-| --- | --- |
-| what | every weight of the U-Net of {model} and {inputs:,} new ones in its first layer, {precision} |
-| data | sets of {sizes} scenes of one sticker each, {concepts} concepts in the styles {styles}, composed by `studio/data/sticker_sets.py` |
-| steps | {steps} of {batch} sets |
-| optimizer | {optimizer}, learning rate {lr:g}, average of weights {ema} |
-| time | {minutes:.0f} minutes of wall time on one shared CPU core |
-| made by | `studio train jedi` (its preset for {model}), then `python -m trainers.jedi.install RUN`; settings in `run.json` |
-
-    studio sample --artifact {name} --reference photo.png --prompt "a sticker of an animal on green grass"
-
-Error of the target's prediction, on {count} sets of {size} with concepts that training never shows, {given} members given:
+SCORES = """Error of the target's prediction, on {count} sets of {size} with concepts that training never shows, {given} members given:
 
 | references | error |
 | --- | --- |
 | the set's own | {own:.4f} |
 | another set's | {other:.4f} |
-
-## License
-
-The weights are Apache-2.0, as the code. The training scenes are composed from Fluent Emoji (MIT, Microsoft), Twemoji
-(CC BY 4.0, Twitter and contributors) and Noto Emoji (Apache-2.0, Google); see `assets/stickers/LICENSES.md`. The 36 subjects of
-`studio/data/sticker_concepts.py: HELD_OUT` were never shown, in any style, so that personalization can be judged on them.
 """
 
 
@@ -64,8 +43,7 @@ def install(run: str, folder: Path) -> Path:
     with session.learner.best_weights():
         trainer.export(target)
         own, other = (worth(trainer, shuffled=shuffled) for shuffled in (False, True))
-    (target / "run.json").write_text(_portable(session), encoding="utf-8")
-    (target / "README.md").write_text(_card(session, trainer, own, other), encoding="utf-8")
+    embed.describe(session.folder, session.run, session.step, target, _about(trainer, own, other))
     return target
 
 
@@ -99,31 +77,25 @@ def _others(x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
     return taken
 
 
-def _portable(session: Session) -> str:
-    """The settings of a run, without where it lay."""
-    values = json.loads(session.folder.config.read_text(encoding="utf-8"))
-    return json.dumps({**values, "output": "runs", "hardware": {}}, indent=2) + "\n"
-
-
-def _minutes(session: Session) -> float:
-    """Wall time of all sessions of a run, as its events say."""
-    seconds, last = 0.0, None
-    for event in session.folder.read_events():
-        last = event["time"] if event["event"] == "start" or last is None else last
-        seconds, last = seconds + event["time"] - last, event["time"]
-    return seconds / 60
-
-
-def _card(session: Session, trainer: JediTrainer, own: float, other: float) -> str:
-    run = session.run
-    settings: Jedi = run.method
+def _about(trainer: JediTrainer, own: float, other: float) -> embed.About:
+    settings: Jedi = trainer.config
     scenes = settings.data.scenes if isinstance(settings.data, StickerSets) else StickerSets().scenes
-    return CARD.format(
-        name=NAME, model=settings.model, inputs=trainer.inputs.weight.numel(), precision=settings.precision,
-        sizes=", ".join(map(str, settings.set_sizes)), concepts=scenes.num_concepts, styles=", ".join(scenes.styles),
-        steps=session.step, batch=run.loop.batch_size, optimizer=run.optim.name.rpartition(".")[2], lr=run.optim.lr,
-        ema=run.optim.ema, minutes=_minutes(session), count=SETS * ROUNDS, size=SIZE, given=SIZE - 1, own=own, other=other,
-    )  # fmt: skip
+    inputs = trainer.inputs.weight.numel()
+    return embed.About(
+        title=f"{NAME}: what reference pictures show, drawn by {settings.model} (JeDi)",
+        facts={
+            "what": f"every weight of the U-Net of {settings.model} and {inputs:,} new ones in its first layer, {settings.precision}",
+            "data": f"sets of {', '.join(map(str, settings.set_sizes))} scenes of one sticker each, {scenes.num_concepts} "
+            f"concepts in the styles {', '.join(scenes.styles)}, composed by `studio/data/sticker_sets.py`",
+        },
+        command="`studio train jedi` (its preset for studio-tiny), then `python -m trainers.jedi.install RUN`",
+        text=f'    studio sample --artifact {NAME} --reference photo.png --prompt "a sticker of an animal on green grass"',
+        scores=SCORES.format(count=SETS * ROUNDS, size=SIZE, given=SIZE - 1, own=own, other=other),
+        notes={
+            "steps": " sets",
+            "time": "; the number of steps, which the schedule's end follows, was raised on the way",
+        },
+    )
 
 
 if __name__ == "__main__":

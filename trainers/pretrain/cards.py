@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from studio import embed
 from studio.config import Run
 from studio.runs import RunFolder
 from studio.serial import kind
@@ -22,28 +23,13 @@ _COMMANDS = {
     "vit": "tiny-vit",
     "clip": "tiny-clip",
 }
-_LICENSE = """The weights are Apache-2.0, as the code. The training scenes are composed from Fluent Emoji (MIT, Microsoft), Twemoji
-(CC BY 4.0, Twitter and contributors) and Noto Emoji (Apache-2.0, Google); see `assets/stickers/LICENSES.md`. The 36 subjects of
-`studio/data/sticker_concepts.py: HELD_OUT` were never shown, in any style, so that personalization can be judged on them."""
-
-
-def spent(folder: RunFolder) -> dict[str, float]:
-    """Steps, examples and hours of a run, over all its sessions, as its events say."""
-    seconds, steps, last = 0.0, 0, None
-    for event in folder.read_events():
-        if event["event"] == "start" or last is None:
-            last = event["time"]
-        seconds += event["time"] - last
-        last = event["time"]
-        steps = max(steps, event.get("step", 0))
-    return {"steps": steps, "minutes": seconds / 60}
 
 
 def write_card(folder: RunFolder, run: Run, target: Path, facts: Mapping[str, str]) -> Path:
     """Writes `README.md` into a model's folder."""
     model: Any = run.method.model
     name = kind(type(model))
-    time = spent(folder)
+    steps = max(event.get("step", 0) for event in folder.read_events())
     scores = json.loads((folder.export / "scores.json").read_text("utf-8"))
     rows = "\n".join(
         f"| {key.replace('_', ' ')} | {value:.3f} |" for key, value in scores.items() if key != "quality"
@@ -57,10 +43,10 @@ def write_card(folder: RunFolder, run: Run, target: Path, facts: Mapping[str, st
 | fact | value |
 | --- | --- |
 | data | scenes of {scenes.num_concepts} concepts in the styles {", ".join(scenes.styles)}, 64 x 64 pixels, composed by `studio/data/stickers.py` |
-| steps | {time["steps"]:.0f} of {run.loop.batch_size} examples = {time["steps"] * run.loop.batch_size:.0f} examples seen |
+| steps | {steps} of {run.loop.batch_size} examples = {steps * run.loop.batch_size} examples seen |
 | optimizer | {run.optim.name.rpartition(".")[2]}, learning rate {run.optim.lr}, average of weights {run.optim.ema} |
 | hardware | {facts["device"]}, shared with other work |
-| time | {time["minutes"]:.0f} minutes of wall time |
+| time | {embed.minutes(folder):.0f} minutes of wall time |
 | made by | `studio models pretrain {_COMMANDS[name]} --install assets/models` at commit {facts["commit"]}, {facts["date"]}; settings in `run.json` |
 
 {facts["note"]}
@@ -72,9 +58,6 @@ Scores on scenes that training never drew:
 | --- | --- |
 {rows}
 
-## License
-
-{_LICENSE}
-"""
+{embed.LICENSE}"""
     (target / "README.md").write_text(text, "utf-8")
     return target / "README.md"

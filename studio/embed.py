@@ -1,0 +1,133 @@
+"""Makes a run an embedded artifact: `python -m studio.embed RUN NAME [FOLDER]`; and the cards of what is embedded.
+
+Takes the newest checkpoint, so that the run need not be finished: the averaged weights as the method exports them, the
+settings without where the run lay, and a card with what the method's own previews score on held-out data.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from studio import assets, live
+from studio.catalog import card_of
+from studio.config import Run
+from studio.runs import RunFolder
+from studio.trainer import Request
+
+log = logging.getLogger(__name__)
+LICENSE = """## License
+
+The weights are Apache-2.0, as the code. The training scenes are composed from Fluent Emoji (MIT, Microsoft), Twemoji
+(CC BY 4.0, Twitter and contributors) and Noto Emoji (Apache-2.0, Google); see `assets/stickers/LICENSES.md`. The 36 subjects of
+`studio/data/sticker_concepts.py: HELD_OUT` were never shown, in any style, so that personalization can be judged on them.
+"""
+REFERENCES = "`--reference` takes one picture or more of a subject; see `docs/references.md`."
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a card says beyond what every run knows of itself."""
+
+    title: str
+    facts: Mapping[str, str]
+    """First rows: what it is, what it was trained on."""
+    command: str
+    """What made it from the run."""
+    text: str = ""
+    """Markdown between the facts and the scores, such as how to call it."""
+    scores: str = ""
+    """Markdown."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Words to add to a row."""
+
+
+def minutes(folder: RunFolder) -> float:
+    """Wall time of all sessions of a run, as its events say."""
+    seconds, last = 0.0, None
+    for event in folder.read_events():
+        last = event["time"] if event["event"] == "start" or last is None else last
+        seconds, last = seconds + event["time"] - last, event["time"]
+    return seconds / 60
+
+
+def describe(folder: RunFolder, run: Run, step: int, target: Path, about: About) -> Path:
+    """Write `run.json` and `README.md` into the folder of an embedded model.
+
+    Args:
+        folder: Of the run.
+        run: Its settings.
+        step: Of the weights.
+        target: Where the weights lie.
+        about: The rest of the card.
+
+    Returns:
+        The card.
+    """
+    values = json.loads(folder.config.read_text(encoding="utf-8"))
+    portable = json.dumps({**values, "output": "runs", "hardware": {}}, indent=2) + "\n"
+    (target / "run.json").write_text(portable, encoding="utf-8")
+    optim = run.optim
+    facts = {
+        **about.facts,
+        "steps": f"{step} of {run.loop.batch_size}",
+        "optimizer": f"{optim.name.rpartition('.')[2]}, learning rate {optim.lr:g}, average of weights {optim.ema:g}",
+        "time": f"{minutes(folder):.0f} minutes of wall time on one CPU core, shared with other work",
+        "made by": f"{about.command}; settings in `run.json`",
+    }
+    rows = [f"| {key} | {value}{about.notes.get(key, '')} |" for key, value in facts.items()]
+    parts = [
+        f"# {about.title}",
+        "\n".join(["| fact | value |", "| --- | --- |", *rows]),
+        about.text,
+        about.scores,
+        LICENSE,
+    ]
+    card = target / "README.md"
+    card.write_text("\n\n".join(part.strip() for part in parts if part) + "\n", encoding="utf-8")
+    return card
+
+
+def artifact(run: str, name: str, folder: Path) -> Path:
+    """Write a run as the embedded artifact `name`; gives its folder."""
+    session = live.opened(run)
+    session.resume()
+    trainer, method = session.trainer, card_of(session.run.method)
+    target = folder / name
+    target.mkdir(parents=True, exist_ok=True)
+    asked = Request(prompts=list(trainer.prompts()))
+    with session.learner.best_weights(), torch.no_grad():
+        trainer.export(target)
+        found = trainer.score(
+            trainer.sample(asked, session.backend.rng(0, 0, rows=len(asked.prompts))), asked
+        )
+    rows = [f"| {key.replace('_', ' ')} | {value:.4f} |" for key, value in found.items()]
+    scores = "\n".join(
+        [
+            "Scores of the method's previews, on held-out data:",
+            "",
+            "| score | value |",
+            "| --- | --- |",
+            *rows,
+        ]
+    )
+    flags = f"studio sample --artifact {name}" + (" --reference photo.png" if method.needs_references else "")
+    about = About(
+        title=f"{name}: {method.title} on {session.run.method.model}",
+        facts={"what": method.summary, "paper": method.paper},
+        command=f"`studio train {method.name.replace('_', '-')}`, then `python -m studio.embed RUN {name}`",
+        text=f'    {flags} --prompt "a sticker of an animal on green grass"\n\n{REFERENCES if method.needs_references else ""}',
+        scores=scores,
+    )
+    describe(session.folder, session.run, session.step, target, about)
+    return target
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    place = Path(sys.argv[3]) if len(sys.argv) > 3 else assets.root() / "models"
+    log.info("%s", artifact(sys.argv[1], sys.argv[2], place))
