@@ -33,10 +33,10 @@ DOMAINS: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, dict[str, Any]] = {"DiscriTune": {"baseline": "batch"}}
 BASE, REWARDING = "captioner-tiny", "studio-tiny-clip"
 TRAINING = {
-    "loop": {"steps": 50, "batch_size": 50, "log_every": 10, "checkpoint_every": 0},
-    "optim": {"lr": 1e-4, "weight_decay": 0.0},
+    "loop": {"steps": 300, "batch_size": 50, "log_every": 10, "checkpoint_every": 0},
+    "optim": {"lr": 5e-5, "weight_decay": 0.0},
 }
-EXAMINED = {"candidates": 100, "rounds": 1}
+EXAMINED = {"candidates": 100, "rounds": 3}
 SHOWN = 6
 """Scenes whose captions are shown, before and after."""
 COLUMN = 480
