@@ -88,7 +88,7 @@ def describe(folder: RunFolder, run: Run, step: int, target: Path, about: About)
         LICENSE,
     ]
     card = target / "README.md"
-    card.write_text("\n\n".join(part.strip() for part in parts if part) + "\n", encoding="utf-8")
+    card.write_text("\n\n".join(part.strip("\n") for part in parts if part) + "\n", encoding="utf-8")
     return card
 
 
