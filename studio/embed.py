@@ -26,6 +26,11 @@ The weights are Apache-2.0, as the code. The training scenes are composed from F
 (CC BY 4.0, Twitter and contributors) and Noto Emoji (Apache-2.0, Google); see `assets/stickers/LICENSES.md`. The 36 subjects of
 `studio/data/sticker_concepts.py: HELD_OUT` were never shown, in any style, so that personalization can be judged on them.
 """
+SCORES = """Scores of the method's previews, on held-out data:
+
+| score | value |
+| --- | --- |
+"""
 REFERENCES = "`--reference` takes one picture or more of a subject; see `docs/references.md`."
 
 
@@ -93,7 +98,7 @@ def describe(folder: RunFolder, run: Run, step: int, target: Path, about: About)
 
 
 def artifact(run: str, name: str, folder: Path) -> Path:
-    """Write a run as the embedded artifact `name`; gives its folder."""
+    """Write a run of a method that draws from reference pictures as the embedded artifact `name`; gives its folder."""
     session = live.opened(run)
     session.resume()
     trainer, method = session.trainer, card_of(session.run.method)
@@ -105,23 +110,14 @@ def artifact(run: str, name: str, folder: Path) -> Path:
         found = trainer.score(
             trainer.sample(asked, session.backend.rng(0, 0, rows=len(asked.prompts))), asked
         )
-    rows = [f"| {key.replace('_', ' ')} | {value:.4f} |" for key, value in found.items()]
-    scores = "\n".join(
-        [
-            "Scores of the method's previews, on held-out data:",
-            "",
-            "| score | value |",
-            "| --- | --- |",
-            *rows,
-        ]
-    )
-    flags = f"studio sample --artifact {name}" + (" --reference photo.png" if method.needs_references else "")
+    rows = "".join(f"| {key.replace('_', ' ')} | {value:.4f} |\n" for key, value in found.items())
+    flags = f"--reference photo.png --guidance {session.run.preview.guidance:g} --prompt"
     about = About(
         title=f"{name}: {method.title} on {session.run.method.model}",
         facts={"what": method.summary, "paper": method.paper},
         command=f"`studio train {method.name.replace('_', '-')}`, then `python -m studio.embed RUN {name}`",
-        text=f'    {flags} --prompt "a sticker of an animal on green grass"\n\n{REFERENCES if method.needs_references else ""}',
-        scores=scores,
+        text=f'    studio sample --artifact {name} {flags} "{asked.prompts[0]}"\n\n{REFERENCES}',
+        scores=SCORES + rows,
     )
     describe(session.folder, session.run, session.step, target, about)
     return target
