@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from trainers.cola.exam import Exam
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "adapter": {"head": {"kind": "multimodal", "feed_forward": 512, "grid": 4, "dropout": 0.0}, "lr": 1e-3},
+    "adapter": {"head": {"kind": "multimodal", "feed_forward": 512, "grid": 4, "dropout": 0.0}, "lr": 5e-4},
     "linear probe": {"head": {"kind": "linear-probe"}, "lr": 1e-3},
     "prompt tuning": {"head": {"kind": "prompt-tuning"}, "lr": 5e-3},
 }
 MODEL = "studio-tiny-clip"
-SCENES = {"attribute": "color", "num_concepts": 20, "num_colors": 6}
+SCENES = {"attribute": "color", "num_concepts": 10, "num_colors": 4}
 TRAINING = {
-    "loop": {"steps": 1500, "batch_size": 12, "log_every": 20, "checkpoint_every": 0},
+    "loop": {"steps": 300, "batch_size": 12, "log_every": 20, "checkpoint_every": 0},
     "optim": {"schedule": "cosine", "warmup": 20, "weight_decay": 0.01},
 }
 ITEMS = 60
