@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import subprocess
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from studio.metrics.statistics import Estimate, estimate, grouped
 
 TILE, GAP, MARGIN, HEAD, SIDE = 112, 8, 28, 60, 128
 """Pixels: a picture, between pictures, around all, above for titles, left for names."""
+LETTERS = 16
+"""Letters of a title that fit above a picture."""
 PAPER, INK, SOFT = (250, 249, 246), (28, 27, 25), (106, 102, 95)
 
 
@@ -234,7 +237,8 @@ def grid(cells: Sequence[Finished]) -> Image.Image | None:
     sheet = Image.new("RGB", size, PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for x, column in enumerate(columns):
-        pen.multiline_text((MARGIN + SIDE + x * (TILE + GAP), MARGIN), column.replace(": ", "\n"), INK, font)
+        words = "\n".join(line for part in column.split(": ") for line in textwrap.wrap(part, LETTERS))
+        pen.multiline_text((MARGIN + SIDE + x * (TILE + GAP), MARGIN), words, INK, font)
     for y, (unit, row) in enumerate(units.items()):
         top = MARGIN + HEAD + y * (TILE + GAP)
         pen.text((MARGIN, top + TILE / 2 - 8), unit, SOFT, font)
