@@ -60,6 +60,13 @@ def minutes(folder: RunFolder) -> float:
     return seconds / 60
 
 
+def _device(folder: RunFolder) -> str:
+    """What a run was trained on last, as its events say, and in how many sittings."""
+    starts = [event["facts"] for event in folder.read_events("start")]
+    device = next((fact for fact in starts[-1] if fact.startswith("device:")), "device unknown")
+    return f"{device}, in {len(starts)} sittings" if len(starts) > 1 else device
+
+
 def describe(folder: RunFolder, run: Run, step: int, target: Path, about: About) -> Path:
     """Write `run.json` and `README.md` into the folder of an embedded model.
 
@@ -81,7 +88,7 @@ def describe(folder: RunFolder, run: Run, step: int, target: Path, about: About)
         **about.facts,
         "steps": f"{step} of {run.loop.batch_size}",
         "optimizer": f"{optim.name.rpartition('.')[2]}, learning rate {optim.lr:g}, average of weights {optim.ema:g}",
-        "time": f"{minutes(folder):.0f} minutes of wall time on one CPU core, shared with other work",
+        "time": f"{minutes(folder):.0f} minutes of wall time, {_device(folder)}",
         "made by": f"{about.command}; settings in `run.json`",
     }
     rows = [f"| {key} | {value}{about.notes.get(key, '')} |" for key, value in facts.items()]

@@ -60,17 +60,12 @@ class Rotated(OwnLayer):
         rotation = self.rotation
         weight = rotation.weight
         if rotation.training or (torch.is_grad_enabled() and weight.requires_grad):
-            self._ready = (
-                None,
-                [],
-            )  # a step may follow, and fused optimizers do not raise torch's count of writes
+            # A step may follow, and fused optimizers do not raise torch's count of writes.
+            self._ready = (None, [])
             return rotation.factors(self.strength)
         used = rotation.active if isinstance(rotation, Butterfly) else 0
-        state = (
-            weight._version,
-            weight.data_ptr(),
-            torch.is_inference_mode_enabled(),
-        )  # torch's count of writes
+        # `_version` is torch's count of writes.
+        state = (weight._version, weight.data_ptr(), torch.is_inference_mode_enabled())
         key = (*state, self.strength, used)
         if self._ready[0] != key:
             self._ready = (key, rotation.factors(self.strength))

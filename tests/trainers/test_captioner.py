@@ -90,6 +90,15 @@ def test_rewards_move_the_language_model_alone(folder):
     assert any(p.grad is not None for p in trainer.model.writer.decoder.parameters())
 
 
+def test_rewards_scale_cosines_as_the_retriever_does_unless_told_otherwise(folder):
+    own = started(folder)
+    told = started(folder, reward_temperature=float(own.retriever.logit_scale))
+    other = started(folder, reward_temperature=1.0)
+    first, second, third = (rollout(each)["rewards"] for each in (own, told, other))
+    assert torch.equal(first, second)
+    assert not torch.allclose(first, third)
+
+
 def test_a_batch_of_equal_rewards_has_no_gradient(folder):
     trainer = started(folder, baseline="batch")
     batch = {**rollout(trainer), "advantages": torch.zeros(4)}

@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from safetensors import safe_open
 
-from studio import assets, catalog, serial
+from studio import assets, catalog, runs, serial
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.commands.console import Console
@@ -24,6 +24,7 @@ from studio.errors import StudioError
 from studio.train import resume, train
 from studio.trainer import Shard
 from trainers.pretrain.autoencoder import SceneSource, build
+from trainers.pretrain.cards import write_card
 from trainers.pretrain.clip import HardSource, model_config, start_image_tower
 from trainers.pretrain.config import METHOD, Autoencoder, Pretrain, TextToImage, Vit
 from trainers.pretrain.evaluate import held_out_prompts, names_background, real_scenes
@@ -260,3 +261,20 @@ def test_the_classifier_names_unseen_scenes():
     scenes = draw_scenes(Vit().scenes, 200, torch.Generator().manual_seed(77))
     with torch.no_grad():
         assert (network(scenes.images).argmax(1) == scenes.concepts).float().mean() > 0.8
+
+
+def test_a_card_counts_the_steps_of_a_run_and_holds_its_scores(tmp_path):
+    values = json.loads(assets.path("models/studio-tiny-vit/run.json").read_text())
+    folder = runs.create(runs.build(values | {"output": str(tmp_path), "name": "vit"}))
+    events = [{"event": "start", "time": 0.0}, {"event": "step", "step": 7, "time": 120.0}]
+    folder.events.write_text("".join(json.dumps(each) + "\n" for each in events))
+    (folder.export / "scores.json").write_text(json.dumps({"clean_accuracy": 0.5, "quality": 0.5}))
+    run = runs.build(values)
+    facts = {"device": "a CPU", "commit": "abc", "date": "today", "note": "A note."}
+    text = write_card(folder, run, tmp_path, facts).read_text()
+    assert (
+        f"| steps | 7 of {run.loop.batch_size} examples = {7 * run.loop.batch_size} examples seen |" in text
+    )
+    assert "| time | 2 minutes of wall time |" in text
+    assert "| clean accuracy | 0.500 |" in text
+    assert "quality" not in text

@@ -91,10 +91,7 @@ def _about(trainer: JediTrainer, own: float, other: float) -> embed.About:
         command="`studio train jedi` (its preset for studio-tiny), then `python -m trainers.jedi.install RUN`",
         text=f'    studio sample --artifact {NAME} --reference photo.png --prompt "a sticker of an animal on green grass"',
         scores=SCORES.format(count=SETS * ROUNDS, size=SIZE, given=SIZE - 1, own=own, other=other),
-        notes={
-            "steps": " sets",
-            "time": "; the number of steps, which the schedule's end follows, was raised on the way",
-        },
+        notes={"steps": " sets"},
     )
 
 
