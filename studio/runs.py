@@ -141,6 +141,15 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def share(path: Path) -> None:
+    """Let those read a file, or the files of a folder, who can read the folder.
+
+    safetensors writes files that only their owner can read.
+    """
+    for file in [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]:
+        file.chmod(file.parent.stat().st_mode & 0o666)
+
+
 def dump(run: Run) -> dict[str, Any]:
     """A run's settings as plain values, with the method's name."""
     values = serial.to_dict(run)

@@ -13,7 +13,7 @@ from studio.batch import Shard
 from studio.config import Run
 from studio.loop import require_finite, rows, split
 from studio.optim import Learner
-from studio.runs import RunFolder
+from studio.runs import RunFolder, share
 from studio.trainer import Group, Request, Trainer
 
 Event = dict[str, Any]
@@ -122,7 +122,9 @@ class Session:
         if self.backend.rank:
             return []
         with self.learner.best_weights():
-            return [str(p) for p in self.trainer.export(self.folder.export)]
+            written = self.trainer.export(self.folder.export)
+        share(self.folder.export)
+        return [str(path) for path in written]
 
     def facts(self) -> list[str]:
         """One line a fact, for the start."""

@@ -20,6 +20,7 @@ from studio.adapters.build import activate, inject, load_tensors, put_on, tensor
 from studio.adapters.formats import from_native, to_diffusers
 from studio.adapters.orthogonal_files import adapter_in, folder_config
 from studio.errors import StudioError
+from studio.runs import share
 
 PREFIX = "base_model.model."
 """In front of every key of a PEFT folder."""
@@ -37,6 +38,7 @@ def staged(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove(temporary)
         yield temporary
+        share(temporary)
         _sync(temporary)
         _remove(target)
         temporary.replace(target)

@@ -66,7 +66,7 @@ RUN is a folder, or its name under runs/.
 """,
     "models": """
 studio models [list]           embedded models and their sizes
-studio models pretrain NAME    trains one of them anew: tiny-autoencoder, tiny-clip, tiny-t2i, tiny-vit [--help]
+studio models pretrain NAME    trains one of them anew: tiny-autoencoder, tiny-clip, tiny-dit, tiny-t2i, tiny-vit [--help]
 """,
     "decor": """
 studio decor components  what a prompt's embedding is made of, as a table and a plot

@@ -35,6 +35,7 @@ FAMILIES: dict[type[DiffusionPipeline], type[Family]] = {
     FluxPipeline: Flux,
 }
 EMBEDDED = "studio-tiny"
+EMBEDDED_MODELS = (EMBEDDED, "studio-tiny-dit")
 SHORT_NAMES = {
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
@@ -54,7 +55,7 @@ def load(
     """A family on the backend's device, frozen and in evaluation mode.
 
     Args:
-        name: `studio-tiny`; `tiny:sd1|sd2|sdxl|sd3|flux` (random weights); a diffusers folder; a `.safetensors`
+        name: `studio-tiny`, `studio-tiny-dit`; `tiny:sd1|sd2|sdxl|sd3|flux` (random weights); a diffusers folder; a `.safetensors`
             checkpoint; a short name such as `sdxl`; or a hub name.
         backend: Where and how precisely.
         text: How prompts become embeddings.
@@ -92,8 +93,8 @@ def _short_t5(text: Text) -> Text:
 
 
 def _read(name: str, backend: Backend, dtype: torch.dtype, revision: str) -> DiffusionPipeline:
-    if name == EMBEDDED:
-        return from_folder(assets.path(f"models/{EMBEDDED}"), backend, dtype)
+    if name in EMBEDDED_MODELS:
+        return from_folder(assets.path(f"models/{name}"), backend, dtype)
     path = Path(name).expanduser()
     if path.is_dir():
         return from_folder(path, backend, dtype)
@@ -106,4 +107,6 @@ def _read(name: str, backend: Backend, dtype: torch.dtype, revision: str) -> Dif
         return from_file(path, backend, dtype)
     if name in SHORT_NAMES or _HUB_NAME.match(name):
         return from_hub(SHORT_NAMES.get(name, name), backend, dtype, revision)
-    raise unknown("model", name, [EMBEDDED, *(f"tiny:{one}" for one in TINY), *SHORT_NAMES], field="model")
+    raise unknown(
+        "model", name, [*EMBEDDED_MODELS, *(f"tiny:{one}" for one in TINY), *SHORT_NAMES], field="model"
+    )

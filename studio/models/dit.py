@@ -17,6 +17,12 @@ from studio.diffusion.process import NUM_TIMESTEPS, Flow
 from studio.models.base import Condition, Family
 from studio.models.text import encode_clip, encode_t5
 
+CLIP_LENGTH = 77
+"""Tokens that the CLIP encoders of SD3 read."""
+EMPTY_T5_ROWS = 256
+"""Rows of zeros where SD3 is used without T5 (diffusers' default)."""
+EMPTY_T5_ROWS_OF_SMALL_MODELS = 1
+"""The same in models whose CLIP encoders read less: they are ours, and trained with it (`trainers/pretrain/dit.py`)."""
 TRAINING_GUIDANCE = 1.0
 """What FLUX.1 dev's guidance input reads when a condition names none (diffusers' README trains with 1)."""
 
@@ -54,10 +60,12 @@ class StableDiffusion3(Family):
         return Condition(torch.cat([rows, t5], dim=1), pooled, {"kinds": kinds})
 
     def _t5(self, prompts: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor]:
-        length = self.text.t5_tokens or 256
         if "text_encoder_3" not in self.text_encoders:
+            small = int(self.tokenizers["tokenizer"].model_max_length) < CLIP_LENGTH
+            length = self.text.t5_tokens or (EMPTY_T5_ROWS_OF_SMALL_MODELS if small else EMPTY_T5_ROWS)
             zeros = like.new_zeros(len(prompts), length, like.shape[-1])
             return zeros, torch.zeros(zeros.shape[:2], dtype=torch.long, device=like.device)
+        length = self.text.t5_tokens or 256
         encoder = self.text_encoders["text_encoder_3"]
         with self.present(encoder), self.backend.autocast():
             found = encode_t5(

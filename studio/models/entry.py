@@ -45,8 +45,11 @@ def width(family: Family) -> int:
 
 def more_channels(family: Family, channels: int) -> nn.Conv2d:
     """What widens the first layer by `channels`: of the same reach, zero at first, without a second bias."""
-    side = family.patch
-    shape = {"kernel_size": 3, "padding": 1} if side == 1 else {"kernel_size": side, "stride": side}
+    first, side = entry(unwrap(family.denoiser)), family.patch
+    if isinstance(first, nn.Conv2d):  # a U-Net's
+        shape: dict[str, Any] = {"kernel_size": first.kernel_size, "padding": first.padding}
+    else:
+        shape = {"kernel_size": side, "stride": side}
     layer = nn.Conv2d(channels, width(family), bias=False, **shape)
     nn.init.zeros_(layer.weight)
     return layer

@@ -39,6 +39,7 @@ def from_folder(folder: Path, backend: Backend, dtype: torch.dtype, **given: Any
     for file in weights:
         check_safetensors(file)
     leave_out: dict[str, Any] = {key: None for key in _NOT_NEEDED if key in listed}
+    leave_out |= {key: None for key, value in listed.items() if value == [None, None]}  # such as SD3's T5
     if kind == "StableDiffusionPipeline":
         leave_out |= {"safety_checker": None, "requires_safety_checker": False}
     with readable(folder):

@@ -28,10 +28,11 @@ from trainers.pretrain.cards import write_card
 from trainers.pretrain.clip import HardSource, model_config, start_image_tower
 from trainers.pretrain.config import METHOD, Autoencoder, Pretrain, TextToImage, Vit
 from trainers.pretrain.evaluate import held_out_prompts, names_background, real_scenes
+from trainers.pretrain.latents import LatentSource, tokenize
 from trainers.pretrain.muon import Muon, is_hidden, orthogonalize
 from trainers.pretrain.pca import PatchPca, start_encoder
 from trainers.pretrain.run import RUNS, command, pretrain
-from trainers.pretrain.text_to_image import LatentSource, noise_scheduler, tokenize
+from trainers.pretrain.text_to_image import noise_scheduler
 from trainers.pretrain.tokens import LENGTH, VOCABULARY, build_tokenizer, corpus, merges
 from trainers.pretrain.vit import build_vit, erase
 

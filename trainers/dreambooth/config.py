@@ -139,7 +139,7 @@ METHOD = Card(
                 "preview.every": 100,
                 "preview.guidance": 2.0,
             },
-            models=("studio-tiny", "tiny:*"),
+            models=("studio-tiny", "studio-tiny-dit", "tiny:*"),
             note="the embedded model; ours, from the sweep in docs/evidence/sweep",
         ),
         "tiny-full": Preset(

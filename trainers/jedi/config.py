@@ -122,7 +122,7 @@ METHOD = Card(
                 "optim.warmup": 20,
                 "optim.ema": 0.998,
             },
-            models=("studio-tiny",),
+            models=("studio-tiny", "studio-tiny-dit"),
             note="the embedded model; ours: how jedi-tiny was made",
         ),
         "lora": Preset(

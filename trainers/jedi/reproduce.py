@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +65,23 @@ DREAMBOOTH = {"dreambooth-lora": Variant(preset="tiny", values=QUIET)}
 PROMPTS = (0, 2, 4, 6, 7)
 """Prompts of the benchmark, which has ten: two plain colors, sky, brick, sand; all have true pictures."""
 EXAMINATION: dict[str, Any] = {"num_images": 3, "steps": 20, "guidance": 2.5}
-BASE = "studio-tiny"
 
 
-def _cells(request: Reproduce) -> Sequence[Cell]:
+def _cells(
+    artifacts: Mapping[str, Shown], dreambooth: Mapping[str, Variant], request: Reproduce
+) -> Sequence[Cell]:
     """Subjects first, so that a stopped table is a fair one; DreamBooth last, since it costs most."""
     every = trials(request.bench)
-    there = {name: shown for name, shown in ARTIFACTS.items() if trained.find(shown.artifact) is not None}
-    for name in ARTIFACTS.keys() - there.keys():
-        log.warning("%s is left out: there is no artifact %r.", name, ARTIFACTS[name].artifact)
+    there = {name: shown for name, shown in artifacts.items() if trained.find(shown.artifact) is not None}
+    for name in artifacts.keys() - there.keys():
+        log.warning("%s is left out: there is no artifact %r.", name, artifacts[name].artifact)
     found = []
     for trial in spread(every, request.num_units):
         other = every[(every.index(trial) + 1) % len(every)]
         for name, shown in there.items():
             settings = _settings(trial, other if shown.shuffled else trial, shown, request)
             found.append(Cell(variant=name, unit=trial.name, seed=0, settings=settings))
-    trainings = subjects.cells(request, "dreambooth", DREAMBOOTH, EXAMINATION)
+    trainings = subjects.cells(request, "dreambooth", dreambooth, EXAMINATION)
     return [*found, *(_shortened(cell) for cell in trainings)]
 
 
@@ -89,7 +90,7 @@ def _settings(trial: Trial, seen: Trial, shown: Shown, request: Reproduce) -> di
     return {
         "shown": dataclasses.asdict(shown),
         "references": pictures,
-        "weights": weights_of(BASE) + weights_of(shown.artifact),
+        "weights": weights_of(_base(shown.artifact)) + weights_of(shown.artifact),
         "data": str(trial.exam),
         "prompts": [list(pair) for pair in _chosen(trial.prompts)],
         "eval": EXAMINATION,
@@ -136,7 +137,8 @@ def _show(cell: Cell, folder: Path) -> Result:
     )  # fmt: skip
     hardware = serial.from_dict(Hardware, settings["hardware"])
     scoring = Scoring(request, asked, _jury(hardware))
-    before = drawn_before(_family(hardware, "", 1.0)[0], asked, request)
+    base = _base(shown.artifact)
+    before = drawn_before(_family(hardware, base)[0], asked, request)
     pictures, seconds = _draw(settings, asked, shown, hardware)
     rows = scoring.table(Drawn(before.subject, ()), Drawn(pictures, ()))
     for index, picture in enumerate(pictures):
@@ -150,7 +152,7 @@ def _show(cell: Cell, folder: Path) -> Result:
         measures={**measures, "first_picture_seconds": (None, seconds)},
         seconds=0.0,
         pictures=columns,
-        facts={"base model": f"{BASE} {weights_of(BASE)}", "judges": scoring.judges},
+        facts={"base model": f"{base} {weights_of(base)}", "judges": scoring.judges},
     )
 
 
@@ -176,7 +178,7 @@ def _draw(
     from studio.models.draw import draw
     from studio.trainer import Request
 
-    family, edits = _family(hardware, shown.artifact, shown.strength)
+    family, edits = _family(hardware, _base(shown.artifact), shown.artifact, shown.strength)
     drawing = {**settings["eval"], "guidance": shown.guidance}
     seen = reference_check.read(settings["references"])
     request = Request(prompts=asked.prompts, edits=edits, references=seen, **drawing)
@@ -193,20 +195,26 @@ def _seconds_of(cell: Cell) -> float:
     from studio.trainer import Request
 
     hardware = serial.from_dict(Hardware, cell.settings["run"]["hardware"])
-    family, _ = _family(hardware, "", 1.0)
+    family, _ = _family(hardware, cell.settings["run"]["method"]["model"])
     started = time.perf_counter()
     draw(family, Request(prompts=["a sticker"], **{**EXAMINATION, "num_images": 1}))
     return time.perf_counter() - started
 
 
+def _base(artifact: str) -> str:
+    """The model that an embedded artifact was trained on."""
+    found = trained.find(artifact)
+    return found.model if found else ""
+
+
 @cache
-def _family(hardware: Any, artifact: str, strength: float) -> tuple[Any, list[Any]]:
+def _family(hardware: Any, base: str, artifact: str = "", strength: float = 1.0) -> tuple[Any, list[Any]]:
     """The base model, or a copy of it with an artifact on."""
     from studio import artifacts
     from studio.backend.core import Backend
     from studio.models.build import load
 
-    family = load(BASE, Backend(hardware))
+    family = load(base, Backend(hardware))
     loaded = artifacts.load(artifact, family, strength) if artifact else None
     return family, [loaded.edit] if loaded is not None and loaded.edit is not None else []
 
@@ -219,13 +227,18 @@ def _jury(hardware: Any) -> Any:
     return Jury(Backend(hardware).device)
 
 
-RECIPE = Recipe(
-    title="A subject from reference pictures, against training on it",
-    question=(
-        "Shown one or three pictures of a subject that no model has seen, does a trained artifact draw it on new "
-        "backgrounds, does it draw something else when shown another subject, and how much sooner is the first picture "
-        "there than with DreamBooth?"
-    ),
-    cells=_cells,
-    run=_run,
-)
+def recipe(artifacts: Mapping[str, Shown], dreambooth: Mapping[str, Variant]) -> Recipe:
+    """The table of artifacts, and of trainings of DreamBooth beside them."""
+    return Recipe(
+        title="A subject from reference pictures, against training on it",
+        question=(
+            "Shown one or three pictures of a subject that no model has seen, does a trained artifact draw it on new "
+            "backgrounds, does it draw something else when shown another subject, and how much sooner is the first picture "
+            "there than with DreamBooth?"
+        ),
+        cells=partial(_cells, artifacts, dreambooth),
+        run=_run,
+    )
+
+
+RECIPE = recipe(ARTIFACTS, DREAMBOOTH)

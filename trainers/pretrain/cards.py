@@ -14,12 +14,14 @@ from trainers.pretrain import config
 _TITLES = {
     "autoencoder": "the autoencoder of studio-tiny",
     "text-to-image": "studio-tiny: text to 64-pixel pictures (diffusers StableDiffusionPipeline)",
+    "dit": "studio-tiny-dit: text to 64-pixel pictures (diffusers StableDiffusion3Pipeline)",
     "vit": "studio-tiny-vit: names the object of a scene (timm)",
     "clip": "studio-tiny-clip: image and text towers (open_clip)",
 }
 _COMMANDS = {
     "autoencoder": "tiny-autoencoder",
     "text-to-image": "tiny-t2i",
+    "dit": "tiny-dit",
     "vit": "tiny-vit",
     "clip": "tiny-clip",
 }

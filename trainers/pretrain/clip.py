@@ -30,7 +30,7 @@ from studio.data.stickers import compose, draw_scenes, names, plan_scenes
 from studio.errors import StudioError
 from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Source
 from trainers.pretrain import config
-from trainers.pretrain.text_to_image import tokenize
+from trainers.pretrain.latents import tokenize
 from trainers.pretrain.tokens import LENGTH, VOCABULARY, build_tokenizer
 from trainers.pretrain.vit import NUM_UNSEEN, UNSEEN_SEED
 

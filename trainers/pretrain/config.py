@@ -44,8 +44,8 @@ class Autoencoder:
 
 
 @config
-class TextToImage:
-    """U-Net, text encoder and tokenizer over the latents of a finished autoencoder."""
+class Latents:
+    """What text-to-image models over the latents of a finished autoencoder learn from."""
 
     autoencoder: str = "assets/models/studio-tiny/vae"
     """Folder of the autoencoder, which stays as it is."""
@@ -55,12 +55,32 @@ class TextToImage:
     """How many different scenes are drawn; each is encoded once."""
     cache: str = "runs/cache"
     """Folder that keeps the encoded scenes for the next time."""
-    widths: tuple[int, int] = (96, 160)
-    """Channels at 8 and at 4 latents."""
     caption_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of empty captions, for classifier-free guidance."""
     start: str = ""
-    """Folder of a pipeline whose U-Net and text encoder to go on from; empty starts from random weights."""
+    """Folder of a pipeline whose denoiser and text encoders to go on from; empty starts from random weights."""
+
+
+@config
+class TextToImage(Latents):
+    """U-Net, text encoder and tokenizer."""
+
+    widths: tuple[int, int] = (96, 160)
+    """Channels at 8 and at 4 latents."""
+
+
+@config
+class Dit(Latents):
+    """Transformer of Stable Diffusion 3's layout, two text encoders and a tokenizer."""
+
+    num_scenes: Positive = 65536
+    """How many different scenes are drawn; each is encoded once."""
+    width: Positive = 128
+    """Channels."""
+    depth: Positive = 4
+    """Blocks of joint attention."""
+    heads: Positive = 4
+    """Attention heads."""
 
 
 @config
@@ -97,7 +117,7 @@ class Clip:
 class Pretrain:
     """Make one of the embedded models from scratch."""
 
-    model: Autoencoder | TextToImage | Vit | Clip = Autoencoder()
+    model: Autoencoder | TextToImage | Dit | Vit | Clip = Autoencoder()
     """Which model."""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import timm
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from diffusers import AutoencoderTiny, DiffusionPipeline, StableDiffusion3Pipeline
 from einops import rearrange, reduce
 from jaxtyping import Float, Int
 from PIL import Image
@@ -22,12 +22,16 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor
 
 from studio import assets
+from studio.backend.core import Backend
+from studio.config import Hardware
 from studio.data import sticker_backgrounds as backgrounds
 from studio.data.sticker_captions import with_article
 from studio.data.sticker_concepts import COLORS
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import compose, held_out_pairs, index, plan_scenes
 from studio.metrics.sets import frechet
+from studio.models.dit import EMPTY_T5_ROWS_OF_SMALL_MODELS
+from studio.models.files import from_folder
 from trainers.pretrain.autoencoder import fit_pca, unseen_images
 from trainers.pretrain.config import VARIED
 from trainers.pretrain.pca import psnr
@@ -152,15 +156,18 @@ def names_background(
 
 
 def draw(
-    pipeline: StableDiffusionPipeline, prompts: list[str], guidance: float, steps: int = 20
+    pipeline: DiffusionPipeline, prompts: list[str], guidance: float, steps: int = 20
 ) -> list[Image.Image]:
     """One picture a prompt, from fixed noise."""
     pipeline.set_progress_bar_config(disable=True)
+    options: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance}
+    if isinstance(pipeline, StableDiffusion3Pipeline):
+        options["max_sequence_length"] = EMPTY_T5_ROWS_OF_SMALL_MODELS
     pictures = []
     for first in range(0, len(prompts), 20):
         part = prompts[first : first + 20]
         rng = torch.Generator().manual_seed(1000 + first)
-        pictures += pipeline(part, num_inference_steps=steps, guidance_scale=guidance, generator=rng).images
+        pictures += pipeline(part, generator=rng, **options).images
     return pictures
 
 
@@ -183,7 +190,7 @@ def judge_pictures(
     folder: Path, scenes: Stickers, guidance: float, sheet: Path | None = None
 ) -> dict[str, Any]:
     """Prompt following on 200 held-out prompts and distance to their true scenes; the same of real scenes beside it."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = from_folder(folder, Backend(Hardware()), torch.float32)
     prompts, pairs = held_out_prompts(scenes)
     pictures = draw(pipeline, prompts, guidance)
     if sheet:

@@ -20,7 +20,7 @@ from studio import runs, serial
 from studio.commands.console import Console
 from studio.config import Hardware, Loop, Optim, Preview, Run
 from studio.errors import unknown
-from studio.runs import RunFolder, write_text
+from studio.runs import RunFolder, share, write_text
 from studio.train import Event, resume, train
 from trainers.pretrain import config
 from trainers.pretrain.cards import write_card
@@ -58,6 +58,12 @@ RUNS = {
         optim=_muon(0.02, ema=0.998, adam_ratio=0.1),
         preview=Preview(every=500, steps=16, guidance=3.5),
     ),
+    "tiny-dit": Run(
+        method=config.Pretrain(model=config.Dit()),
+        loop=Loop(steps=4000, batch_size=64, log_every=25, checkpoint_every=250),
+        optim=_muon(0.02, ema=0.998, adam_ratio=0.1),
+        preview=Preview(every=500, steps=20, guidance=3.5),
+    ),
     "tiny-vit": Run(
         method=config.Pretrain(model=config.Vit()),
         loop=Loop(steps=1000, batch_size=64, log_every=50, checkpoint_every=250),
@@ -85,7 +91,7 @@ def pretrain(
     """Trains one of the embedded models, or goes on with it where it was stopped.
 
     Args:
-        name: `tiny-autoencoder`, `tiny-t2i`, `tiny-vit` or `tiny-clip`.
+        name: `tiny-autoencoder`, `tiny-t2i`, `tiny-dit`, `tiny-vit` or `tiny-clip`.
         output: Folder of the runs; the run is named after the model.
         steps: Optimizer steps; 0 takes the usual number.
         hardware: Where to compute.
@@ -120,7 +126,7 @@ def finish(folder: RunFolder, install: Path, *, note: str = "") -> Path:
     exported, target = _places(folder, settings.method.model, install)
     shutil.copytree(exported, target, dirs_exist_ok=True)
     _tidy(target)
-    if isinstance(settings.method.model, config.TextToImage):
+    if isinstance(settings.method.model, config.Latents):
         scenes, sheet = settings.method.model.scenes, target / "samples.png"
         scores = judge_autoencoder(target / "vae") | judge_pictures(target, scenes, GUIDANCE, sheet)
         write_text(folder.export / "scores.json", json.dumps(scores, indent=2) + "\n")
@@ -131,24 +137,21 @@ def finish(folder: RunFolder, install: Path, *, note: str = "") -> Path:
 
 def _places(
     folder: RunFolder,
-    model: config.Autoencoder | config.TextToImage | config.Vit | config.Clip,
+    model: config.Autoencoder | config.TextToImage | config.Dit | config.Vit | config.Clip,
     install: Path,
 ) -> tuple[Path, Path]:
     """Where the run left the model, and where the model belongs."""
     match model:
         case config.Autoencoder():
             return folder.export / "vae", install / "studio-tiny" / "vae"
-        case config.TextToImage():
-            return folder.export / "studio-tiny", install / "studio-tiny"
-        case config.Vit() | config.Clip():
+        case config.TextToImage() | config.Dit() | config.Vit() | config.Clip():
             exported = next(path for path in folder.export.iterdir() if path.is_dir())
             return exported, install / exported.name
 
 
 def _tidy(target: Path) -> None:
-    """Makes the files readable for all, and forgets the folders that their parts were once loaded from."""
-    for path in target.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    """Forgets the folders that the model's parts were once loaded from."""
+    share(target)
     for path in [*target.rglob("config.json"), *target.glob("model_index.json")]:
         values = json.loads(path.read_text("utf-8"))
         if values.pop("_name_or_path", None) is not None:

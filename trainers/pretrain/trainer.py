@@ -1,6 +1,6 @@
 """Pre-training as a trainer like any other: the same loop, checkpoints, events and exact resume.
 
-What is learned is one of four recipes, each in its own file.
+What is learned is one of five recipes, each in its own file.
 """
 
 from collections.abc import Sequence
@@ -59,6 +59,10 @@ def build(settings: config.Pretrain) -> Recipe:
             from trainers.pretrain.text_to_image import TextToImageRecipe
 
             return TextToImageRecipe(settings.model)
+        case config.Dit():
+            from trainers.pretrain.dit import DitRecipe
+
+            return DitRecipe(settings.model)
         case config.Vit():
             from trainers.pretrain.vit import VitRecipe
 
