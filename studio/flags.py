@@ -32,15 +32,19 @@ def parse(cls: type, argv: Sequence[str], *, prog: str, values: Mapping[str, Any
     flag_names.refuse_unknown(made, rest, prog=prog)
     flag_names.refuse_missing(made, rest, prog=prog, absent=tyro.MISSING)
     try:
-        return tyro.cli(
+        found, loose = tyro.cli(
             tyro.conf.AvoidSubcommands[cls],
             default=made,
             args=rest,
             prog=prog,
             description=_description(made),
+            return_unknown_args=True,
         )
     except StudioError as error:
         raise error.inside(_where(made, error.settings)) from None
+    if loose:
+        raise StudioError(f"{prog} does not know what {loose[0]!r} is for; write a flag before it: {prog} --help")
+    return found
 
 
 def _description(made: Any) -> str:
@@ -82,6 +86,14 @@ def parse_run(method: str, argv: Sequence[str], *, prog: str = "") -> tuple[Run,
     values.get("method", {}).pop("kind", None)
     flat = parse(_run_class(card), rest, prog=prog or f"studio train {card.name}", values=values)
     return Run(**{f.name: getattr(flat, f.name) for f in dataclasses.fields(flat)}), preset
+
+
+def change_run(run: Run, argv: Sequence[str]) -> Run:
+    """A run with what flags change; a choice made anew has the defaults of what is chosen."""
+    card = catalog.card_of(run.method)
+    values = serial.to_dict(run) | {"method": serial.to_dict(run.method)}
+    flat = parse(_run_class(card), argv, prog="studio train --resume RUN", values=values)
+    return Run(**{f.name: getattr(flat, f.name) for f in dataclasses.fields(flat)})
 
 
 def take(argv: Sequence[str], *names: str) -> tuple[dict[str, str], list[str]]:

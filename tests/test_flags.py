@@ -1,9 +1,12 @@
 """The command line's flags: what is refused, in which words, and what the help says."""
 
+import dataclasses
+
 import pytest
 
 from studio import flags, serial
 from studio.config import Loop, Optim, Run
+from studio.diffusion.config import LogitNormalTimes
 from studio.errors import StudioError
 from studio.models.config import SampleRequest
 from trainers.texforce.config import TexForce
@@ -21,6 +24,7 @@ from trainers.texforce.config import TexForce
         (["--loop.steps", "0"], "loop.steps was given as 0"),
         (["--adapter.rank", "0"], "adapter.rank was given as 0"),
         (["--prior_weight", "-1"], "prior_weight was given as -1"),
+        (["photos"], "studio train dreambooth does not know what 'photos' is for"),
     ],
 )
 def test_a_wrong_flag_is_named_as_it_was_typed_with_what_to_type(given: list[str], said: str):
@@ -84,3 +88,38 @@ def test_a_number_taken_apart_is_a_number():
     assert flags.number({}, "size", 512) == 512
     with pytest.raises(StudioError, match="--memory-gib was given as 'x'; give a number"):
         flags.number({"memory_gib": "x"}, "memory_gib", 0.0)
+
+
+def _run() -> Run:
+    return flags.parse_run("dreambooth", ["--data", "photos", "--class-word", "dog", "--optim.lr", "3e-4"])[0]
+
+
+def test_a_run_to_go_on_with_takes_the_flags_of_a_new_one():
+    run = _run()
+    words = "--loop.steps 2000 --denoising.times logit-normal-times --denoising.times.mean 1 --adapter.rank 8"
+    changed = flags.change_run(run, words.split())
+    assert changed.loop.steps == 2000
+    assert changed.method.denoising.times == LogitNormalTimes(mean=1.0)
+    assert changed.method.adapter == dataclasses.replace(run.method.adapter, rank=8)
+    assert changed.optim == run.optim
+    assert flags.change_run(run, ["--loop.steps", str(run.loop.steps)]) == run
+
+
+def test_a_choice_made_anew_forgets_the_settings_of_the_old_one():
+    run = flags.change_run(_run(), ["--adapter", "oft", "--adapter.block-size", "8"])
+    assert serial.kind(type(run.method.adapter)) == "oft"
+    assert run.method.adapter.block_size == 8
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--loop.step", "3"], r"no flag --loop.step; did you mean --loop.steps\?"),
+        (["--adapter", "lor"], r"Unknown adapter 'lor'; did you mean 'lora'\?"),
+        (["--loop.steps", "0"], "loop.steps was given as 0"),
+        (["5"], "studio train --resume RUN does not know what '5' is for; write a flag before it"),
+    ],
+)
+def test_a_wrong_flag_of_a_run_to_go_on_with_is_refused_too(given: list[str], said: str):
+    with pytest.raises(StudioError, match=said):
+        flags.change_run(_run(), given)

@@ -51,15 +51,13 @@ def train(argv: list[str], console: Console) -> None:
     rest = [a for a in rest if a != "--allow-changes"]
     if "resume" in own:
         _, run = runs.open_run(own["resume"])
-        changes = _changes(rest)
-        if _is_finished(own["resume"], changes, console):
+        wanted = flags.change_run(run, rest) if rest else run
+        if _is_finished(own["resume"], wanted, console):
             return
-        processes = changes.get("hardware", {}).get("num_processes", run.hardware.num_processes)
-        if processes > 1 and "RANK" not in os.environ:
-            _launch(argv, processes, console)
+        if wanted.hardware.num_processes > 1 and "RANK" not in os.environ:
+            _launch(argv, wanted.hardware.num_processes, console)
             return
-        total = changes.get("loop", {}).get("steps", run.loop.steps)
-        _resume(own["resume"], changes, allow, total, console)
+        _resume(own["resume"], wanted, allow, console)
         return
     method, rest = _method(rest)
     run, preset = flags.parse_run(method, rest)
@@ -87,23 +85,10 @@ def _method(argv: list[str]) -> tuple[str, list[str]]:
     raise StudioError(f"studio train needs the name of a method; choose one of: {listed}.", field="method")
 
 
-def _changes(argv: list[str]) -> dict[str, Any]:
-    """`--optim.lr 1e-4` pairs as nested values, for a resumed run."""
-    flat: dict[str, Any] = {}
-    items = iter(argv)
-    for item in items:
-        name, equals, value = item.removeprefix("--").partition("=")
-        if not item.startswith("--"):
-            raise StudioError(f"{item!r} is not a flag; a resumed run takes `--name value` pairs only.")
-        flat[name.replace("-", "_")] = yaml.safe_load(value if equals else next(items, ""))
-    top = set(serial.hints(Run))
-    return serial.nest({k if k.split(".")[0] in top else f"method.{k}": v for k, v in flat.items()})
-
-
-def _is_finished(path: str, changes: dict[str, Any], console: Console) -> bool:
+def _is_finished(path: str, wanted: Run, console: Console) -> bool:
     """Whether nothing is left to train; says then how to go on."""
     folder, run = runs.open_run(path)
-    total = changes.get("loop", {}).get("steps", run.loop.steps)
+    total = wanted.loop.steps
     done = max((event["step"] for event in folder.read_events("done")), default=-1)
     if done < run.loop.steps or total != run.loop.steps:
         return False
@@ -112,12 +97,13 @@ def _is_finished(path: str, changes: dict[str, Any], console: Console) -> bool:
     return True
 
 
-def _resume(path: str, changes: dict[str, Any], allow: bool, total: int, console: Console) -> None:
+def _resume(path: str, wanted: Run, allow: bool, console: Console) -> None:
     from studio.backend.quiet import quiet
     from studio.train import resume
 
     quiet()
-    _follow(resume(path, changes, allow_changes=allow, stop=StopRequest(console)), total, console)
+    events = resume(path, runs.dump(wanted), allow_changes=allow, stop=StopRequest(console))
+    _follow(events, wanted.loop.steps, console)
 
 
 def _follow(events: Iterator[dict[str, Any]], total: int, console: Console) -> None:
