@@ -171,7 +171,7 @@ def markdown(table: Sequence[Line], cells: Sequence[Finished], about: Mapping[st
             "all cells."
         ),
     ]
-    text += _overview(table)
+    text += _overview(table, cells)
     for variant in dict.fromkeys(line.variant for line in table):
         own = [line for line in table if line.variant == variant]
         rows = [
@@ -185,19 +185,35 @@ def markdown(table: Sequence[Line], cells: Sequence[Finished], about: Mapping[st
     return "\n\n".join(text) + "\n"
 
 
-def _overview(table: Sequence[Line]) -> list[str]:
-    """All variants side by side after training; nothing where there is one variant."""
+def _overview(table: Sequence[Line], cells: Sequence[Finished]) -> list[str]:
+    """All variants side by side after training, each base model before its own; nothing where there is one variant."""
     variants = list(dict.fromkeys(line.variant for line in table))
     if len(variants) < 2:
         return []
     by_place = {(line.measure, line.variant): line for line in table}
-    rows = [f"| measure | base | {' | '.join(variants)} |", "| --- |" + " --- |" * (len(variants) + 1)]
+    model = {cell.variant: cell.facts.get("base model", "") for cell in cells}
+    groups = {
+        name: [v for v in variants if model[v] == name] for name in dict.fromkeys(map(model.get, variants))
+    }
+    titles = ["measure"]
+    for name, own in groups.items():
+        titles += [f"base: {name.split()[0]}" if len(groups) > 1 and name else "base", *own]
+    rows = [f"| {' | '.join(titles)} |", "| --- |" + " --- |" * (len(titles) - 1)]
     for measure in dict.fromkeys(line.measure for line in table):
-        own = [by_place.get((measure, variant)) for variant in variants]
-        base = next((_told(line, line.base) for line in own if line and line.base), "-")
-        values = [_told(line, line.tuned) if line else "-" for line in own]
-        rows.append(f"| {measure} | {base} | {' | '.join(values)} |")
+        values = [measure]
+        for own in groups.values():
+            lines = [by_place.get((measure, variant)) for variant in own]
+            values.append(next((_told(line, line.base) for line in lines if line and line.base), "-"))
+            values += [_told(line, line.tuned) if line else "-" for line in lines]
+        rows.append(f"| {' | '.join(values)} |")
     return ["## At a glance", "\n".join(rows)]
+
+
+def _base_titles(cells: Sequence[Finished]) -> dict[str, str]:
+    """By variant: what the column of its base model is called, which says its name if there are several."""
+    models = {cell.variant: cell.facts.get("base model", "").partition(" ")[0] for cell in cells}
+    several = len(set(models.values())) > 1
+    return {variant: f"base: {name}" if several and name else "base" for variant, name in models.items()}
 
 
 def _told(line: Line, value: Estimate | None, sign: str = "") -> str:
@@ -255,9 +271,11 @@ def _shown(cells: Sequence[Finished]) -> dict[str, dict[str, str]]:
     drew = {(c.unit, title, c.variant) for c in cells for title in c.pictures if title.islower()}
     several = {title for (_, title), count in Counter((u, t) for u, t, _ in drew).items() if count > 1}
     units: dict[str, dict[str, str]] = {}
+    bases = _base_titles(cells)
     for cell in sorted(cells, key=lambda c: c.seed):
         for title, files in cell.pictures.items():
             column = f"{cell.variant}: {title}" if title in several else title
+            column = bases[cell.variant].capitalize() if title == "Base" else column
             if files and Path(files[0]).is_file():
                 units.setdefault(cell.unit, {}).setdefault(column, files[0])
     first = {cell.unit: cell.variant for cell in reversed(cells)}

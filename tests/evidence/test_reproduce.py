@@ -15,9 +15,10 @@ UNITS = ("cat", "dog", "owl")
 class Toy:
     """A recipe whose cells take no time, and that counts them."""
 
-    def __init__(self, fail_at: str = "") -> None:
+    def __init__(self, fail_at: str = "", models: dict[str, str] | None = None) -> None:
         self.ran: list[str] = []
         self.fail_at = fail_at
+        self.models = models
         self.lr = 1.0
 
     def cells(self, request):
@@ -40,7 +41,7 @@ class Toy:
             measures={"likeness": (before, after), "drift": (None, 0.5)},
             seconds=3.0,
             pictures={"Base": [str(picture)], "trained": [str(picture)]},
-            facts={"hardware": "toy"},
+            facts={"hardware": "toy"} | ({"base model": self.models[cell.variant]} if self.models else {}),
         )
 
     @property
@@ -150,6 +151,16 @@ def test_the_page_begins_with_all_variants_side_by_side(ask, tmp_path):
     assert "| measure | base | lora | full |" in page
     assert "| likeness | 0.210 ± 0.006 | 0.311 ± 0.006 | 0.411 ± 0.006 |" in page
     assert page.index("| measure | base | lora | full |") < page.index("## lora")
+
+
+def test_each_of_several_base_models_has_a_column_before_its_variants(ask, tmp_path):
+    list(reproduce(ask(num_seeds=1), Toy(models={"lora": "small 0a1b", "full": "large 2c3d"}).recipe))
+    page = (tmp_path / "docs" / "toy.md").read_text()
+    assert "| measure | base: small | lora | base: large | full |" in page
+    assert "| likeness | 0.210 ± 0.006 | 0.311 ± 0.006 | 0.210 ± 0.006 | 0.411 ± 0.006 |" in page
+    with Image.open(tmp_path / "docs" / "toy.png") as image:
+        columns = (image.width - 2 * tables.MARGIN - tables.SIDE + tables.GAP) / (tables.TILE + tables.GAP)
+    assert columns == 4
 
 
 def test_only_some_cells_can_be_asked_for(ask):
