@@ -18,6 +18,7 @@ from studio.adapters.metadata import KINDS
 from studio.adapters.strength import set_strength
 from studio.errors import StudioError
 from studio.models.base import Family
+from studio.models.files import absent
 from studio.trained import Trained
 from studio.trainer import Edit
 
@@ -278,7 +279,7 @@ def _load_merged(folder: Path, family: Family, name: str, strength: float) -> Ar
             f"{folder} is a {listed['_class_name']}, but the model is {family.name} "
             f"({family.pipeline_class.__name__}); load it on its own family."
         )
-    other = DiffusionPipeline.from_pretrained(str(folder), local_files_only=True)
+    other = DiffusionPipeline.from_pretrained(str(folder), local_files_only=True, **absent(folder))
     for component, module in family.modules().items():
         theirs: dict[str, Tensor] = other.components[component].state_dict()
         mine = {key.replace(".base_layer", ""): value for key, value in module.state_dict().items()}

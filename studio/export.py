@@ -24,6 +24,7 @@ from studio.adapters.strength import set_strength
 from studio.adapters.verify import Answer, ask, tolerance
 from studio.errors import StudioError
 from studio.models.base import Family
+from studio.models.files import absent
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ def _merged(job: _Job, path: Path) -> dict[str, nn.Module]:
     pipeline = job.family.pipeline()
     pipeline.register_modules(**{key: merged_copy(module) for key, module in job.modules.items()})
     pipeline.save_pretrained(path, safe_serialization=True)
-    again = job.family.pipeline_class.from_pretrained(str(path), local_files_only=True)
+    again = job.family.pipeline_class.from_pretrained(str(path), local_files_only=True, **absent(path))
     found = {key: part for key, part in again.components.items() if key in job.modules}
     return {key: part.to(_device(job.modules[key]), _dtype(job.modules[key])) for key, part in found.items()}
 

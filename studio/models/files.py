@@ -39,7 +39,7 @@ def from_folder(folder: Path, backend: Backend, dtype: torch.dtype, **given: Any
     for file in weights:
         check_safetensors(file)
     leave_out: dict[str, Any] = {key: None for key in _NOT_NEEDED if key in listed}
-    leave_out |= {key: None for key, value in listed.items() if value == [None, None]}  # such as SD3's T5
+    leave_out |= absent(folder)
     if kind == "StableDiffusionPipeline":
         leave_out |= {"safety_checker": None, "requires_safety_checker": False}
     with readable(folder):
@@ -113,6 +113,11 @@ def read_index(folder: Path) -> tuple[str, dict[str, Any]]:
         )
     listed = json.loads(file.read_text())
     return listed["_class_name"], listed
+
+
+def absent(folder: Path) -> dict[str, None]:
+    """Parts that the index of a diffusers folder lists as not there, such as SD3's T5: diffusers wants to hear it again."""
+    return {key: None for key, value in read_index(folder)[1].items() if value == [None, None]}
 
 
 def _quantization(backend: Backend, listed: dict[str, Any]) -> dict[str, Any]:
