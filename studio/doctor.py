@@ -23,7 +23,14 @@ _LIBRARIES = (
     "safetensors", "pydantic", "tyro", "gradio",
 )  # fmt: skip
 _OPTIONAL = ("xformers", "bitsandbytes", "torchao", "wandb", "tensorboard", "trackio")
-_EMBEDDED = ("models/studio-tiny", "models/studio-tiny-clip", "models/studio-tiny-vit", "stickers", "samples")
+_EMBEDDED = (
+    "models/studio-tiny",
+    "models/studio-tiny-dit",
+    "models/studio-tiny-clip",
+    "models/studio-tiny-vit",
+    "stickers",
+    "samples",
+)
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _LOW_DISK_GIB = 10
 WORKS = "works"

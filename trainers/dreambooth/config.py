@@ -58,7 +58,7 @@ class DreamBooth:
     data: str
     """Folder of pictures of the subject; captions found beside them are used."""
     model: str = "studio-tiny"
-    """Base model: studio-tiny, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
+    """Base model: studio-tiny, studio-tiny-dit, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
     class_word: Annotated[str, Field(min_length=1)] = "object"
     """What the subject is, such as dog: the right word matters (paper, table 4)."""
     token: str = ""

@@ -11,7 +11,7 @@ class FlowGrpo(rl.Reinforced):
     """Teach a flow-matching model (SD3, FLUX) to draw pictures that score higher."""
 
     model: str = "sd35"
-    """Base model: a short name (sd3, sd35, flux-dev), a folder, a .safetensors file, a hub name; of flow matching."""
+    """Base model of flow matching: studio-tiny-dit, a short name (sd3, sd35, flux-dev), a folder, a .safetensors file, a hub name."""
     adapter: Lora = Lora(rank=32, alpha=64.0)
     """LoRA on the transformer (Flow-GRPO's code: rank 32, alpha 64, on the attention)."""
     rollouts: rl.Rollouts = rl.Rollouts(images=96, group=24, steps=10, guidance=4.5, noise=0.7)

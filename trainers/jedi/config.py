@@ -42,7 +42,7 @@ class Jedi:
     data: SetData = StickerSets()
     """Same-subject sets: the embedded stickers, or a folder with one folder a subject."""
     model: str = "studio-tiny"
-    """Base model: studio-tiny, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
+    """Base model: studio-tiny, studio-tiny-dit, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
     adapter: Adapter = Full(keep_base=False)
     """How the weights may move: all of them (paper), or a LoRA of the self-attention for less memory (ours)."""
     set_sizes: SetSizes = (2, 3, 4)
@@ -93,6 +93,25 @@ def check(settings: Jedi) -> None:
         )
 
 
+TINY = {
+    "method.min_references": 1,
+    "method.loss_on": "targets",
+    "method.drop_reference_text": 1.0,
+    "method.guidance": 1.5,
+    "loop.steps": 3000,
+    "loop.batch_size": 10,
+    "loop.log_every": 20,
+    "loop.checkpoint_every": 200,
+    "optim.name": "trainers.pretrain.muon.Muon",
+    "optim.lr": 1e-2,
+    "optim.weight_decay": 0.0,
+    "optim.schedule": "linear",
+    "optim.warmup": 20,
+    "optim.ema": 0.998,
+}
+"""What the presets for embedded models share."""
+
+
 METHOD = Card(
     name="jedi",
     title="JeDi",
@@ -106,24 +125,18 @@ METHOD = Card(
     offers=("text-to-image", "references"),
     presets={
         "tiny": Preset(
+            TINY,
+            models=("studio-tiny",),
+            note="the embedded U-Net; ours",
+        ),
+        "tiny-dit": Preset(
             {
-                "method.min_references": 1,
-                "method.loss_on": "targets",
-                "method.drop_reference_text": 1.0,
-                "method.guidance": 1.5,
-                "loop.steps": 3000,
-                "loop.batch_size": 10,
-                "loop.log_every": 20,
-                "loop.checkpoint_every": 200,
-                "optim.name": "trainers.pretrain.muon.Muon",
-                "optim.lr": 1e-2,
-                "optim.weight_decay": 0.0,
-                "optim.schedule": "linear",
-                "optim.warmup": 20,
-                "optim.ema": 0.998,
+                **TINY,
+                "method.denoising.times": {"kind": "logit-normal-times", "mean": 1.0},
+                "loop.steps": 4200,
             },
-            models=("studio-tiny", "studio-tiny-dit"),
-            note="the embedded model; ours: how jedi-tiny was made",
+            models=("studio-tiny-dit",),
+            note="the embedded transformer; ours: how jedi-tiny was made",
         ),
         "lora": Preset(
             {

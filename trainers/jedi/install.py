@@ -84,11 +84,11 @@ def _about(trainer: JediTrainer, own: float, other: float) -> embed.About:
     return embed.About(
         title=f"{NAME}: what reference pictures show, drawn by {settings.model} (JeDi)",
         facts={
-            "what": f"every weight of the U-Net of {settings.model} and {inputs:,} new ones in its first layer, {settings.precision}",
+            "what": f"every weight of the denoiser of {settings.model} and {inputs:,} new ones in its first layer, {settings.precision}",
             "data": f"sets of {', '.join(map(str, settings.set_sizes))} scenes of one sticker each, {scenes.num_concepts} "
             f"concepts in the styles {', '.join(scenes.styles)}, composed by `studio/data/sticker_sets.py`",
         },
-        command="`studio train jedi` (its preset for studio-tiny), then `python -m trainers.jedi.install RUN`",
+        command=f"`studio train jedi --model {settings.model}`, then `python -m trainers.jedi.install RUN`",
         text=f'    studio sample --artifact {NAME} --reference photo.png --prompt "a sticker of an animal on green grass"',
         scores=SCORES.format(count=SETS * ROUNDS, size=SIZE, given=SIZE - 1, own=own, other=other),
         notes={"steps": " sets"},

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,27 +61,28 @@ JeDi's guidance was chosen among 1.5, 2.5 and 4 by likeness on six of the subjec
 2,250 steps.
 """
 QUIET = {"preview.every": 0, "loop.checkpoint_every": 0}
-DREAMBOOTH = {"dreambooth-lora": Variant(preset="tiny", values=QUIET)}
+DREAMBOOTH = {
+    "dreambooth-lora-dit": Variant(preset="tiny", values={**QUIET, "method.model": "studio-tiny-dit"}),
+    "dreambooth-lora": Variant(preset="tiny", values=QUIET),
+}
 PROMPTS = (0, 2, 4, 6, 7)
 """Prompts of the benchmark, which has ten: two plain colors, sky, brick, sand; all have true pictures."""
 EXAMINATION: dict[str, Any] = {"num_images": 3, "steps": 20, "guidance": 2.5}
 
 
-def _cells(
-    artifacts: Mapping[str, Shown], dreambooth: Mapping[str, Variant], request: Reproduce
-) -> Sequence[Cell]:
+def _cells(request: Reproduce) -> Sequence[Cell]:
     """Subjects first, so that a stopped table is a fair one; DreamBooth last, since it costs most."""
     every = trials(request.bench)
-    there = {name: shown for name, shown in artifacts.items() if trained.find(shown.artifact) is not None}
-    for name in artifacts.keys() - there.keys():
-        log.warning("%s is left out: there is no artifact %r.", name, artifacts[name].artifact)
+    there = {name: shown for name, shown in ARTIFACTS.items() if trained.find(shown.artifact) is not None}
+    for name in ARTIFACTS.keys() - there.keys():
+        log.warning("%s is left out: there is no artifact %r.", name, ARTIFACTS[name].artifact)
     found = []
     for trial in spread(every, request.num_units):
         other = every[(every.index(trial) + 1) % len(every)]
         for name, shown in there.items():
             settings = _settings(trial, other if shown.shuffled else trial, shown, request)
             found.append(Cell(variant=name, unit=trial.name, seed=0, settings=settings))
-    trainings = subjects.cells(request, "dreambooth", dreambooth, EXAMINATION)
+    trainings = subjects.cells(request, "dreambooth", DREAMBOOTH, EXAMINATION)
     return [*found, *(_shortened(cell) for cell in trainings)]
 
 
@@ -227,18 +228,13 @@ def _jury(hardware: Any) -> Any:
     return Jury(Backend(hardware).device)
 
 
-def recipe(artifacts: Mapping[str, Shown], dreambooth: Mapping[str, Variant]) -> Recipe:
-    """The table of artifacts, and of trainings of DreamBooth beside them."""
-    return Recipe(
-        title="A subject from reference pictures, against training on it",
-        question=(
-            "Shown one or three pictures of a subject that no model has seen, does a trained artifact draw it on new "
-            "backgrounds, does it draw something else when shown another subject, and how much sooner is the first picture "
-            "there than with DreamBooth?"
-        ),
-        cells=partial(_cells, artifacts, dreambooth),
-        run=_run,
-    )
-
-
-RECIPE = recipe(ARTIFACTS, DREAMBOOTH)
+RECIPE = Recipe(
+    title="A subject from reference pictures, against training on it",
+    question=(
+        "Shown one or three pictures of a subject that no model has seen, does a trained artifact draw it on new "
+        "backgrounds, does it draw something else when shown another subject, and how much sooner is the first picture "
+        "there than with DreamBooth?"
+    ),
+    cells=_cells,
+    run=_run,
+)

@@ -53,7 +53,7 @@ class OftControl:
     data: str = "stickers"
     """Folder of pictures with captions; stickers draws the embedded scenes. Signals are taken from the pictures."""
     model: str = "studio-tiny"
-    """Base model: studio-tiny, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
+    """Base model: studio-tiny, studio-tiny-dit, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
     control: Control = Edges()
     """What a picture has to follow: edges, colors or regions."""
     adapter: Adapter = Oft()

@@ -25,6 +25,15 @@ _COMMANDS = {
     "vit": "tiny-vit",
     "clip": "tiny-clip",
 }
+_USE = {
+    "dit": """Plain diffusers has to be told that T5 is absent, and that one row of zeros stands for it:
+
+    pipeline = StableDiffusion3Pipeline.from_pretrained(folder, torch_dtype=torch.float32, text_encoder_3=None, tokenizer_3=None)
+    pipeline("a sticker of a fox on green grass", max_sequence_length=1, guidance_scale=4.0)
+
+""",
+}
+"""What is to be known where a model is used without Studio."""
 
 
 def write_card(folder: RunFolder, run: Run, target: Path, facts: Mapping[str, str]) -> Path:
@@ -52,7 +61,7 @@ def write_card(folder: RunFolder, run: Run, target: Path, facts: Mapping[str, st
 | made by | `studio models pretrain {_COMMANDS[name]} --install assets/models` at commit {facts["commit"]}, {facts["date"]}; settings in `run.json` |
 
 {facts["note"]}
-{shown}
+{_USE.get(name, "")}{shown}
 
 Scores on scenes that training never drew:
 
