@@ -9,11 +9,14 @@ from safetensors.torch import load_file, save_file
 
 from studio import artifacts
 from studio.adapters.build import names
-from studio.adapters.config import Export
+from studio.adapters.config import Export, Full
 from studio.adapters.strength import set_strength
 from studio.adapters.verify import ask
+from studio.backend.core import Backend
+from studio.config import Hardware
 from studio.errors import StudioError
 from studio.export import export
+from studio.models.build import load
 from tests.export.conftest import LORA, train
 
 
@@ -64,6 +67,17 @@ def test_a_merged_folder_moves_the_weights_by_its_strength(family, untrained, tm
     assert base.difference(ask(fresh, {})) == 0
     artifacts.load(one.path, fresh, 1.0)
     assert ask(family, {}).difference(ask(fresh, {})) <= 1e-4
+
+
+def test_sd3_without_t5_is_exported_and_loaded_whole(tmp_path):
+    backend = Backend(Hardware(device="cpu", precision="fp32"))
+    family, fresh = (load("studio-tiny-dit", backend) for _ in range(2))
+    [one] = export(family, train(family, Full(), size=0.01), tmp_path / "export")
+    assert one.difference <= 1e-4
+    artifacts.load(one.path, fresh)
+    assert ask(family, {}).difference(ask(fresh, {})) <= 1e-4
+    again = load(str(one.path), backend)
+    assert ask(family, {}).difference(ask(again, {})) <= 1e-4
 
 
 def test_an_embedding_file_adds_its_word(untrained, tmp_path):
