@@ -1,6 +1,6 @@
 """The same on studio-tiny-dit, a transformer trained by flow matching.
 
-With `--bench`, the presets of the card on its subjects; without, the sweep that the presets' values come from.
+With `--bench`, the card's preset on its subjects; without, the sweep that says whether its values suit this model.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,7 @@ from studio.evidence.subjects import Variant, cells, run
 from trainers.dreambooth.reproduce import EXAMINATION, NO_PRIOR, QUIET
 
 MODEL = {"method.model": "studio-tiny-dit"}
-VARIANTS = {
-    "lora": Variant(preset="tiny", values={**QUIET, **MODEL}),
-    "full": Variant(preset="tiny-full", values={**QUIET, **MODEL}),
-}
+VARIANTS = {"lora": Variant(preset="tiny", values={**QUIET, **MODEL})}
 SWEEP = {
     "lora-5e-4": Variant(preset="tiny", values={**NO_PRIOR, **MODEL, "optim.lr": 5e-4}),
     "lora-1e-3": Variant(preset="tiny", values={**NO_PRIOR, **MODEL, "optim.lr": 1e-3}),
