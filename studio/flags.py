@@ -43,7 +43,9 @@ def parse(cls: type, argv: Sequence[str], *, prog: str, values: Mapping[str, Any
     except StudioError as error:
         raise error.inside(_where(made, error.settings)) from None
     if loose:
-        raise StudioError(f"{prog} does not know what {loose[0]!r} is for; write a flag before it: {prog} --help")
+        raise StudioError(
+            f"{prog} does not know what {loose[0]!r} is for; write a flag before it: {prog} --help"
+        )
     return found
 
 
