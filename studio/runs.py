@@ -144,10 +144,11 @@ def write_text(path: Path, text: str) -> None:
 def share(path: Path) -> None:
     """Let those read a file, or the files of a folder, who can read the folder.
 
-    safetensors writes files that only their owner can read.
+    safetensors writes files that only their owner can read. Some mounts know no modes: files stay as they are there.
     """
     for file in [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]:
-        file.chmod(file.parent.stat().st_mode & 0o666)
+        with contextlib.suppress(PermissionError):
+            file.chmod(file.parent.stat().st_mode & 0o666)
 
 
 def dump(run: Run) -> dict[str, Any]:
