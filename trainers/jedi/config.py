@@ -136,7 +136,7 @@ METHOD = Card(
                 "loop.steps": 4200,
             },
             models=("studio-tiny-dit",),
-            note="the embedded transformer; ours: how jedi-tiny was made",
+            note="the embedded transformer; ours: how jedi-tiny was made, but for the times of its first third",
         ),
         "lora": Preset(
             {

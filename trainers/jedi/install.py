@@ -1,4 +1,4 @@
-"""Makes a run the embedded artifact: `python -m trainers.jedi.install RUN [FOLDER]`.
+"""Makes a run the embedded artifact: `python -m trainers.jedi.install RUN [FOLDER [NOTE]]`.
 
 Takes the newest checkpoint, so the run need not be finished; writes the averaged weights in half precision, the settings,
 and a card with what references are worth on sets of subjects that training never shows.
@@ -32,8 +32,8 @@ SCORES = """Error of the target's prediction, on {count} sets of {size} with con
 """
 
 
-def install(run: str, folder: Path) -> Path:
-    """Write a run's weights with a card; gives their folder."""
+def install(run: str, folder: Path, note: str = "") -> Path:
+    """Write a run's weights with a card, which says in a note how the run was led; gives their folder."""
     session = live.opened(run)
     session.resume()
     trainer = session.trainer
@@ -43,7 +43,7 @@ def install(run: str, folder: Path) -> Path:
     with session.learner.best_weights():
         trainer.export(target)
         own, other = (worth(trainer, shuffled=shuffled) for shuffled in (False, True))
-    embed.describe(session.folder, session.run, session.step, target, _about(trainer, own, other))
+    embed.describe(session.folder, session.run, session.step, target, _about(trainer, own, other, note))
     return target
 
 
@@ -77,7 +77,7 @@ def _others(x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
     return taken
 
 
-def _about(trainer: JediTrainer, own: float, other: float) -> embed.About:
+def _about(trainer: JediTrainer, own: float, other: float, note: str) -> embed.About:
     settings: Jedi = trainer.config
     scenes = settings.data.scenes if isinstance(settings.data, StickerSets) else StickerSets().scenes
     inputs = trainer.inputs.weight.numel()
@@ -89,7 +89,8 @@ def _about(trainer: JediTrainer, own: float, other: float) -> embed.About:
             f"concepts in the styles {', '.join(scenes.styles)}, composed by `studio/data/sticker_sets.py`",
         },
         command=f"`studio train jedi --model {settings.model}`, then `python -m trainers.jedi.install RUN`",
-        text=f'    studio sample --artifact {NAME} --reference photo.png --prompt "a sticker of an animal on green grass"',
+        text=f'    studio sample --artifact {NAME} --reference photo.png --prompt "a sticker of an animal on green grass"'
+        f"\n\n{note}",
         scores=SCORES.format(count=SETS * ROUNDS, size=SIZE, given=SIZE - 1, own=own, other=other),
         notes={"steps": " sets"},
     )
@@ -97,4 +98,9 @@ def _about(trainer: JediTrainer, own: float, other: float) -> embed.About:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    log.info("%s", install(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else assets.root() / "models"))
+    log.info(
+        "%s",
+        install(
+            sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else assets.root() / "models", *sys.argv[3:4]
+        ),
+    )
