@@ -3,7 +3,6 @@
 Exit codes: 0 done or stopped on request, 1 the work failed, 2 the person's mistake.
 """
 
-import gc
 import importlib
 import os
 import signal
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from types import FrameType
 
-from studio.commands import usage
+from studio.commands import process, usage
 from studio.commands.console import Console
 from studio.errors import RunFailed, StudioError, unknown
 
@@ -34,15 +33,10 @@ COMMANDS = {
 }
 """Where each command is; `studio.commands.usage` says what it is for."""
 
-NEW_OBJECTS = 10_000
-"""Garbage is looked for after so many new objects: after every 700, Python's default, the search takes a sixth of the
-time in which torch and diffusers are imported."""
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `studio` command."""
-    gc.set_threshold(NEW_OBJECTS)
-    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+    process.begin()
+    process.leave(run(list(sys.argv[1:] if argv is None else argv)))
 
 
 def run(argv: list[str]) -> int:

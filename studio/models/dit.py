@@ -23,6 +23,8 @@ EMPTY_T5_ROWS = 256
 """Rows of zeros where SD3 is used without T5 (diffusers' default)."""
 EMPTY_T5_ROWS_OF_SMALL_MODELS = 1
 """The same in models whose CLIP encoders read less: they are ours, and trained with it (`trainers/pretrain/dit.py`)."""
+NO_ID = -1
+"""Stands for the numbers of T5's tokens, which are not CLIP's, in a condition's ids."""
 TRAINING_GUIDANCE = 1.0
 """What FLUX.1 dev's guidance input reads when a condition names none (diffusers' README trains with 1)."""
 
@@ -57,7 +59,8 @@ class StableDiffusion3(Family):
         t5, t5_kinds = self._t5(prompts, rows)
         pooled = torch.cat([clip.pooled for clip in clips], dim=-1)
         kinds = torch.cat([clips[0].kinds, t5_kinds], dim=1)
-        return Condition(torch.cat([rows, t5], dim=1), pooled, {"kinds": kinds})
+        ids = torch.cat([clips[0].ids, torch.full_like(t5_kinds, NO_ID)], dim=1)
+        return Condition(torch.cat([rows, t5], dim=1), pooled, {"kinds": kinds, "ids": ids})
 
     def _t5(self, prompts: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor]:
         if "text_encoder_3" not in self.text_encoders:

@@ -45,16 +45,16 @@ def made(backend, moved=0.0, **values):
     return trainer
 
 
-@pytest.fixture(scope="module")
-def trainer(backend):
+@pytest.fixture(scope="module", params=["tiny:sd1", "tiny:sd3"])
+def trainer(backend, request):
     """Before its first step: every gate is shut."""
-    return made(backend)
+    return made(backend, model=request.param)
 
 
-@pytest.fixture(scope="module")
-def trained(backend, tmp_path_factory):
+@pytest.fixture(scope="module", params=["tiny:sd1", "tiny:sd3"])
+def trained(backend, tmp_path_factory, request):
     """A trainer whose weights have moved, and its export."""
-    trainer = made(backend, moved=0.3)
+    trainer = made(backend, moved=0.3, model=request.param)
     folder = tmp_path_factory.mktemp("export")
     trainer.export(folder)
     return trainer, folder
@@ -158,7 +158,9 @@ def test_checkpointed_activations_see_the_adapters_again(trained):
     gradients = []
     for saves in (False, True):
         trainer = made(
-            Backend(Hardware(device="cpu", precision="fp32", gradient_checkpointing=saves)), moved=0.3
+            Backend(Hardware(device="cpu", precision="fp32", gradient_checkpointing=saves)),
+            moved=0.3,
+            model=trained[0].config.model,
         )
         trainer.family.denoiser.train()
         batch = next(iter(trainer.source().stream(0, 0, Shard(2, 0, 2))))
@@ -190,8 +192,8 @@ def test_a_word_of_several_tokens_is_found_whole():
     ]  # fmt: skip
 
 
-def test_alpha_to_0_makes_key_and_value_of_the_token_zero(trainer):
-    block = next(iter(transformer_blocks(trainer.family).values()))
+def test_alpha_to_0_makes_key_and_value_of_the_token_zero(backend):
+    block = next(iter(transformer_blocks(load("tiny:sd1", backend)).values()))
     assert block.attn2.to_k.bias is None
     row = 1e-9 * torch.randn(1, 32)
     assert float(block.attn2.to_k(row).abs().max()) < 1e-8
@@ -239,15 +241,32 @@ def test_the_negative_half_sees_nothing(trained):
 
 
 def test_a_folder_of_another_model_is_refused(trained, backend):
-    _, folder = trained
-    with pytest.raises(StudioError, match=r"does not fit this sdxl .* load it on tiny:sd1"):
+    trainer, folder = trained
+    with pytest.raises(StudioError, match=rf"does not fit this sdxl .* load it on {trainer.config.model}"):
         artifacts.load(folder, load("tiny:sdxl", backend))
 
 
-@pytest.mark.parametrize("model", ["tiny:sd3", "tiny:flux"])
-def test_joint_attention_is_refused_and_ip_adapter_named(backend, model):
-    with pytest.raises(StudioError, match="joint attention in place of both; use ip_adapter"):
-        made(backend, model=model)
+def test_blocks_that_it_does_not_know_are_refused_and_ip_adapter_named(backend):
+    with pytest.raises(StudioError, match="and flux has others; use ip_adapter"):
+        made(backend, model="tiny:flux")
+
+
+def test_in_joint_attention_a_layer_starts_as_the_pictures_side_and_comes_before_it(backend):
+    trainer = made(backend, model="tiny:sd3", moved=0.3)
+    name, block = next(iter(transformer_blocks(trainer.family).items()))
+    fresh = GatedAdapter(block, 12)
+    assert torch.equal(fresh.to_k.bias, block.attn.to_k.bias.float())
+    assert torch.equal(fresh.norm_q.weight, block.attn.norm_q.weight.float())
+    entered = []
+    block.norm1.register_forward_pre_hook(lambda _, args: entered.append(args[0]))
+    outside = predicted(trainer, PICTURES, beta=0.0), predicted(trainer, PICTURES)
+    assert not torch.equal(*outside)
+    plain, told = entered
+    with torch.no_grad():
+        subject = trainer.network.of_set(trainer.tower(squares(PICTURES, trainer.tower)))
+        adapter = trainer.network.adapters[name.replace(".", "/")]
+        added = adapter(plain, subject.patches.expand(2, -1, -1), torch.ones(2))
+    assert torch.allclose(told, plain + added, atol=1e-6)
 
 
 def test_sdxl_rows_are_as_wide_as_both_encoders_and_blocks_can_be_chosen(backend):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention import BasicTransformerBlock, JointTransformerBlock
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -21,35 +21,34 @@ from studio.models.base import Condition, Family, unwrap
 from studio.models.vision_tower import Seen, VisionTower
 
 
+Block = BasicTransformerBlock | JointTransformerBlock
+"""Of a U-Net, and of SD3's transformer."""
+
+
 class GatedAdapter(nn.Module):
-    """y + beta tanh(gamma) S([y, f_p]), between self- and cross-attention; only the rows of y are kept.
+    """y + beta tanh(gamma) S([y, f_p]); only the rows of y are kept.
 
     S: a linear layer for the patches, a norm, self-attention that starts as the block's own, no feed-forward.
     """
 
-    def __init__(self, block: BasicTransformerBlock, width: int) -> None:
+    def __init__(self, block: Block, width: int) -> None:
         """Start from a block.
 
         Args:
-            block: Whose attention and norm are copied.
+            block: Whose self-attention is copied; of joint attention, the picture's side.
             width: Of the patch tokens.
         """
         super().__init__()
-        own: Any = block.attn1
+        own: Any = block.attn1 if isinstance(block, BasicTransformerBlock) else block.attn
         self.heads = own.heads
-        weights = {name: _plain(getattr(own, name)).weight for name in ("to_q", "to_k", "to_v")}
-        out = _plain(own.to_out[0])
-        inner, channels = weights["to_q"].shape
+        layers = {name: _plain(getattr(own, name)) for name in ("to_q", "to_k", "to_v")}
+        inner, channels = layers["to_q"].weight.shape
         self.patches = nn.Linear(width, channels)
         self.norm = nn.LayerNorm(channels)
-        self.to_q, self.to_k, self.to_v = (nn.Linear(channels, inner, bias=False) for _ in range(3))
-        self.to_out = nn.Linear(inner, channels)
+        for name, layer in {**layers, "to_out": _plain(own.to_out[0])}.items():
+            setattr(self, name, _copied(layer))
+        self.norm_q, self.norm_k = _copied_norm(own.norm_q), _copied_norm(own.norm_k)
         self.gamma = nn.Parameter(torch.zeros(()))
-        with torch.no_grad():
-            for name, weight in weights.items():
-                getattr(self, name).weight.copy_(weight)
-            self.to_out.weight.copy_(out.weight)
-            self.to_out.bias.copy_(out.bias)
 
     def forward(
         self, y: Float[Tensor, "b l c"], f_p: Float[Tensor, "b n d"], beta: Float[Tensor, " b"]
@@ -60,13 +59,30 @@ class GatedAdapter(nn.Module):
             rearrange(project(given), "b n (h e) -> b h n e", h=self.heads)
             for project, given in ((self.to_q, both[:, : y.shape[1]]), (self.to_k, both), (self.to_v, both))
         )
-        seen = rearrange(F.scaled_dot_product_attention(query, key, value), "b h n e -> b n (h e)")
+        seen = F.scaled_dot_product_attention(self.norm_q(query), self.norm_k(key), value)
+        seen = rearrange(seen, "b h n e -> b n (h e)")
         return (beta[:, None, None] * torch.tanh(self.gamma) * self.to_out(seen)).to(y.dtype)
 
 
 def _plain(layer: Any) -> nn.Linear:
     """A layer, or the one that an adapter wraps."""
     return dict(layer.named_children()).get("base_layer", layer)
+
+
+def _copied(layer: nn.Linear) -> nn.Linear:
+    """A trainable layer that starts as another, in full precision."""
+    made = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+    made.load_state_dict(layer.state_dict())
+    return made
+
+
+def _copied_norm(norm: Any) -> nn.Module:
+    """The same for the norm of queries or keys, which U-Nets do without."""
+    if norm is None:
+        return nn.Identity()
+    made = nn.RMSNorm(norm.weight.shape[0], eps=norm.eps)
+    made.load_state_dict(norm.state_dict())
+    return made
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,7 @@ class Subject:
 
 
 class InstantNetwork(nn.Module):
-    """Everything that InstantBooth trains, and its place in a U-Net."""
+    """Everything that InstantBooth trains, and its place in a denoiser."""
 
     def __init__(self, family: Family, tower: VisionTower, width: int, blocks: str = "") -> None:
         """Fresh layers.
@@ -90,7 +106,7 @@ class InstantNetwork(nn.Module):
             blocks: Pattern of the blocks that get an adapter; empty for all.
 
         Raises:
-            StudioError: The family has no transformer blocks with cross-attention, or the pattern fits none.
+            StudioError: The family has no such transformer blocks, or the pattern fits none.
         """
         super().__init__()
         found = transformer_blocks(family, blocks)
@@ -142,9 +158,10 @@ class InstantNetwork(nn.Module):
 
 
 def _attached(block: Any, adapter: nn.Module, patches: Tensor, beta: Tensor) -> list[Any]:
-    """Hooks that make a block compute y + adapter(y) behind its self-attention.
+    """Hooks that make y + adapter(y) of what a block reads the text with.
 
-    The block adds what its self-attention gives to what came in, so y is the sum of both.
+    In a U-Net's block, y comes from self-attention, which is added to what came in. In joint attention the picture
+    reads itself and the text at once, so y is what comes in.
     """
     entered: list[Tensor] = []
 
@@ -156,24 +173,32 @@ def _attached(block: Any, adapter: nn.Module, patches: Tensor, beta: Tensor) -> 
         del module, args
         return output + adapter(entered.pop() + output, patches, beta)
 
+    def precede(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        del module
+        y = args[0] if args else kwargs["hidden_states"]
+        found = y + adapter(y, patches, beta)
+        return ((found, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": found})
+
+    if isinstance(block, JointTransformerBlock):
+        return [block.register_forward_pre_hook(precede, with_kwargs=True)]
     return [
         block.register_forward_pre_hook(remember, with_kwargs=True),
         block.attn1.register_forward_hook(add),
     ]
 
 
-def transformer_blocks(family: Family, pattern: str = "") -> dict[str, BasicTransformerBlock]:
-    """Blocks of a U-Net with self- and cross-attention, by name.
+def transformer_blocks(family: Family, pattern: str = "") -> dict[str, Block]:
+    """Blocks of a U-Net with self- and cross-attention, or of SD3's transformer, by name.
 
     Raises:
         StudioError: The family has none, or the pattern fits none.
     """
     denoiser = unwrap(family.denoiser)
-    blocks = {n: m for n, m in denoiser.named_modules() if isinstance(m, BasicTransformerBlock)}
+    blocks = {n: m for n, m in denoiser.named_modules() if isinstance(m, Block)}
     if not blocks:
         raise StudioError(
-            f"InstantBooth puts its layers between self- and cross-attention, and {family.name} has joint attention "
-            "in place of both; use ip_adapter there.",
+            f"InstantBooth has layers for the blocks of U-Nets and of SD3, and {family.name} has others; use ip_adapter "
+            "there.",
             field="model",
         )
     found = {name: block for name, block in blocks.items() if re.search(pattern, name)}
@@ -190,7 +215,8 @@ def placed(
 ) -> tuple[Condition, Bool[Tensor, " b"]]:
     """The condition with alpha f_c in the rows of the placeholder, and which prompts have one.
 
-    The rows behind it were computed with the word itself in view (CLIP is causal) and stay.
+    The rows behind it were computed with the word itself in view (CLIP is causal) and stay. Of SD3, the rows of its
+    CLIP encoders; T5's keep the word.
     """
     where = positions(cond.extra["ids"], ids)
     rows = (alpha * concept[:, None]).to(cond.tokens)
