@@ -33,6 +33,7 @@ COMMANDS = {
 }
 """Where each command is; `studio.commands.usage` says what it is for."""
 
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `studio` command."""
     process.begin()
