@@ -73,6 +73,8 @@ class TextToImage(Latents):
 class Dit(Latents):
     """Transformer of Stable Diffusion 3's layout, two text encoders and a tokenizer."""
 
+    scenes: Stickers = Stickers(num_concepts=351)
+    """What the pictures show."""
     num_scenes: Positive = 65536
     """How many different scenes are drawn; each is encoded once."""
     width: Positive = 128

@@ -40,10 +40,11 @@ from trainers.pretrain.scorer import INPUT_PIXELS
 
 NUM_PROMPTS = 200
 NUM_CANDIDATES = 20
+_PAIRS_SEED = 5
 _REAL_EACH = 24
 """Real scenes whose mean features stand for an object or a background."""
 _SHOWN = 50
-"""Pictures on the sheet: each held-out pair once."""
+"""Pictures on the sheet: the prompts of the first wording."""
 _BORDER = 7
 """Width in pixels of the frame in which only the background shows."""
 
@@ -79,8 +80,13 @@ def border_look(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
 
 
 def held_out_prompts(scenes: Stickers, count: int = NUM_PROMPTS) -> tuple[list[str], Int[Tensor, "p three"]]:
-    """Prompts of pairs that no training scene showed, in several wordings, and the pairs."""
+    """Prompts of pairs that no training scene showed, in several wordings, and the pairs.
+
+    Where there are more pairs than prompts, those asked for are spread over all objects.
+    """
     pairs = held_out_pairs(scenes.num_concepts)
+    if len(pairs) > count:
+        pairs = pairs[torch.randperm(len(pairs), generator=torch.Generator().manual_seed(_PAIRS_SEED))]
     wordings = [
         "a sticker of {}",
         *(f"a {style} sticker of {{}}" for style in scenes.styles),
@@ -89,7 +95,7 @@ def held_out_prompts(scenes: Stickers, count: int = NUM_PROMPTS) -> tuple[list[s
     prompts, rows = [], []
     for place in range(count):
         concept, kind, color = pairs[place % len(pairs)].tolist()
-        text = wordings[place // len(pairs) % len(wordings)].format(with_article(index()[concept]["name"]))
+        text = wordings[place * len(wordings) // count].format(with_article(index()[concept]["name"]))
         prompts.append(f"{text} on {_phrase(kind, color)}")
         rows.append(pairs[place % len(pairs)])
     return prompts, torch.stack(rows)

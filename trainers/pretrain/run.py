@@ -60,7 +60,7 @@ RUNS = {
     ),
     "tiny-dit": Run(
         method=config.Pretrain(model=config.Dit()),
-        loop=Loop(steps=4000, batch_size=64, log_every=25, checkpoint_every=250),
+        loop=Loop(steps=7000, batch_size=64, log_every=25, checkpoint_every=250),
         optim=_muon(0.02, ema=0.998, adam_ratio=0.1),
         preview=Preview(every=500, steps=20, guidance=3.5),
     ),
