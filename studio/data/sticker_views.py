@@ -22,7 +22,7 @@ NUM_SCENES = 1_000_000
 _KEPT_OUT = 16
 """One of so many concepts is only drawn for validation."""
 _KNOWN = 40
-"""Concepts that the embedded model knows, which all stay in training."""
+"""Concepts that every embedded model knows, which all stay in training."""
 
 
 def concepts(num_concepts: int, *, held_out: bool) -> Tensor:

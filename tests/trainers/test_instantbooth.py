@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from diffusers.models.attention import JointTransformerBlock
 from PIL import Image
 
 from studio import artifacts
@@ -254,6 +255,7 @@ def test_blocks_that_it_does_not_know_are_refused_and_ip_adapter_named(backend):
 def test_in_joint_attention_a_layer_starts_as_the_pictures_side_and_comes_before_it(backend):
     trainer = made(backend, model="tiny:sd3", moved=0.3)
     name, block = next(iter(transformer_blocks(trainer.family).items()))
+    assert isinstance(block, JointTransformerBlock)
     fresh = GatedAdapter(block, 12)
     assert torch.equal(fresh.to_k.bias, block.attn.to_k.bias.float())
     assert torch.equal(fresh.norm_q.weight, block.attn.norm_q.weight.float())

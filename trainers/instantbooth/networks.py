@@ -41,12 +41,12 @@ class GatedAdapter(nn.Module):
         super().__init__()
         own: Any = block.attn1 if isinstance(block, BasicTransformerBlock) else block.attn
         self.heads = own.heads
-        layers = {name: _plain(getattr(own, name)) for name in ("to_q", "to_k", "to_v")}
-        inner, channels = layers["to_q"].weight.shape
+        channels = _plain(own.to_q).in_features
         self.patches = nn.Linear(width, channels)
         self.norm = nn.LayerNorm(channels)
-        for name, layer in {**layers, "to_out": _plain(own.to_out[0])}.items():
-            setattr(self, name, _copied(layer))
+        self.to_q, self.to_k, self.to_v, self.to_out = (
+            _copied(_plain(layer)) for layer in (own.to_q, own.to_k, own.to_v, own.to_out[0])
+        )
         self.norm_q, self.norm_k = _copied_norm(own.norm_q), _copied_norm(own.norm_k)
         self.gamma = nn.Parameter(torch.zeros(()))
 
