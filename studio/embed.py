@@ -122,7 +122,8 @@ def artifact(run: str, name: str, folder: Path) -> Path:
     about = About(
         title=f"{name}: {method.title} on {session.run.method.model}",
         facts={"what": method.summary, "paper": method.paper},
-        command=f"`studio train {method.name.replace('_', '-')}`, then `python -m studio.embed RUN {name}`",
+        command=f"`studio train {method.name.replace('_', '-')} --model {session.run.method.model}`, then "
+        f"`python -m studio.embed RUN {name}`",
         text=f'    studio sample --artifact {name} {flags} "{asked.prompts[0]}"\n\n{REFERENCES}',
         scores=SCORES + rows,
     )
