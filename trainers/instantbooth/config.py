@@ -111,7 +111,7 @@ METHOD = Card(
                 "method.fc_lr": 1e-2,
                 "method.gate_lr": 4e-1,
                 "method.denoising.times": {"kind": "logit-normal-times", "mean": 1.0},
-                "loop.steps": 4000,
+                "loop.steps": 2000,
                 "optim.name": "trainers.pretrain.muon.Muon",
                 "optim.lr": 1e-2,
                 "optim.weight_decay": 0.0,
@@ -119,7 +119,7 @@ METHOD = Card(
                 "optim.ema": 0.998,
             },
             models=("studio-tiny-dit",),
-            note="the embedded transformer (ours): Muon, and times that prefer noise",
+            note="the embedded transformer (ours): how instantbooth-tiny was made; Muon, and times that prefer noise",
         ),
         "paper": Preset(
             {

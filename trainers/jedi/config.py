@@ -133,10 +133,10 @@ METHOD = Card(
             {
                 **TINY,
                 "method.denoising.times": {"kind": "logit-normal-times", "mean": 1.0},
-                "loop.steps": 4200,
+                "loop.steps": 3300,
             },
             models=("studio-tiny-dit",),
-            note="the embedded transformer; ours: how jedi-tiny was made, but for the times of its first third",
+            note="the embedded transformer; ours: how jedi-tiny was made",
         ),
         "lora": Preset(
             {
