@@ -8,7 +8,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 # Runs are tracked by Trackio where it is installed; those of tests must not fill the person's own dashboard.
-_tracked = tempfile.TemporaryDirectory(prefix="trackio-", ignore_cleanup_errors=True)  # gone when the tests end
+_tracked = tempfile.TemporaryDirectory(
+    prefix="trackio-", ignore_cleanup_errors=True
+)  # gone when the tests end
 os.environ.setdefault("TRACKIO_DIR", _tracked.name)
 
 import pytest
