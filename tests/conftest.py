@@ -8,13 +8,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 # Runs are tracked by Trackio where it is installed; those of tests must not fill the person's own dashboard.
-_tracked = tempfile.TemporaryDirectory(
-    prefix="trackio-", ignore_cleanup_errors=True
-)  # gone when the tests end
+_tracked = tempfile.TemporaryDirectory(prefix="trackio-", ignore_cleanup_errors=True)
 os.environ.setdefault("TRACKIO_DIR", _tracked.name)
 
-import pytest
-import torch
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,6 @@ from studio.errors import StudioError
 from studio.models.base import Condition, Family, unwrap
 from studio.models.vision_tower import Seen, VisionTower
 
-
 Block = BasicTransformerBlock | JointTransformerBlock
 """Of a U-Net, and of SD3's transformer."""
 
