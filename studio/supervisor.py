@@ -62,9 +62,9 @@ def reconcile(jobs: Jobs) -> list[Job]:
         folder = RunFolder(Path(job.run)) if job.run else None
         can_resume = folder is not None and any(folder.checkpoints.glob("step-*"))
         advice = "resume the run to go on from its last checkpoint" if can_resume else "start it again"
-        jobs.finish(job.id, "failed", error=f"{LOST}; {advice}.")
         if folder and folder.status() == "running":
-            _note_failure(folder)
+            _note_failure(folder)  # before the job is closed: who sees it closed finds its run failed
+        jobs.finish(job.id, "failed", error=f"{LOST}; {advice}.")
     return gone
 
 
