@@ -11,7 +11,8 @@ frozen image encoder and the adapters of all transformer blocks; everything else
 
 Departures: text, or picture, are dropped in 10 % of the rows each, so that guidance has a negative. Gates have a rate of
 their own. S starts as the block's self-attention. Patch tokens are standardized before their linear layer. A
-placeholder of several tokens has all its rows replaced. The target is what the family predicts.
+placeholder of several tokens has all its rows replaced. The target is what the family predicts. On SD3 the layer comes
+before the block's joint attention.
 """
 
 import contextlib
