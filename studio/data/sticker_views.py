@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from studio.backend.rng import mix
@@ -70,8 +71,10 @@ class StickerViews:
         sprites = stickers.load_sprites()[plan.styles, plan.concepts].float() / 255
         turns = numbers[:, NUMBERS] * (numbers[:, NUMBERS + 1] < self._settings.hue)
         sprites = turn_hues(sprites, turns)
+        other_side = rearrange(stickers.mirrored(plan, scenes), "b -> b 1 1 1")
+        sprites = torch.where(other_side, sprites.flip(-1), sprites)  # for picture and view alike
         canvas = stickers.paint_backgrounds(plan, scenes.color_jitter, torch.device("cpu"))
-        maps, places = stickers.place_objects(plan, scenes)
+        maps, places = stickers.place_objects(plan, dataclasses.replace(scenes, mirrored=0.0))
         cutouts = torch.cat([2 * sprites[:, :3] - sprites[:, 3:], sprites[:, 3:]], dim=1)
         seen = see(cutouts, self._settings, numbers, self._size)
         behind = torch.nn.functional.interpolate(canvas.roll(1, 0) * 2 - 1, seen.shape[-2:], mode="bilinear")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -176,7 +176,7 @@ def place_objects(plan: Plan, settings: Stickers) -> tuple[Float[Tensor, "b 2 3"
     offset = torch.where((centered | small)[:, None], offset, signs * 0.85 * room[:, None])
     turned = u[:, 23] < settings.rotated
     angle = torch.where(turned, (u[:, 15] - 0.5) * 2 * np.pi * 25 / 180, 0.0)
-    mirror = torch.where(u[:, 16] < settings.mirrored, -1.0, 1.0)
+    mirror = torch.where(mirrored(plan, settings), -1.0, 1.0)
     cos, sin = angle.cos() / scale, angle.sin() / scale
     linear = torch.stack([torch.stack([cos * mirror, sin * mirror], 1), torch.stack([-sin, cos], 1)], 1)
     shift = -torch.einsum("bij,bj->bi", linear, offset)
@@ -184,6 +184,11 @@ def place_objects(plan: Plan, settings: Stickers) -> tuple[Float[Tensor, "b 2 3"
         "" if c else "small" if s else CORNERS[k] for c, s, k in zip(centered, small, corner, strict=True)
     ]
     return torch.cat([linear, shift[..., None]], 2), places
+
+
+def mirrored(plan: Plan, settings: Stickers) -> Bool[Tensor, " b"]:
+    """Which objects are seen from the other side."""
+    return plan.numbers[:, 16] < settings.mirrored
 
 
 def write_captions(plan: Plan, settings: Stickers, places: list[str]) -> list[str]:

@@ -100,6 +100,41 @@ def test_sticker_scenes_repeat_and_start_anywhere():
     assert third["views"].shape == (4, 3, 24, 24)
 
 
+def test_a_mirrored_sticker_is_mirrored_in_its_picture_and_its_view():
+    def drawn(mirrored):
+        scenes = dataclasses.replace(STILL.scenes, mirrored=mirrored, centered=1.0)
+        settings = dataclasses.replace(STILL, scenes=scenes, hue=0.0)
+        return next(StickerViews(settings, 64).stream(0, 0, Shard(8, 0, 8)))
+
+    plain, other = drawn(0.0), drawn(1.0)
+    assert torch.allclose(other["views"], plain["views"].flip(3), atol=0.02)
+    assert not torch.allclose(other["views"], plain["views"], atol=0.5)
+    moved = (other["images"] - plain["images"]).abs().mean()
+    apart = (other["images"] - plain["images"].flip(3)).abs().mean()
+    assert moved > 0.01
+    assert apart > 0.01  # the sticker is mirrored, not the picture
+
+
+def test_a_view_has_the_side_of_its_picture():
+    """The view of an object alone, laid over its picture, fits better than its mirror image."""
+    settings = dataclasses.replace(
+        STILL,
+        hue=0.0,
+        scenes=dataclasses.replace(
+            STILL.scenes, textured=0.0, gradient=0.0, centered=1.0, scale=(0.86, 0.86)
+        ),
+    )
+    batch = next(StickerViews(settings, 64).stream(1, 0, Shard(64, 0, 64)))
+    small = torch.nn.functional.interpolate(batch["views"], (55, 55), mode="bilinear", antialias=True)
+    pictures = batch["images"][..., 4:59, 4:59]
+    there = small.abs().amax(1, keepdim=True) > 0.05
+
+    def distance(views, mask):
+        return (((pictures - views).abs() * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))).mean()
+
+    assert distance(small, there) < 0.8 * distance(small.flip(3), there.flip(3))
+
+
 def test_validation_shows_concepts_that_training_never_does():
     training, validation = (set(concepts(351, held_out=out).tolist()) for out in (False, True))
     assert validation
