@@ -20,6 +20,7 @@ from studio.models.vision_tower import squares
 from studio.trainer import Request
 from trainers.instantbooth.config import METHOD, InstantBooth
 from trainers.instantbooth.networks import GatedAdapter, placed, positions, transformer_blocks
+from trainers.instantbooth.places import grid, layer_for, waves
 from trainers.instantbooth.trainer import InstantBoothTrainer
 
 PICTURES = [
@@ -46,16 +47,20 @@ def made(backend, moved=0.0, **values):
     return trainer
 
 
-@pytest.fixture(scope="module", params=["tiny:sd1", "tiny:sd3"])
+KINDS = [("tiny:sd1", False), ("tiny:sd3", False), ("tiny:sd1", True), ("tiny:sd3", True)]
+"""Models, and whether the adapters are told where tokens stand."""
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def trainer(backend, request):
     """Before its first step: every gate is shut."""
-    return made(backend, model=request.param)
+    return made(backend, model=request.param[0], positions=request.param[1])
 
 
-@pytest.fixture(scope="module", params=["tiny:sd1", "tiny:sd3"])
+@pytest.fixture(scope="module", params=KINDS)
 def trained(backend, tmp_path_factory, request):
     """A trainer whose weights have moved, and its export."""
-    trainer = made(backend, moved=0.3, model=request.param)
+    trainer = made(backend, moved=0.3, model=request.param[0], positions=request.param[1])
     folder = tmp_path_factory.mktemp("export")
     trainer.export(folder)
     return trainer, folder
@@ -131,6 +136,52 @@ def test_the_formula_of_a_layer(backend):
         ]
         wanted = torch.tensor(0.7).tanh() * adapter.to_out(torch.cat(heads, -1))[:, :5]
     assert torch.allclose(found, wanted * torch.tensor([1.0, 0.25])[:, None, None], atol=1e-5)
+
+
+def test_positions_are_added_to_queries_and_keys_alone(backend):
+    block = next(iter(transformer_blocks(load("tiny:sd1", backend)).values()))
+    with backend.seeded(0):
+        adapter = GatedAdapter(block, 12, tokens=5)
+    y, f_p = torch.randn(2, 6, 32), torch.randn(2, 10, 12)
+    with torch.no_grad():
+        adapter.gamma.fill_(0.7)
+        found = adapter(y, f_p, torch.ones(2), (20, 30))
+        both = adapter.norm(torch.cat([y, adapter.patches(f_p)], 1))
+        places = torch.cat([waves(2, 3, 32), *[torch.zeros(1, 32), waves(2, 2, 32)] * 2])
+        where = adapter.place(places)
+        heads = zip(
+            (adapter.to_q(both) + where).chunk(4, -1), (adapter.to_k(both) + where).chunk(4, -1),
+            adapter.to_v(both).chunk(4, -1), strict=True,
+        )  # fmt: skip
+        seen = [torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5, -1) @ v for q, k, v in heads]
+        wanted = torch.tensor(0.7).tanh() * adapter.to_out(torch.cat(seen, -1))[:, :6]
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_a_place_is_the_same_on_every_grid_and_most_like_itself():
+    fine, coarse = waves(6, 9, 32).unflatten(0, (6, 9)), waves(2, 3, 32).unflatten(0, (2, 3))
+    assert torch.allclose(fine[1::3, 1::3], coarse, atol=1e-5)
+    with torch.no_grad():
+        seen = layer_for(torch.nn.Linear(64, 64))(waves(8, 8, 64))
+    assert torch.equal((seen @ seen.T).argmax(1), torch.arange(64))
+
+
+@pytest.mark.parametrize(
+    ("cells", "shape", "wanted"),
+    [(64, (8, 8), (8, 8)), (24, (40, 60), (4, 6)), (6, (64, 96), (2, 3)), (7, (9, 9), (7, 1))],
+)
+def test_cells_are_laid_out_like_the_picture(cells, shape, wanted):
+    assert set(grid(cells, shape)) == set(wanted)
+    assert grid(cells, shape)[0] * grid(cells, shape)[1] == cells
+
+
+def test_pictures_of_any_shape_are_drawn_with_positions(backend):
+    trainer = made(backend, moved=0.3, model="tiny:sd3", positions=True)
+    subject = trainer.network.of_set(trainer.tower(squares(PICTURES[:1], trainer.tower)))
+    x = torch.randn(1, *trainer.family.latent_shape(64, 96))
+    with torch.no_grad(), trainer.network.on(trainer.family, subject.patches, torch.ones(1)):
+        found = trainer.family.predict(x, torch.full((1,), 0.5), trainer.family.embed(["a dog"]))
+    assert found.shape == x.shape
 
 
 def test_at_shut_gates_the_gates_learn_and_their_attention_does_not(backend):

@@ -31,6 +31,8 @@ class InstantBooth:
     """Words for the class in captions of a folder, such as person man woman; the placeholder is put before them."""
     blocks: str = ""
     """Pattern of the transformer blocks that get an adapter; empty is all (SDXL has 70)."""
+    positions: bool = False
+    """Tell the adapters' queries and keys where they stand, as DETR does (ours; in the paper only the encoder knows)."""
     fc_lr: Rate = 1e-4
     """Learning rate of the two linear layers (paper: 1e-4)."""
     gate_lr: Rate = 1e-3
@@ -66,7 +68,10 @@ def check(settings: InstantBooth) -> None:
 
 TINY = {
     "method.layer": -6,
+    "method.positions": True,
     "method.views.background": 0.6,
+    "method.views.flip": 0.0,
+    "method.views.rotation": 10.0,
     "method.drop_image": 0.0,
     "method.beta": 1.0,
     "method.alpha": 1.0,

@@ -118,7 +118,8 @@ def instantbooth_edit(trained: Trained, family: Family, strength: float) -> Subj
     values, _ = read(trained.folder / FILE)
     try:
         tower = load_tower(str(told["encoder"]), family.backend, layer=int(told["layer"]))
-        network = InstantNetwork(family, tower, values["patch_fc.weight"].shape[0], str(told["blocks"]))
+        width, positions = values["patch_fc.weight"].shape[0], bool(told.get("positions"))
+        network = InstantNetwork(family, tower, width, str(told["blocks"]), positions=positions)
         network.load_state_dict(values)
         word = str(told["placeholder"])
         numbers = float(told["alpha"]), float(told["beta"])

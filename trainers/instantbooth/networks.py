@@ -4,9 +4,10 @@ Axes: `b` rows, `n` tokens, `l` positions, `c` width of a block, `d` width of te
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from studio.errors import StudioError
 from studio.models.base import Condition, Family, unwrap
 from studio.models.vision_tower import Seen, VisionTower
+from trainers.instantbooth.places import features, grid, layer_for
 
 Block = BasicTransformerBlock | JointTransformerBlock
 """Of a U-Net, and of SD3's transformer."""
@@ -30,12 +32,13 @@ class GatedAdapter(nn.Module):
     S: a linear layer for the patches, a norm, self-attention that starts as the block's own, no feed-forward.
     """
 
-    def __init__(self, block: Block, width: int) -> None:
+    def __init__(self, block: Block, width: int, tokens: int = 0) -> None:
         """Start from a block.
 
         Args:
             block: Whose self-attention is copied; of joint attention, the picture's side.
             width: Of the patch tokens.
+            tokens: Patch tokens of one view, to tell queries and keys where they stand; 0 leaves that to the encoder.
         """
         super().__init__()
         own: Any = block.attn1 if isinstance(block, BasicTransformerBlock) else block.attn
@@ -47,17 +50,25 @@ class GatedAdapter(nn.Module):
             _copied(_plain(layer)) for layer in (own.to_q, own.to_k, own.to_v, own.to_out[0])
         )
         self.norm_q, self.norm_k = _copied_norm(own.norm_q), _copied_norm(own.norm_k)
+        self.tokens = tokens
+        self.place = layer_for(self.to_q) if tokens else None
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(
-        self, y: Float[Tensor, "b l c"], f_p: Float[Tensor, "b n d"], beta: Float[Tensor, " b"]
+        self,
+        y: Float[Tensor, "b l c"],
+        f_p: Float[Tensor, "b n d"],
+        beta: Float[Tensor, " b"],
+        shape: Sequence[int] = (1, 1),
     ) -> Float[Tensor, "b l c"]:
-        """What is added to y."""
+        """What is added to y, whose picture has a shape (h, w) in any unit."""
         both = self.norm(torch.cat([y, self.patches(f_p).to(y.dtype)], dim=1))
-        query, key, value = (
-            rearrange(project(given), "b n (h e) -> b h n e", h=self.heads)
-            for project, given in ((self.to_q, both[:, : y.shape[1]]), (self.to_k, both), (self.to_v, both))
-        )
+        query, key, value = self.to_q(both[:, : y.shape[1]]), self.to_k(both), self.to_v(both)
+        if self.place is not None:
+            cells, views = y.shape[1], f_p.shape[1] // self.tokens
+            where = self.place(features(grid(cells, shape), self.tokens, views, y.shape[2]).to(both))
+            query, key = query + where[:cells], key + where
+        query, key, value = (rearrange(x, "b n (h e) -> b h n e", h=self.heads) for x in (query, key, value))
         seen = F.scaled_dot_product_attention(self.norm_q(query), self.norm_k(key), value)
         seen = rearrange(seen, "b h n e -> b n (h e)")
         return (beta[:, None, None] * torch.tanh(self.gamma) * self.to_out(seen)).to(y.dtype)
@@ -95,7 +106,9 @@ class Subject:
 class InstantNetwork(nn.Module):
     """Everything that InstantBooth trains, and its place in a denoiser."""
 
-    def __init__(self, family: Family, tower: VisionTower, width: int, blocks: str = "") -> None:
+    def __init__(
+        self, family: Family, tower: VisionTower, width: int, blocks: str = "", *, positions: bool = False
+    ) -> None:
         """Fresh layers.
 
         Args:
@@ -103,6 +116,7 @@ class InstantNetwork(nn.Module):
             tower: Whose output is read.
             width: Of the family's text rows.
             blocks: Pattern of the blocks that get an adapter; empty for all.
+            positions: Tell the adapters' queries and keys where they stand.
 
         Raises:
             StudioError: The family has no such transformer blocks, or the pattern fits none.
@@ -111,8 +125,9 @@ class InstantNetwork(nn.Module):
         found = transformer_blocks(family, blocks)
         self.concept_fc = nn.Linear(tower.pooled_width, width)
         self.patch_fc = nn.Linear(tower.width, width)
+        tokens = tower.num_tokens if positions else 0
         self.adapters = nn.ModuleDict(
-            {name.replace(".", "/"): GatedAdapter(block, width) for name, block in found.items()}
+            {name.replace(".", "/"): GatedAdapter(block, width, tokens) for name, block in found.items()}
         )
 
     def forward(self, seen: Seen) -> Subject:
@@ -145,10 +160,17 @@ class InstantNetwork(nn.Module):
         self, family: Family, patches: Float[Tensor, "b n d"], beta: Float[Tensor, " b"]
     ) -> Iterator[None]:
         """Have the adapters work in every pass of the denoiser: row i with its own patches and weight."""
-        layers = dict(unwrap(family.denoiser).named_modules())
-        hooks: list[Any] = []
+        denoiser = unwrap(family.denoiser)
+        layers, shape = dict(denoiser.named_modules()), [1, 1]
+
+        def measure(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = (*args, *kwargs.values())
+            shape[:] = next(x.shape[-2:] for x in given if torch.is_tensor(x) and x.ndim == 4)
+
+        hooks: list[Any] = [denoiser.register_forward_pre_hook(measure, with_kwargs=True)]
         for name, adapter in self.adapters.items():
-            hooks += _attached(layers[name.replace("/", ".")], adapter, patches, beta)
+            added = partial(adapter, f_p=patches, beta=beta, shape=shape)
+            hooks += _attached(layers[name.replace("/", ".")], added)
         try:
             yield
         finally:
@@ -156,8 +178,8 @@ class InstantNetwork(nn.Module):
                 hook.remove()
 
 
-def _attached(block: Any, adapter: nn.Module, patches: Tensor, beta: Tensor) -> list[Any]:
-    """Hooks that make y + adapter(y) of what a block reads the text with.
+def _attached(block: Any, added: Callable[[Tensor], Tensor]) -> list[Any]:
+    """Hooks that make y + added(y) of what a block reads the text with.
 
     In a U-Net's block, y comes from self-attention, which is added to what came in. In joint attention the picture
     reads itself and the text at once, so y is what comes in.
@@ -170,12 +192,12 @@ def _attached(block: Any, adapter: nn.Module, patches: Tensor, beta: Tensor) -> 
 
     def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         del module, args
-        return output + adapter(entered.pop() + output, patches, beta)
+        return output + added(entered.pop() + output)
 
     def precede(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         del module
         y = args[0] if args else kwargs["hidden_states"]
-        found = y + adapter(y, patches, beta)
+        found = y + added(y)
         return ((found, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": found})
 
     if isinstance(block, JointTransformerBlock):

@@ -12,7 +12,7 @@ frozen image encoder and the adapters of all transformer blocks; everything else
 Departures: text, or picture, are dropped in 10 % of the rows each, so that guidance has a negative. Gates have a rate of
 their own. S starts as the block's self-attention. Patch tokens are standardized before their linear layer. A
 placeholder of several tokens has all its rows replaced. The target is what the family predicts. On SD3 the layer comes
-before the block's joint attention.
+before the block's joint attention. With `positions`, queries and keys of S are told where they stand (`places`).
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class InstantBoothTrainer(Trainer):
         self._ids = token_ids(self.family, config.placeholder)
         with torch.no_grad():
             width = self.family.embed([""]).tokens.shape[-1]
-        network = InstantNetwork(self.family, self.tower, width, config.blocks)
+        network = InstantNetwork(self.family, self.tower, width, config.blocks, positions=config.positions)
         self.network = backend.place(network, trains=True)
         return [
             Group(name="adapter", module=self.network, names=self.network.names("adapter")),
@@ -143,7 +143,7 @@ class InstantBoothTrainer(Trainer):
             write(path, values, {"format": "pt", "method": "instantbooth", "model": config.model})
         settings = {
             key: getattr(config, key)
-            for key in ("encoder", "layer", "placeholder", "blocks", "alpha", "beta")
+            for key in ("encoder", "layer", "placeholder", "blocks", "positions", "alpha", "beta")
         }
         return [
             folder / FILE, trained.write(folder, method="instantbooth", model=config.model, settings=settings),
