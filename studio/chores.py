@@ -78,5 +78,6 @@ def _export(job: Job) -> dict[str, Any]:
     from studio.train import export_again
 
     folder, run = runs.open_run(job.payload["run"])
-    values = serial.merge(runs.dump(run), {"method": {"export": job.payload["export"]}})
-    return {"files": export_again(folder, runs.build(values))}
+    if formats := job.payload["export"]:
+        run = runs.build(serial.merge(runs.dump(run), {"method": {"export": formats}}))
+    return {"files": export_again(folder, run)}

@@ -10,7 +10,8 @@ from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.config import Hardware, Loop, Optim, Run
 from studio.loop import rows
-from studio.train import run_to_end
+from studio.runs import RunFolder
+from studio.train import export_again, run_to_end, train
 from studio.trainer import Trainer
 from studio.verify import verify_resume
 from tests.cases import CASES
@@ -75,6 +76,19 @@ def test_a_run_ends_done_with_its_weights_exported(run: Run) -> None:
     assert folder.status() == "done"
     assert any(folder.export.iterdir())
     assert all(p.suffix not in (".pt", ".bin", ".pkl", ".ckpt") for p in folder.export.rglob("*"))
+
+
+@pytest.mark.parametrize("run", METHODS, indirect=True)
+def test_a_run_that_stopped_early_is_exported_from_its_checkpoint(run: Run) -> None:
+    events = train(run)
+    next(event for event in events if event["event"] == "step")
+    events.close()
+    folder = RunFolder(Path(run.output) / run.name)
+    assert folder.status() == "stopped"
+    assert not any(folder.export.iterdir())
+    files = export_again(folder, run)
+    assert files
+    assert all(Path(file).exists() for file in files)
 
 
 @pytest.mark.parametrize("run", METHODS, indirect=True)

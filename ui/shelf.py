@@ -112,12 +112,15 @@ class ShelfPage:
         if not (path / "config.json").is_file():
             raise StudioError(f"{name!r} is a file; only runs can be exported again.", field="artifact")
         folder, run = runs.open_run(path)
-        if "export" not in serial.hints(type(run.method)):
+        settings: dict[str, Any] = {}
+        if "export" in serial.hints(type(run.method)):
+            asked = {"formats": formats, "trigger": trigger}
+            settings = serial.to_dict(serial.from_dict(adapters.Export, asked))
+        elif formats or trigger:
             raise StudioError(
-                f"Run {name!r} is of a method without export formats; its files are in its export folder.",
+                f"Run {name!r} is of a method that writes one format, its own; choose none, and no word.",
                 field="artifact",
             )
-        settings = serial.to_dict(serial.from_dict(adapters.Export, {"formats": formats, "trigger": trigger}))
         payload = {"run": str(folder.path), "export": settings}
         return "", self.workspace.submit("export", payload, f"Export of {folder.path.name}")
 

@@ -39,7 +39,8 @@ Add --help to one of them for its settings.
 studio export RUN [--formats diffusers kohya comfy peft merged] [--precision fp32|fp16|bf16] [...]
 
 Writes the weights of a run's newest checkpoint again, into RUN/export; each file is read back and compared.
-RUN is a folder, or its name under runs/. Without --formats those of the run are written.
+RUN is a folder, or its name under runs/. Without --formats those of the run are written; methods that are no adapters,
+such as jedi, have one format of their own. A run that stopped early is exported as far as it came.
 --push-to-hub OWNER/NAME publishes the result with a model card. studio export RUN --help lists all settings.
 """,
     "data": """

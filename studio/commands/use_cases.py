@@ -44,21 +44,21 @@ def export(argv: list[str], console: Console) -> None:
     if not argv or argv[0].startswith("-"):
         raise StudioError("studio export needs a run; give its folder or its name under runs/.", field="run")
     folder, run = runs.open_run(argv[0])
-    names = serial.hints(type(run.method))
-    if "export" not in names:
-        raise StudioError(
-            f"Run {argv[0]!r} is not of a method with export formats; its files are in {folder.export}."
-        )
     own, rest = flags.take(argv[1:], "push_to_hub")
-    settings: Export = flags.parse(
-        Export, rest, prog="studio export RUN", values=serial.to_dict(run.method.export)
-    )
+    if "export" in serial.hints(type(run.method)):
+        values = serial.to_dict(run.method.export)
+        settings: Export = flags.parse(Export, rest, prog="studio export RUN", values=values)
+        run = dataclasses.replace(run, method=dataclasses.replace(run.method, export=settings))
+    elif rest:
+        raise StudioError(
+            f"Run {argv[0]!r} is of a method that writes one format, its own; leave out {' '.join(rest)}.",
+            field="run",
+        )
     from studio.backend.quiet import quiet
     from studio.train import export_again
 
     quiet()
-    changed = dataclasses.replace(run, method=dataclasses.replace(run.method, export=settings))
-    for path in export_again(folder, changed):
+    for path in export_again(folder, run):
         console.print(f"exported: {path}")
         console.record({"event": "export", "path": str(path)})
     if "push_to_hub" in own:

@@ -1,7 +1,7 @@
 """Where tokens stand in their picture, told to the queries and keys of an adapter as in DETR (Carion et al. 2020).
 
-Without it an adapter has to find out by itself that a patch of the view belongs at a place of the picture: trained on the
-embedded transformer for 2,000 steps, it draws the same from a view and from its mirror image.
+Without it an adapter has to find out by itself which patch of a view belongs where in the picture. On the embedded
+transformer, 200 steps of 32: true views take 10 % off the held-out loss of other objects' views without, 21 % with it.
 
 Axes: `l` cells, `m` cells of the picture and of all views, `c` width.
 """
