@@ -39,11 +39,11 @@ class Shown:
         self.batch: Batch = next(iter(source.stream(_SHOWN_SEED, 0, Shard(count, 0, count))))
 
     def draw(self, family: Family, request: Request, edits: Sequence[Edit], rng: Rng) -> Output:
-        """Pictures of the request's references; without any, each prompt has a view of its own to look at."""
+        """Pictures of the request's references; without any, each prompt has views of its own to look at."""
         given = (
             [request.references]
             if request.references
-            else [[one] for one in as_pictures(self.batch["views"])]
+            else [as_pictures(views) for views in self.batch["views"]]
         )
         pictures: list[Image.Image] = []
         for index, prompt in enumerate(request.prompts):

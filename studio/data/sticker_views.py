@@ -1,7 +1,7 @@
-"""Sticker scenes, each with a view of its sticker alone: training data of methods that look at a reference.
+"""Sticker scenes, each with views of its sticker alone: training data of methods that look at references.
 
 There are 1,404 stickers; turned hues and mirroring make as many identities as there are scenes. Some concepts are kept
-out for validation: their scenes ask for objects that training has never shown. Axes: `b` scenes.
+out for validation: their scenes ask for objects that training has never shown. Axes: `b` scenes, `k` views of each.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
 from studio.backend.rng import mix
@@ -26,6 +27,11 @@ _KNOWN = 40
 """Concepts that every embedded model knows, which all stay in training."""
 
 
+def views_of(most: int, seed: int, step: int) -> int:
+    """How many views the objects of a step have: 1 to `most`."""
+    return 1 + mix(seed, step, NUMBERS) % most
+
+
 def concepts(num_concepts: int, *, held_out: bool) -> Tensor:
     """Numbers of the concepts of training, or of validation (which takes all where none can be spared)."""
     every = torch.arange(num_concepts)
@@ -35,9 +41,11 @@ def concepts(num_concepts: int, *, held_out: bool) -> Tensor:
 
 
 class StickerViews:
-    """New scenes in every step, a function of (seed, step): `images`, `captions`, `views` (b 3 s s in [-1, 1])."""
+    """New scenes in every step, a function of (seed, step): `images`, `captions`, `views` (b k 3 s s in [-1, 1])."""
 
-    def __init__(self, settings: Views, size: int, *, placeholder: str = "", held_out: bool = False) -> None:
+    def __init__(
+        self, settings: Views, size: int, *, placeholder: str = "", held_out: bool = False, num_views: int = 1
+    ) -> None:
         """Scenes and views.
 
         Args:
@@ -45,9 +53,10 @@ class StickerViews:
             size: Side of a view, in pixels.
             placeholder: Word to put in front of the object's noun in captions; empty for none.
             held_out: Draw the concepts that training never shows.
+            num_views: A step has 1 to so many views of each object (k).
         """
         self._settings, self._size = settings, size
-        self._placeholder, self._held_out = placeholder, held_out
+        self._placeholder, self._held_out, self._num_views = placeholder, held_out, num_views
         self._concepts = concepts(settings.scenes.num_concepts, held_out=held_out)
 
     def __len__(self) -> int:
@@ -58,11 +67,11 @@ class StickerViews:
         step = first
         while True:
             generator = torch.Generator().manual_seed(mix(seed, step, int(self._held_out)))
-            batch = self._draw(shard.total, generator)
+            batch = self._draw(shard.total, views_of(self._num_views, seed, step), generator)
             yield {key: value[shard.start : shard.stop] for key, value in batch.items()}
             step += 1
 
-    def _draw(self, count: int, generator: torch.Generator) -> Batch:
+    def _draw(self, count: int, num_views: int, generator: torch.Generator) -> Batch:
         scenes = self._settings.scenes
         plan = stickers.plan_scenes(scenes, count, generator)
         numbers = torch.rand(count, NUMBERS + 2, generator=generator)
@@ -76,13 +85,19 @@ class StickerViews:
         canvas = stickers.paint_backgrounds(plan, scenes.color_jitter, torch.device("cpu"))
         maps, places = stickers.place_objects(plan, dataclasses.replace(scenes, mirrored=0.0))
         cutouts = torch.cat([2 * sprites[:, :3] - sprites[:, 3:], sprites[:, 3:]], dim=1)
-        seen = see(cutouts, self._settings, numbers, self._size)
-        behind = torch.nn.functional.interpolate(canvas.roll(1, 0) * 2 - 1, seen.shape[-2:], mode="bilinear")
+        further = torch.rand(num_views - 1, count, NUMBERS, generator=generator)
+        views = [self._view(cutouts, canvas.roll(i + 1, 0), u) for i, u in enumerate([numbers, *further])]
         return {
             "images": stickers.paste(canvas, sprites, maps),
             "captions": self._captions(plan, places),
-            "views": fill(seen, behind, self._settings, numbers),
+            "views": torch.stack(views, dim=1),
         }
+
+    def _view(self, cutouts: Tensor, behind: Tensor, numbers: Tensor) -> Float[Tensor, "b 3 s s"]:
+        """A view of each object, some on a background in [0, 1] that belongs to another scene."""
+        seen = see(cutouts, self._settings, numbers, self._size)
+        behind = torch.nn.functional.interpolate(behind * 2 - 1, seen.shape[-2:], mode="bilinear")
+        return fill(seen, behind, self._settings, numbers)
 
     def _captions(self, plan: stickers.Plan, places: list[str]) -> list[str]:
         captions = stickers.write_captions(plan, self._settings.scenes, places)

@@ -97,7 +97,7 @@ def test_sticker_scenes_repeat_and_start_anywhere():
     assert torch.equal(third["views"][2:], part["views"])
     assert third["captions"][2:] == part["captions"]
     assert all("sks " in caption for caption in third["captions"])
-    assert third["views"].shape == (4, 3, 24, 24)
+    assert third["views"].shape == (4, 1, 3, 24, 24)
 
 
 def test_a_mirrored_sticker_is_mirrored_in_its_picture_and_its_view():
@@ -107,7 +107,7 @@ def test_a_mirrored_sticker_is_mirrored_in_its_picture_and_its_view():
         return next(StickerViews(settings, 64).stream(0, 0, Shard(8, 0, 8)))
 
     plain, other = drawn(0.0), drawn(1.0)
-    assert torch.allclose(other["views"], plain["views"].flip(3), atol=0.02)
+    assert torch.allclose(other["views"], plain["views"].flip(4), atol=0.02)
     assert not torch.allclose(other["views"], plain["views"], atol=0.5)
     moved = (other["images"] - plain["images"]).abs().mean()
     apart = (other["images"] - plain["images"].flip(3)).abs().mean()
@@ -125,7 +125,7 @@ def test_a_view_has_the_side_of_its_picture():
         ),
     )
     batch = next(StickerViews(settings, 64).stream(1, 0, Shard(64, 0, 64)))
-    small = torch.nn.functional.interpolate(batch["views"], (55, 55), mode="bilinear", antialias=True)
+    small = torch.nn.functional.interpolate(batch["views"][:, 0], (55, 55), mode="bilinear", antialias=True)
     pictures = batch["images"][..., 4:59, 4:59]
     there = small.abs().amax(1, keepdim=True) > 0.05
 
@@ -133,6 +133,29 @@ def test_a_view_has_the_side_of_its_picture():
         return (((pictures - views).abs() * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))).mean()
 
     assert distance(small, there) < 0.8 * distance(small.flip(3), there.flip(3))
+
+
+def test_steps_have_up_to_so_many_views_of_each_object():
+    source, one = StickerViews(Views(), 24, num_views=3), StickerViews(Views(), 24)
+    stream, plain = source.stream(0, 0, Shard(2, 0, 2)), one.stream(0, 0, Shard(2, 0, 2))
+    numbers = set()
+    for _ in range(12):
+        views, alone = next(stream)["views"], next(plain)["views"]
+        assert torch.equal(views[:, :1], alone)
+        assert all(not torch.equal(views[:, 0], views[:, i]) for i in range(1, views.shape[1]))
+        numbers.add(views.shape[1])
+    assert numbers == {1, 2, 3}
+
+
+def test_pictures_of_a_folder_have_several_views(tmp_path):
+    photo(tmp_path, "good", share=0.5)
+    wanted = dataclasses.replace(WANTED, num_views=3)
+    stream = view_source(str(tmp_path), Views(), wanted).stream(0, 0, Shard(2, 0, 2))
+    found = [next(stream)["views"] for _ in range(9)]
+    assert {views.shape[1] for views in found} == {1, 2, 3}
+    many = next(views for views in found if views.shape[1] == 3)
+    assert many.shape == (2, 3, 3, 24, 24)
+    assert not torch.equal(many[:, 0], many[:, 1])
 
 
 def test_validation_shows_concepts_that_training_never_does():
@@ -169,7 +192,7 @@ def test_pictures_that_do_not_fit_are_left_out_with_their_reason(tmp_path):
         assert reason in left_out
     batch = next(source.stream(0, 0, Shard(2, 0, 2)))
     assert batch["captions"] == ["a photo of a sks dog on grass"] * 2
-    assert batch["views"].shape == (2, 3, 24, 24)
+    assert batch["views"].shape == (2, 1, 3, 24, 24)
     assert "loss_mask" not in batch
 
 

@@ -74,7 +74,7 @@ def noisy(family):
 def predicted(trainer, pictures, beta=1.0):
     x, t, cond = noisy(trainer.family)
     with torch.no_grad():
-        subject = trainer.network.of_set(trainer.tower(squares(pictures, trainer.tower)))
+        subject = trainer.network(trainer.tower(squares(pictures, trainer.tower)), len(pictures))
         with trainer.network.on(trainer.family, subject.patches.expand(2, -1, -1), torch.full((2,), beta)):
             return trainer.family.predict(x, t, cond)
 
@@ -106,7 +106,7 @@ def test_references_are_a_set(trained):
     assert torch.allclose(predicted(trainer, PICTURES), predicted(trainer, PICTURES[::-1]), atol=1e-5)
     with torch.no_grad():
         one, other = (
-            trainer.network.of_set(trainer.tower(squares(p, trainer.tower)))
+            trainer.network(trainer.tower(squares(p, trainer.tower)), len(p))
             for p in (PICTURES, PICTURES[::-1])
         )
     assert torch.allclose(one.concept, other.concept, atol=1e-6)
@@ -114,7 +114,7 @@ def test_references_are_a_set(trained):
 
 def test_tokens_of_references_lie_side_by_side(trainer):
     with torch.no_grad():
-        subject = trainer.network.of_set(trainer.tower(squares(PICTURES, trainer.tower)))
+        subject = trainer.network(trainer.tower(squares(PICTURES, trainer.tower)), len(PICTURES))
     assert subject.patches.shape[1] == 3 * trainer.tower.num_tokens
     assert subject.concept.shape[0] == 1
 
@@ -177,11 +177,23 @@ def test_cells_are_laid_out_like_the_picture(cells, shape, wanted):
 
 def test_pictures_of_any_shape_are_drawn_with_positions(backend):
     trainer = made(backend, moved=0.3, model="tiny:sd3", positions=True)
-    subject = trainer.network.of_set(trainer.tower(squares(PICTURES[:1], trainer.tower)))
+    subject = trainer.network(trainer.tower(squares(PICTURES[:1], trainer.tower)), 1)
     x = torch.randn(1, *trainer.family.latent_shape(64, 96))
     with torch.no_grad(), trainer.network.on(trainer.family, subject.patches, torch.ones(1)):
         found = trainer.family.predict(x, torch.full((1,), 0.5), trainer.family.embed(["a dog"]))
     assert found.shape == x.shape
+
+
+def test_several_views_of_a_step_are_one_subject(backend):
+    trainer = made(backend, moved=0.3, num_views=3)
+    batches = trainer.source().stream(0, 0, Shard(2, 0, 2))
+    batch = next(b for b in batches if b["views"].shape[1] == 3)
+    losses = [
+        float(trainer.loss({**batch, "views": batch["views"][:, order]}, Rng.single(0, 1, 2)).total.detach())
+        for order in ([0, 1, 2], [2, 0, 1], [0, 0, 0])
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert abs(losses[0] - losses[2]) > 1e-5
 
 
 def test_at_shut_gates_the_gates_learn_and_their_attention_does_not(backend):
@@ -316,7 +328,7 @@ def test_in_joint_attention_a_layer_starts_as_the_pictures_side_and_comes_before
     assert not torch.equal(*outside)
     plain, told = entered
     with torch.no_grad():
-        subject = trainer.network.of_set(trainer.tower(squares(PICTURES, trainer.tower)))
+        subject = trainer.network(trainer.tower(squares(PICTURES, trainer.tower)), len(PICTURES))
         adapter = trainer.network.adapters[name.replace(".", "/")]
         added = adapter(plain, subject.patches.expand(2, -1, -1), torch.ones(2))
     assert torch.allclose(told, plain + added, atol=1e-6)

@@ -45,6 +45,8 @@ class InstantBooth:
     """Weight of the adapters while sampling: less follows the prompt more (paper: 0.3; training takes 1)."""
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Factor on the concept token while sampling, so that other words are not forgotten (paper: 0.4)."""
+    num_views: Positive = 1
+    """Steps show 1 to so many views of an object (paper: 1; with more it learns what several references have in common)."""
     views: Views = Views()
     """How pictures and views of their objects are made."""
     denoising: Denoising = Denoising()

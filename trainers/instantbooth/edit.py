@@ -61,7 +61,7 @@ class SubjectEdit(PlainEdit):
         del scheduler
         pictures = squares(request.references, self.instant.tower)
         with torch.no_grad():
-            self._subject = self.instant.network.of_set(self.instant.tower(pictures))
+            self._subject = self.instant.network(self.instant.tower(pictures), len(pictures))
 
     @override
     def condition(self, cond: Condition) -> Condition:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention import BasicTransformerBlock, JointTransformerBlock
-from einops import rearrange
+from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -130,15 +130,14 @@ class InstantNetwork(nn.Module):
             {name.replace(".", "/"): GatedAdapter(block, width, tokens) for name, block in found.items()}
         )
 
-    def forward(self, seen: Seen) -> Subject:
-        """f_c and f_p of each picture by itself."""
-        standard = F.layer_norm(seen.tokens.float(), seen.tokens.shape[-1:])
-        return Subject(self.concept_fc(seen.pooled.float()), self.patch_fc(standard))
-
-    def of_set(self, seen: Seen) -> Subject:
-        """One subject from several pictures: f_c averaged, f_p side by side."""
-        each = self(seen)
-        return Subject(each.concept.mean(0, keepdim=True), rearrange(each.patches, "k n d -> 1 (k n) d"))
+    def forward(self, seen: Seen, pictures: int = 1) -> Subject:
+        """Subjects from so many pictures each, which lie side by side: f_c averaged, f_p in a row."""
+        concept = self.concept_fc(seen.pooled.float())
+        patches = self.patch_fc(F.layer_norm(seen.tokens.float(), seen.tokens.shape[-1:]))
+        return Subject(
+            reduce(concept, "(b k) d -> b d", "mean", k=pictures),
+            rearrange(patches, "(b k) n d -> b (k n) d", k=pictures),
+        )
 
     def names(self, part: str) -> frozenset[str]:
         """Parameters of `fc`, `gate` or `adapter`."""

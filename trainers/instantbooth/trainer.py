@@ -12,7 +12,8 @@ frozen image encoder and the adapters of all transformer blocks; everything else
 Departures: text, or picture, are dropped in 10 % of the rows each, so that guidance has a negative. Gates have a rate of
 their own. S starts as the block's self-attention. Patch tokens are standardized before their linear layer. A
 placeholder of several tokens has all its rows replaced. The target is what the family predicts. On SD3 the layer comes
-before the block's joint attention. With `positions`, queries and keys of S are told where they stand (`places`).
+before the block's joint attention. With `positions`, queries and keys of S are told where they stand (`places`). With
+`num_views`, a step shows several views, taken as several references are.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from typing_extensions import override
 
 from studio import trained
@@ -83,18 +85,20 @@ class InstantBoothTrainer(Trainer):
             family.size_multiple,
             placeholder=config.placeholder,
             nouns=config.class_words,
+            num_views=config.num_views,
         )
         return view_source(config.data, config.views, wanted, held_out=held_out)
 
     @override
     def loss(self, batch: Batch, rng: Rng) -> Loss:
-        """The denoising loss, with N = 1 view."""
+        """The denoising loss, with the views of the step."""
         self._hooks.close()
         config, settings = self.config, self.config.denoising
         chance = rng.uniform(len(batch["captions"]))
         no_text = chance < config.drop_text
         sees = (chance < config.drop_text) | (chance >= config.drop_text + config.drop_image)
-        subject = self.network(self.tower(batch["views"].to(self.backend.device)))
+        views = batch["views"].to(self.backend.device)
+        subject = self.network(self.tower(rearrange(views, "b k c h w -> (b k) c h w")), views.shape[1])
         with torch.no_grad():
             pairs = zip(batch["captions"], no_text.tolist(), strict=True)
             plain = self.family.embed(["" if out else caption for caption, out in pairs])

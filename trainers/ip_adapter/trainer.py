@@ -77,7 +77,7 @@ class IpAdapterTrainer(Trainer):
             chance, text=config.drop_text, image=config.drop_image, both=config.drop_both
         )
         cond = self._embed(batch["captions"], no_text.tolist())
-        seen = self.tower(batch["views"].to(self.backend.device)).where(~no_image, self.tower.blank())
+        seen = self.tower(batch["views"][:, 0].to(self.backend.device)).where(~no_image, self.tower.blank())
         noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, settings)
         with self.network.shown(self.family, self.network(seen)):
             prediction = self.family.predict(noised.x_t, noised.t, cond)
