@@ -22,9 +22,8 @@ def layer_for(query: nn.Linear) -> nn.Linear:
     """A layer for positions that keeps their angles at first, so that a place is most like itself; as strong as queries."""
     made = nn.Linear(query.in_features, query.out_features, bias=False)
     spread = float(query.weight.detach().norm()) / math.sqrt(min(made.weight.shape))
-    nn.init.orthogonal_(
-        made.weight, gain=math.sqrt(2) * spread
-    )  # a sine has half of the power of a normed feature
+    power = 2  # a sine has half the power of a normed feature
+    nn.init.orthogonal_(made.weight, gain=math.sqrt(power) * spread)
     return made
 
 
