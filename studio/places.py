@@ -24,6 +24,23 @@ def artifact(path: str, field: str = "artifact") -> str:
     return path if found is None else str(found)
 
 
+def start(path: str, method: str) -> trained.Trained:
+    """The trained folder, run, public file or embedded artifact of a method that its training goes on from (`--start`).
+
+    Raises:
+        StudioError: Nothing is there, it is not exported, or it is of another method.
+    """
+    found = trained.find(artifact(path, field="start"))
+    if found is None or found.method != method:
+        what = "holds no exported weights" if found is None else f"is of {found.method}"
+        raise StudioError(
+            f"{path} {what}, and training goes on from weights of {method}; give a finished run, what `studio export RUN` "
+            "wrote, or an embedded artifact.",
+            field="start",
+        )
+    return found
+
+
 def _refuse_what_does_not_draw(run: Path, field: str) -> None:
     card = catalog.card_of(runs.open_run(run)[1].method)
     if card.offers and "text-to-image" not in card.offers:

@@ -82,6 +82,12 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return result
 
 
+def spoken(settings: Any) -> str:
+    """A choice and its values, for a sentence: "plus (queries 16, heads 12, width 768)"."""
+    values = ", ".join(f"{name} {value}" for name, value in to_dict(settings).items())
+    return kind(type(settings)) + (f" ({values})" if values else "")
+
+
 def _plain(value: Any) -> Any:
     if is_config(type(value)):
         return {"kind": kind(type(value))} | to_dict(value)

@@ -1,7 +1,7 @@
 """Folders of trained weights that only their own method reads: `method.json` beside safetensors files. No torch."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,22 @@ def find(path: str | Path) -> Trained | None:
         places.append(assets.root() / "models" / path)
     folder = next((place for place in places if (place / CARD).is_file()), None)
     return None if folder is None else _read(folder)
+
+
+def refuse_other(given: Trained, settings: Any, names: Sequence[str]) -> None:
+    """Refuse to go on from weights that were made with other settings where these must be the same.
+
+    Raises:
+        StudioError: Names the first one that differs.
+    """
+    for name in names:
+        own = getattr(settings, name)
+        if name in given.settings and given.settings[name] != own:
+            raise StudioError(
+                f"{given.folder} was trained with {name} {given.settings[name]!r}, and these settings have {own!r}; "
+                "set it as it was, or start from other weights.",
+                field=name,
+            )
 
 
 def shipped() -> list[str]:

@@ -18,7 +18,7 @@ from studio.models.build import load
 from studio.models.draw import draw
 from studio.models.vision_tower import squares
 from studio.trainer import Request
-from trainers.instantbooth.config import METHOD, InstantBooth
+from trainers.instantbooth.config import METHOD, InstantBooth, check
 from trainers.instantbooth.networks import GatedAdapter, placed, positions, transformer_blocks
 from trainers.instantbooth.places import grid, layer_for, waves
 from trainers.instantbooth.trainer import InstantBoothTrainer
@@ -308,6 +308,29 @@ def test_a_folder_of_another_model_is_refused(trained, backend):
     trainer, folder = trained
     with pytest.raises(StudioError, match=rf"does not fit this sdxl .* load it on {trainer.config.model}"):
         artifacts.load(folder, load("tiny:sdxl", backend))
+
+
+def test_training_goes_on_from_exported_weights(trained, backend):
+    trainer, folder = trained
+    again = made(backend, model=trainer.config.model, positions=trainer.config.positions, start=str(folder))
+    assert torch.equal(predicted(again, PICTURES), predicted(trainer, PICTURES))
+    fresh = made(backend, model=trainer.config.model, positions=trainer.config.positions)
+    assert not torch.allclose(predicted(again, PICTURES), predicted(fresh, PICTURES))
+
+
+def test_weights_that_do_not_fit_are_not_gone_on_from(trained, backend, tmp_path):
+    trainer, folder = trained
+    positions = trainer.config.positions
+    with pytest.raises(StudioError, match=f"positions {positions}, and these settings have {not positions}"):
+        check(InstantBooth(encoder="tiny:clip", start=str(folder), positions=not positions))
+    with pytest.raises(StudioError, match="is of jedi, and training goes on from weights of instantbooth"):
+        check(InstantBooth(start="jedi-tiny"))
+    with pytest.raises(StudioError, match="holds no exported weights") as refused:
+        check(InstantBooth(start=str(tmp_path)))
+    assert refused.value.field == "start"
+    with pytest.raises(StudioError, match=r"does not fit this sdxl") as refused:
+        made(backend, model="tiny:sdxl", positions=positions, start=str(folder))
+    assert refused.value.field == "start"
 
 
 def test_blocks_that_it_does_not_know_are_refused_and_ip_adapter_named(backend):

@@ -22,7 +22,8 @@ from studio.models.draw import draw
 from studio.models.vision_tower import square
 from studio.trainer import Request
 from trainers.ip_adapter.check import through_diffusers
-from trainers.ip_adapter.config import Global, IpAdapter, Patches, Plus
+from trainers.ip_adapter.config import Global, IpAdapter, Patches, Plus, check
+from trainers.ip_adapter.files import FILE
 from trainers.ip_adapter.layers import Shown, _Decoupled, dropped, reads_text, text_layers
 from trainers.ip_adapter.trainer import IpAdapterTrainer
 
@@ -186,7 +187,10 @@ def test_references_change_the_picture_and_their_order_does_not(trained):
     edit = artifacts.load(folder, family).edit
     both = picture(family, edit, PICTURES)
     assert both != picture(family, edit, PICTURES[:1])
-    assert both == picture(family, edit, PICTURES[::-1])
+    turned = picture(family, edit, PICTURES[::-1])
+    assert (
+        max(abs(x - y) for x, y in zip(both, turned, strict=True)) <= 1
+    )  # sums in another order round differently
 
 
 def test_strength_0_draws_the_base_model(trained):
@@ -219,6 +223,37 @@ def test_a_public_file_alone_is_an_artifact_with_the_encoder_beside_it(trained, 
     found = artifacts.load(tmp_path / "public.safetensors", trainer.family)
     ours = artifacts.load(folder, trainer.family)
     assert picture(trainer.family, found.edit, PICTURES) == picture(trainer.family, ours.edit, PICTURES)
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["a folder", "a public file"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_goes_on_from_exported_weights(backend, tmp_path, kind, alone):
+    before = made(backend, projection=KINDS[kind])
+    with torch.no_grad(), backend.seeded(1):
+        for value in before.network.parameters():
+            value.add_(0.1 * torch.randn_like(value))
+    before.export(tmp_path)
+    if alone:
+        (tmp_path / "method.json").unlink()
+    start = str(tmp_path / FILE if alone else tmp_path)
+    settings = IpAdapter(model="tiny:sd1", encoder="tiny:clip", projection=KINDS[kind], start=start)
+    check(settings)
+    after = made(backend, projection=KINDS[kind], start=start).network.state_dict()
+    for key, value in before.network.state_dict().items():
+        assert torch.equal(value, after[key]), key
+
+
+def test_weights_that_do_not_fit_are_not_gone_on_from(trained, backend):
+    _, folder = trained
+    with pytest.raises(
+        StudioError, match="trained with encoder 'tiny:clip', and these settings have 'studio-tiny-clip'"
+    ):
+        check(IpAdapter(start=str(folder)))
+    with pytest.raises(StudioError, match="has the projection global, and these settings patches; set it"):
+        made(backend, projection=Patches(), start=str(folder))
+    with pytest.raises(StudioError, match="made for another model than this sdxl") as refused:
+        made(backend, model="tiny:sdxl", start=str(folder))
+    assert refused.value.field == "start"
 
 
 def test_a_file_of_another_model_or_encoder_is_refused(trained, backend, tmp_path):

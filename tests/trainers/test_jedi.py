@@ -186,6 +186,30 @@ def test_an_export_draws_what_the_trainer_draws(adapter, tmp_path):
     assert trained.find(tmp_path).settings["mask_convention"] == "1=reference"
 
 
+@pytest.mark.parametrize("adapter", [Full(keep_base=False), Lora(rank=2)])
+def test_training_goes_on_from_exported_weights(adapter, tmp_path):
+    before = started(adapter=adapter, precision="fp32")
+    with torch.no_grad():
+        for value in before.family.denoiser.parameters():
+            if value.requires_grad:
+                value.add_(0.1 * torch.randn_like(value))
+    before.export(tmp_path)
+    settings = Jedi(model="tiny:sd1", data=DATA, adapter=adapter, start=str(tmp_path))
+    check(settings)
+    after = JediTrainer(settings)
+    after.setup(Backend(HARDWARE))
+    assert torch.equal(after.inputs.weight, before.inputs.weight)
+    own = after.family.denoiser.state_dict()
+    for key, value in before.family.denoiser.state_dict().items():
+        assert torch.equal(value, own[key]), key
+    other = Lora(rank=3) if isinstance(adapter, Full) else Full()
+    with pytest.raises(StudioError, match=r"was trained with the adapter .* set it as it was") as refused:
+        check(Jedi(model="tiny:sd1", data=DATA, adapter=other, start=str(tmp_path)))
+    assert refused.value.field == "adapter"
+    with pytest.raises(StudioError, match="fit"):
+        JediTrainer(dataclasses.replace(settings, model="tiny:sdxl")).setup(Backend(HARDWARE))
+
+
 def test_pictures_depend_on_their_references_and_not_on_their_neighbors(trainer):
     edit = JediEdit(trainer.config, trainer.family, trainer.inputs)
     request = Request(prompts=["a dog"], references=PICTURES, steps=2, num_images=3, edits=[edit])

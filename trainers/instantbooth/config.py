@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from studio import places, trained
 from studio.catalog import Card, Preset
 from studio.config import Fraction, Positive, config
 from studio.data.view_config import STICKERS, Views, check_data
@@ -21,6 +22,8 @@ class InstantBooth:
     """Folder of pictures with captions and masks, or stickers for the embedded scenes."""
     model: str = "studio-tiny"
     """Base model: a U-Net (sd1, sd2, sdxl), or sd3 (ours: the paper has U-Nets alone)."""
+    start: str = ""
+    """InstantBooth weights to go on from: a run, a folder or instantbooth-tiny; empty starts at the base model's attention."""
     encoder: str = "studio-tiny-clip"
     """Frozen image encoder: a name of the hub or a folder of transformers' CLIP, studio-tiny-clip, an open_clip name."""
     layer: Annotated[int, Field(le=-1)] = -1
@@ -57,9 +60,15 @@ class InstantBooth:
     """Precision of the file."""
 
 
+SHAPING = ("encoder", "layer", "blocks", "positions")
+"""Settings without which the same weights mean something else."""
+
+
 def check(settings: InstantBooth) -> None:
     """Refuse a folder that is not there, or whose captions name nothing that the placeholder could stand before."""
     check_data(settings.data)
+    if settings.start:
+        trained.refuse_other(places.start(settings.start, "instantbooth"), settings, SHAPING)
     if settings.data != STICKERS and not settings.class_words:
         raise StudioError(
             "InstantBooth puts its placeholder before the word for the class, and there is none; give the words that "

@@ -115,19 +115,32 @@ def instantbooth_edit(trained: Trained, family: Family, strength: float) -> Subj
         StudioError: It was made for another model, or is damaged.
     """
     told = trained.settings
-    values, _ = read(trained.folder / FILE)
     try:
         tower = load_tower(str(told["encoder"]), family.backend, layer=int(told["layer"]))
-        width, positions = values["patch_fc.weight"].shape[0], bool(told.get("positions"))
-        network = InstantNetwork(family, tower, width, str(told["blocks"]), positions=positions)
-        network.load_state_dict(values)
+        network = InstantNetwork(family, tower, str(told["blocks"]), positions=bool(told.get("positions")))
         word = str(told["placeholder"])
         numbers = float(told["alpha"]), float(told["beta"])
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:
+        raise StudioError(
+            f"{trained.folder} does not tell its {error}; export it again.", field="artifact"
+        ) from error
+    take_up(network, trained, family)
+    network = family.backend.place(network).float()
+    return SubjectEdit(Instant(network, tower, word, token_ids(family, word), *numbers), family, strength)
+
+
+def take_up(network: InstantNetwork, trained: Trained, family: Family, field: str = "artifact") -> None:
+    """Fill a network with the weights of a folder.
+
+    Raises:
+        StudioError: They are for another model or encoder, or damaged.
+    """
+    values, _ = read(trained.folder / FILE)
+    try:
+        network.load_state_dict(values)
+    except RuntimeError as error:
         raise StudioError(
             f"{trained.folder} does not fit this {family.name} ({str(error).splitlines()[-1].strip()}); load it on "
             f"{trained.model}, the model it was trained on.",
-            field="artifact",
+            field=field,
         ) from error
-    network = family.backend.place(network).float()
-    return SubjectEdit(Instant(network, tower, word, token_ids(family, word), *numbers), family, strength)

@@ -107,14 +107,13 @@ class InstantNetwork(nn.Module):
     """Everything that InstantBooth trains, and its place in a denoiser."""
 
     def __init__(
-        self, family: Family, tower: VisionTower, width: int, blocks: str = "", *, positions: bool = False
+        self, family: Family, tower: VisionTower, blocks: str = "", *, positions: bool = False
     ) -> None:
         """Fresh layers.
 
         Args:
             family: Where the adapters go.
             tower: Whose output is read.
-            width: Of the family's text rows.
             blocks: Pattern of the blocks that get an adapter; empty for all.
             positions: Tell the adapters' queries and keys where they stand.
 
@@ -123,6 +122,8 @@ class InstantNetwork(nn.Module):
         """
         super().__init__()
         found = transformer_blocks(family, blocks)
+        with torch.no_grad():
+            width = family.embed([""]).tokens.shape[-1]
         self.concept_fc = nn.Linear(tower.pooled_width, width)
         self.patch_fc = nn.Linear(tower.width, width)
         tokens = tower.num_tokens if positions else 0

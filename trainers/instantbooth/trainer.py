@@ -26,7 +26,7 @@ import torch
 from einops import rearrange
 from typing_extensions import override
 
-from studio import trained
+from studio import places, trained
 from studio.adapters.files import staged, write
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
@@ -38,8 +38,8 @@ from studio.models.denoising import add_noise, errors, latents_of
 from studio.models.vision_tower import load_tower
 from studio.references import Shown
 from studio.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
-from trainers.instantbooth.config import InstantBooth
-from trainers.instantbooth.edit import FILE, Instant, SubjectEdit, token_ids
+from trainers.instantbooth.config import SHAPING, InstantBooth
+from trainers.instantbooth.edit import FILE, Instant, SubjectEdit, take_up, token_ids
 from trainers.instantbooth.networks import InstantNetwork, placed
 
 
@@ -58,9 +58,9 @@ class InstantBoothTrainer(Trainer):
         self.family = load(config.model, backend)
         self.tower = load_tower(config.encoder, backend, layer=config.layer)
         self._ids = token_ids(self.family, config.placeholder)
-        with torch.no_grad():
-            width = self.family.embed([""]).tokens.shape[-1]
-        network = InstantNetwork(self.family, self.tower, width, config.blocks, positions=config.positions)
+        network = InstantNetwork(self.family, self.tower, config.blocks, positions=config.positions)
+        if config.start:
+            take_up(network, places.start(config.start, "instantbooth"), self.family, "start")
         self.network = backend.place(network, trains=True)
         return [
             Group(name="adapter", module=self.network, names=self.network.names("adapter")),
@@ -145,10 +145,7 @@ class InstantBoothTrainer(Trainer):
         values = {key: value.detach().cpu().to(dtype) for key, value in self.network.state_dict().items()}
         with staged(folder / FILE) as path:
             write(path, values, {"format": "pt", "method": "instantbooth", "model": config.model})
-        settings = {
-            key: getattr(config, key)
-            for key in ("encoder", "layer", "placeholder", "blocks", "positions", "alpha", "beta")
-        }
+        settings = {key: getattr(config, key) for key in (*SHAPING, "placeholder", "alpha", "beta")}
         return [
             folder / FILE, trained.write(folder, method="instantbooth", model=config.model, settings=settings),
         ]  # fmt: skip

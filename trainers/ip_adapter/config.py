@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from studio import places, trained
 from studio.catalog import Card, Preset
 from studio.config import Fraction, Positive, config
 from studio.data.view_config import Views, check_data
@@ -44,6 +45,8 @@ class IpAdapter:
     """Folder of pictures with captions and masks, or stickers for the embedded scenes."""
     model: str = "studio-tiny"
     """Base model."""
+    start: str = ""
+    """Weights to go on from: a run, a folder, or a file of others (IP-Adapter, Plus, full face); empty starts anew."""
     encoder: str = "studio-tiny-clip"
     """Frozen image encoder: a name of the hub or a folder of transformers' CLIP, studio-tiny-clip, an open_clip name."""
     layer: Annotated[int, Field(le=-1)] = -2
@@ -80,8 +83,10 @@ class IpAdapter:
 
 
 def check(settings: IpAdapter) -> None:
-    """Refuse a folder that is not there."""
+    """Refuse a folder that is not there, and weights to go on from that read another encoder."""
     check_data(settings.data)
+    if settings.start:
+        trained.refuse_other(places.start(settings.start, "ip_adapter"), settings, ("encoder", "layer"))
 
 
 METHOD = Card(

@@ -12,6 +12,7 @@ from typing import Any, cast
 from diffusers.loaders.unet import UNet2DConditionLoadersMixin
 from torch import Tensor, cat, nn
 
+from studio import serial
 from studio.adapters.files import read
 from studio.errors import StudioError
 from studio.models.base import Family
@@ -107,9 +108,7 @@ def load(trained: Trained, family: Family) -> Loaded:
     Raises:
         StudioError: It does not fit the family or the encoder.
     """
-    path = trained.folder / FILE if trained.folder.is_dir() else trained.folder
-    values, _ = read(path)
-    parts = split(values)
+    path, parts = _parts(trained)
     kind, width = projection_of(parts["image_proj"], path)
     tower = load_tower(
         _encoder(trained, path, kind, width), family.backend, layer=int(trained.settings.get("layer", -2))
@@ -124,6 +123,29 @@ def load(trained: Trained, family: Family) -> Loaded:
     network = IpNetwork(family, tower, kind)
     _fill(network, parts, path, family)
     return Loaded(family.backend.place(network).float(), tower)
+
+
+def take_up(network: IpNetwork, trained: Trained, projection: Projection, family: Family) -> None:
+    """Fill a network with a projection, to train on from a trained folder or a public file.
+
+    Raises:
+        StudioError: They do not fit.
+    """
+    path, parts = _parts(trained)
+    kind, _ = projection_of(parts["image_proj"], path)
+    if kind != projection:
+        raise StudioError(
+            f"{path} has the projection {serial.spoken(kind)}, and these settings {serial.spoken(projection)}; set it as it was "
+            "(--projection), or start from another file.",
+            field="projection",
+        )
+    _fill(network, parts, path, family, "start")
+
+
+def _parts(trained: Trained) -> tuple[Path, dict[str, dict[str, Tensor]]]:
+    path = trained.folder / FILE if trained.folder.is_dir() else trained.folder
+    values, _ = read(path)
+    return path, split(values)
 
 
 def _encoder(trained: Trained, path: Path, kind: Projection, width: int) -> str:
@@ -142,7 +164,13 @@ def _encoder(trained: Trained, path: Path, kind: Projection, width: int) -> str:
     return ENCODERS[type(kind), width]
 
 
-def _fill(network: IpNetwork, parts: Mapping[str, dict[str, Tensor]], path: Path, family: Family) -> None:
+def _fill(
+    network: IpNetwork,
+    parts: Mapping[str, dict[str, Tensor]],
+    path: Path,
+    family: Family,
+    field: str = "artifact",
+) -> None:
     own = network.ip_adapter.state_dict()
     theirs = parts["ip_adapter"]
     wrong = [
@@ -156,7 +184,7 @@ def _fill(network: IpNetwork, parts: Mapping[str, dict[str, Tensor]], path: Path
         raise StudioError(
             f"{path} was made for another model than this {family.name}: {len(wrong)} of its layers do not fit, first "
             f"{key} with {shapes[0]} where the model has {shapes[1]}; load it on its own base.",
-            field="artifact",
+            field=field,
         )
     network.ip_adapter.load_state_dict(theirs)
     try:
@@ -166,7 +194,7 @@ def _fill(network: IpNetwork, parts: Mapping[str, dict[str, Tensor]], path: Path
         raise StudioError(
             f"The image projection of {path} does not fit this {family.name} ({str(error).splitlines()[-1].strip()}); "
             "load it on the base and with the encoder that it was trained with.",
-            field="artifact",
+            field=field,
         ) from error
 
 

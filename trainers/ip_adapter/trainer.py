@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from typing_extensions import override
 
-from studio import serial, trained
+from studio import places, serial, trained
 from studio.adapters.files import staged, write
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
@@ -36,7 +36,7 @@ from studio.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
 from trainers.ip_adapter.check import compare
 from trainers.ip_adapter.config import IpAdapter
 from trainers.ip_adapter.edit import ReferenceEdit
-from trainers.ip_adapter.files import FILE, Loaded, tensors
+from trainers.ip_adapter.files import FILE, Loaded, take_up, tensors
 from trainers.ip_adapter.layers import IpNetwork, dropped
 
 
@@ -53,7 +53,10 @@ class IpAdapterTrainer(Trainer):
         config = self.config
         self.family = load(config.model, backend)
         self.tower = load_tower(config.encoder, backend, layer=config.layer)
-        self.network = backend.place(IpNetwork(self.family, self.tower, config.projection), trains=True)
+        network = IpNetwork(self.family, self.tower, config.projection)
+        if config.start:
+            take_up(network, places.start(config.start, "ip_adapter"), config.projection, self.family)
+        self.network = backend.place(network, trains=True)
         return [Group(name="ip_adapter", module=self.network)]
 
     @override

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from studio import places, serial
 from studio.adapters.config import Adapter, Full, Lora
 from studio.catalog import Card, Preset
 from studio.config import Count, Fraction, config
@@ -43,6 +44,8 @@ class Jedi:
     """Same-subject sets: the embedded stickers, or a folder with one folder a subject."""
     model: str = "studio-tiny"
     """Base model: studio-tiny, studio-tiny-dit, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
+    start: str = ""
+    """JeDi weights to go on from: a run, a folder or jedi-tiny; empty starts at the base model."""
     adapter: Adapter = Full(keep_base=False)
     """How the weights may move: all of them (paper), or a LoRA of the self-attention for less memory (ours)."""
     set_sizes: SetSizes = (2, 3, 4)
@@ -90,6 +93,21 @@ def check(settings: Jedi) -> None:
         raise StudioError(
             "JeDi draws the noise of each member by itself and knows no noise offset; set denoising.noise_offset to 0.",
             field="denoising.noise_offset",
+        )
+    if settings.start:
+        _check_start(settings)
+
+
+def _check_start(settings: Jedi) -> None:
+    """Refuse weights that another kind of adapter was trained with."""
+    given = places.start(settings.start, "jedi")
+    adapter = serial.from_dict(Jedi, dict(given.settings["jedi"]), where="method.json").adapter
+    both_whole = isinstance(adapter, Full) and isinstance(settings.adapter, Full)
+    if adapter != settings.adapter and not both_whole:
+        raise StudioError(
+            f"{given.folder} was trained with the adapter {serial.spoken(adapter)}, and these settings have "
+            f"{serial.spoken(settings.adapter)}; set it as it was (--adapter), or start from other weights.",
+            field="adapter",
         )
 
 

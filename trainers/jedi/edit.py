@@ -8,7 +8,6 @@ noised to the time of the step with a noise that stays.
 Axes: `b` pictures, `k` references, `c h w` latent.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -162,26 +161,38 @@ def load(trained: Trained, family: Family, strength: float) -> JediEdit:
             "so give 0 or more.",
             field="strength",
         )
-    values, _ = read(trained.folder / WEIGHTS)
     inputs = reference_input(family)
-    _fill(family, inputs, values, settings)
+    if not isinstance(settings.adapter, Full):
+        modules = {family.denoiser_name: family.modules()[family.denoiser_name]}
+        attach(settings.adapter, modules, ADAPTER)
+        take_up(trained, family, inputs, ADAPTER)
+        set_strength(modules, ADAPTER, 1.0)
+    else:
+        take_up(trained, family, inputs)
     return JediEdit(settings, family, family.backend.place(inputs), strength)
 
 
-def _fill(family: Family, inputs: nn.Module, values: Mapping[str, Tensor], settings: Jedi) -> None:
-    """Put the tensors of a file into place."""
+def take_up(
+    trained: Trained, family: Family, inputs: nn.Module, adapter: str = "", field: str = "artifact"
+) -> None:
+    """Put the tensors of a folder into a denoiser, or into an adapter on it, and into the widened part of its first layer.
+
+    Raises:
+        StudioError: They are for another model or adapter, or damaged.
+    """
+    values, _ = read(trained.folder / WEIGHTS)
     denoiser = family.modules()[family.denoiser_name]
     own = {key.removeprefix(DENOISER): v.float() for key, v in values.items() if key.startswith(DENOISER)}
     wide = {key.removeprefix(INPUTS): v.float() for key, v in values.items() if key.startswith(INPUTS)}
     try:
         inputs.load_state_dict(wide)
-        if isinstance(settings.adapter, Full):
+        if adapter:
+            load_tensors(denoiser, own, adapter)
+        else:
             denoiser.load_state_dict(own)
-            return
     except RuntimeError as error:
         raise StudioError(
-            f"The JeDi weights do not fit this {family.name} ({error}); load them on the model they were made for."
+            f"The JeDi weights of {trained.folder} do not fit this {family.name} ({error}); load them on the model they "
+            "were made for.",
+            field=field,
         ) from None
-    attach(settings.adapter, {family.denoiser_name: denoiser}, ADAPTER)
-    load_tensors(denoiser, own, ADAPTER)
-    set_strength({family.denoiser_name: denoiser}, ADAPTER, 1.0)

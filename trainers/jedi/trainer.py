@@ -26,7 +26,7 @@ from PIL.Image import Image
 from torch import Tensor
 from typing_extensions import override
 
-from studio import references, serial, trained
+from studio import places, references, serial, trained
 from studio.adapters.build import NAME, after_step, attach, learning_rates, tensors, weight_decay
 from studio.adapters.config import Full
 from studio.adapters.files import staged, write
@@ -42,7 +42,7 @@ from studio.models.denoising import Noised, Prompts, errors
 from studio.models.draw import as_pictures, draw
 from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Source, Trainer
 from trainers.jedi.config import Jedi
-from trainers.jedi.edit import DENOISER, INPUTS, WEIGHTS, JediEdit
+from trainers.jedi.edit import DENOISER, INPUTS, WEIGHTS, JediEdit, take_up
 from trainers.jedi.model import Members, predict, reference_input
 
 _SHOWN_SEED = 7
@@ -64,7 +64,11 @@ class JediTrainer(Trainer):
         attached = attach(config.adapter, {name: denoiser})[name]
         denoiser.train()
         self.trained = {name: denoiser}
-        self.inputs = backend.place(reference_input(self.family), trains=True)
+        inputs = reference_input(self.family)
+        if config.start:
+            adapter = "" if isinstance(config.adapter, Full) else NAME
+            take_up(places.start(config.start, "jedi"), self.family, inputs, adapter, "start")
+        self.inputs = backend.place(inputs, trains=True)
         self.prompts_of = Prompts(self.family, trains=False)
         decay = weight_decay(config.adapter)
         groups = [
