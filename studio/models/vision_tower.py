@@ -92,6 +92,10 @@ class VisionTower(nn.Module, ABC):
     def look(self, pixels: Float[Tensor, "b 3 s s"]) -> Seen:
         """Standardized pictures of the tower's own size."""
 
+    def tokens(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b n d"]:
+        """The tokens of such pictures alone, which an encoder may know before its last layers."""
+        return self.look(pixels).tokens
+
 
 class Transformers(VisionTower):
     """CLIP of transformers, the form that IP-Adapter files are trained with."""
@@ -117,11 +121,22 @@ class OpenClip(VisionTower):
 
     @override
     def look(self, pixels: Float[Tensor, "b 3 s s"]) -> Seen:
-        found: dict[str, Any] = self.model.forward_intermediates(
-            pixels, indices=-self.layer, output_fmt="NLC", output_extra_tokens=True
+        found = self._intermediates(pixels)
+        return Seen(_joined(found), found["image_features"])
+
+    @override
+    def tokens(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b n d"]:
+        return _joined(self._intermediates(pixels, stop_early=True, intermediates_only=True))
+
+    def _intermediates(self, pixels: Tensor, **how: bool) -> dict[str, Any]:
+        return self.model.forward_intermediates(
+            pixels, indices=[self.layer], output_fmt="NLC", output_extra_tokens=True, **how
         )
-        tokens = torch.cat([found["image_intermediates_prefix"][0], found["image_intermediates"][0]], dim=1)
-        return Seen(tokens, found["image_features"])
+
+
+def _joined(found: dict[str, Any]) -> Float[Tensor, "b n d"]:
+    """open_clip's class token and patches."""
+    return torch.cat([found["image_intermediates_prefix"][0], found["image_intermediates"][0]], dim=1)
 
 
 class Timm(VisionTower):

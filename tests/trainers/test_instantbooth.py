@@ -48,19 +48,21 @@ def made(backend, moved=0.0, **values):
 
 
 KINDS = [("tiny:sd1", False), ("tiny:sd3", False), ("tiny:sd1", True), ("tiny:sd3", True)]
-"""Models, and whether the adapters are told where tokens stand."""
+"""Models, and whether the adapters are told where tokens stand; with that, patches are finer too."""
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def trainer(backend, request):
     """Before its first step: every gate is shut."""
-    return made(backend, model=request.param[0], positions=request.param[1])
+    return made(backend, model=request.param[0], positions=request.param[1], tiles=1 + request.param[1])
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def trained(backend, tmp_path_factory, request):
     """A trainer whose weights have moved, and its export."""
-    trainer = made(backend, moved=0.3, model=request.param[0], positions=request.param[1])
+    trainer = made(
+        backend, moved=0.3, model=request.param[0], positions=request.param[1], tiles=1 + request.param[1]
+    )
     folder = tmp_path_factory.mktemp("export")
     trainer.export(folder)
     return trainer, folder
@@ -312,9 +314,10 @@ def test_a_folder_of_another_model_is_refused(trained, backend):
 
 def test_training_goes_on_from_exported_weights(trained, backend):
     trainer, folder = trained
-    again = made(backend, model=trainer.config.model, positions=trainer.config.positions, start=str(folder))
+    config = trainer.config
+    kind = {"model": config.model, "positions": config.positions, "tiles": config.tiles}
+    again, fresh = made(backend, **kind, start=str(folder)), made(backend, **kind)
     assert torch.equal(predicted(again, PICTURES), predicted(trainer, PICTURES))
-    fresh = made(backend, model=trainer.config.model, positions=trainer.config.positions)
     assert not torch.allclose(predicted(again, PICTURES), predicted(fresh, PICTURES))
 
 

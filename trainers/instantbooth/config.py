@@ -28,6 +28,8 @@ class InstantBooth:
     """Frozen image encoder: a name of the hub or a folder of transformers' CLIP, studio-tiny-clip, an open_clip name."""
     layer: Annotated[int, Field(le=-1)] = -1
     """Layer of its patch tokens, from the end."""
+    tiles: Positive = 1
+    """The encoder's patches come from so many tiles along each side of a view: finer ones (ours; paper: 1)."""
     placeholder: Annotated[str, Field(pattern=r"^\w+$")] = "sks"
     """Word that stands for the subject, before its class: "a photo of a sks person"."""
     class_words: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from studio.errors import StudioError
 from studio.models.base import Condition, Family
 from studio.models.draw import Guidance
 from studio.models.seeing import Passes, guided_seeing
+from studio.models.tiled_tower import tiled
 from studio.models.vision_tower import VisionTower, load_tower, squares
 from studio.trained import Trained
 from studio.trainer import PlainEdit, Request
@@ -117,6 +118,7 @@ def instantbooth_edit(trained: Trained, family: Family, strength: float) -> Subj
     told = trained.settings
     try:
         tower = load_tower(str(told["encoder"]), family.backend, layer=int(told["layer"]))
+        tower = tiled(tower, int(told.get("tiles", 1)))
         network = InstantNetwork(family, tower, str(told["blocks"]), positions=bool(told.get("positions")))
         word = str(told["placeholder"])
         numbers = float(told["alpha"]), float(told["beta"])

@@ -35,6 +35,7 @@ from studio.data.view_config import STICKERS
 from studio.export import DTYPES
 from studio.models.build import load
 from studio.models.denoising import add_noise, errors, latents_of
+from studio.models.tiled_tower import tiled
 from studio.models.vision_tower import load_tower
 from studio.references import Shown
 from studio.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
@@ -56,7 +57,7 @@ class InstantBoothTrainer(Trainer):
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
         self.family = load(config.model, backend)
-        self.tower = load_tower(config.encoder, backend, layer=config.layer)
+        self.tower = tiled(load_tower(config.encoder, backend, layer=config.layer), config.tiles)
         self._ids = token_ids(self.family, config.placeholder)
         network = InstantNetwork(self.family, self.tower, config.blocks, positions=config.positions)
         if config.start:
@@ -145,7 +146,7 @@ class InstantBoothTrainer(Trainer):
         values = {key: value.detach().cpu().to(dtype) for key, value in self.network.state_dict().items()}
         with staged(folder / FILE) as path:
             write(path, values, {"format": "pt", "method": "instantbooth", "model": config.model})
-        settings = {key: getattr(config, key) for key in (*SHAPING, "placeholder", "alpha", "beta")}
+        settings = {key: getattr(config, key) for key in (*SHAPING, "tiles", "placeholder", "alpha", "beta")}
         return [
             folder / FILE, trained.write(folder, method="instantbooth", model=config.model, settings=settings),
         ]  # fmt: skip
