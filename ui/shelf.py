@@ -10,13 +10,15 @@ import gradio as gr
 
 from studio import assets, runs, serial, trained
 from studio.adapters import config as adapters
+from studio.config import Run
 from studio.errors import StudioError
 from studio.jobs import Job
 from ui import parts
 from ui.page import QUICK, SETS, Page, clickable
 
 _HEADER_LIMIT = 10_000_000
-_EMPTY = "A run's weights appear here when it is done; put LoRA files of others into models/."
+_EMPTY = "A run appears here with its first checkpoint; put LoRA files of others into models/."
+_UNEXPORTED = "not exported; Export writes its newest checkpoint"
 _READ_BACK = (
     "Written into the run's export folder, and read back to check. None ticked: what fits the weights."
 )
@@ -46,7 +48,7 @@ class ShelfPage:
         page.act(self.export.click, self._export, exported, [self.told, self.watched], **SETS)
         removed = [self.told, self.artifact, self.models]
         page.act(self.discard.click, self._discard, self.artifact, removed, **QUICK)
-        page.follow(self.watched, [self.told, self.about], self._done)
+        page.follow(self.watched, [self.told, self.about, self.models], self._done)
 
     def _artifact(self) -> None:
         gr.HTML('<h3 class="part">Artifact</h3>')
@@ -71,6 +73,7 @@ class ShelfPage:
         shown = parts.section(
             "Base models and embedded artifacts", parts.table(["where", "model", "size"], rows)
         )
+        own += self.workspace.unexported()
         mine = self._trained(own) if own else parts.nothing("Nothing trained yet", _EMPTY)
         return shown + parts.section("Trained here", mine), gr.Dropdown(choices=own)
 
@@ -80,7 +83,7 @@ class ShelfPage:
             path = self.workspace.root / name
             files = _files(path)
             trigger = metadata(files[0]).get("modelspec.trigger_phrase", "") if files else ""
-            named = ", ".join(file.name for file in files)[:90]
+            named = ", ".join(file.name for file in files)[:90] or _UNEXPORTED
             rows.append((name, named, trigger, parts.size(path)))
         return parts.table(["artifact", "files", "trigger", "size"], rows)
 
@@ -93,7 +96,8 @@ class ShelfPage:
         if not name:
             return "", gr.CheckboxGroup(interactive=True)
         path = self._chosen(name)
-        return self._about(path), gr.CheckboxGroup(interactive=(path / "config.json").is_file())
+        chooses = (path / "config.json").is_file() and _has_formats(runs.open_run(path)[1])
+        return self._about(path), gr.CheckboxGroup(interactive=chooses)
 
     def _about(self, path: Path) -> str:
         """The files of an artifact, each with what it tells of itself, once for those that tell the same."""
@@ -101,7 +105,8 @@ class ShelfPage:
         for file in _files(path):
             told.setdefault(parts.facts(_shown(metadata(file))), []).append(file)
         blocks = "".join(facts + "".join(map(self._file, files)) for facts, files in told.items())
-        return f'<div class="job">{blocks or escape(path.name)}</div>'
+        bare = f"{path.name}: {_UNEXPORTED}" if (path / "config.json").is_file() else path.name
+        return f'<div class="job">{blocks or escape(bare)}</div>'
 
     def _file(self, path: Path) -> str:
         link = parts.link(self.workspace, path, path.name)
@@ -113,7 +118,7 @@ class ShelfPage:
             raise StudioError(f"{name!r} is a file; only runs can be exported again.", field="artifact")
         folder, run = runs.open_run(path)
         settings: dict[str, Any] = {}
-        if "export" in serial.hints(type(run.method)):
+        if _has_formats(run):
             asked = {"formats": formats, "trigger": trigger}
             settings = serial.to_dict(serial.from_dict(adapters.Export, asked))
         elif formats or trigger:
@@ -133,6 +138,7 @@ class ShelfPage:
         return [
             parts.note("Written and read back.", "good") + "".join(links),
             self._about(Path(job.payload["run"])),
+            self._lists()[0],
         ]
 
     def _discard(self, name: str | None) -> Any:
@@ -142,6 +148,11 @@ class ShelfPage:
         told = parts.note(f"Moved to {self.workspace.relative(self.workspace.discard(path))}.")
         models, choices = self._lists()
         return told, gr.Dropdown(choices=choices.choices, value=None), models
+
+
+def _has_formats(run: Run) -> bool:
+    """Whether a run's method writes more than one format of its own."""
+    return "export" in serial.hints(type(run.method))
 
 
 def _files(path: Path) -> list[Path]:

@@ -131,6 +131,15 @@ class Workspace:
         own = sorted([*folders, *(file for file in files if file.parent not in folders)])
         return [*(self.relative(path) for path in [*found, *own]), *trained.shipped()]
 
+    def unexported(self) -> list[str]:
+        """Runs that stopped with a checkpoint and wrote no export, newest first."""
+        found = [
+            folder.path
+            for folder in runs.list_runs(self.runs)
+            if any(folder.checkpoints.glob("step-*")) and not any(folder.export.glob("*"))
+        ]
+        return [self.relative(path) for path in found if not self.jobs.running(path)]
+
     def weights(self, name: str) -> str:
         """What a request is to name for one of `artifacts`.
 

@@ -207,6 +207,18 @@ def test_the_keyboard_goes_from_field_to_field_and_enter_draws(page: Browser, st
     assert job.payload["request"]["prompt"] == ["a fox"]
 
 
+def test_a_run_that_stopped_early_is_exported_from_its_checkpoint(page: Browser, studio: Studio, jobs: Jobs):
+    recorded(str(studio.root / "runs"), "early", 3)
+    (studio.root / "runs" / "early" / "checkpoints" / "step-00000003").mkdir(parents=True)
+    page.open(f"{studio.address}/?view=shelf")
+    page.until("#models", "runs/early\\s+not exported")
+    page.choose("#artifact", "runs/early")
+    page.until("#tabs", "early: not exported")
+    page.click("#export")
+    job = wait(jobs.queue, "a job")[0]
+    assert (job.kind, job.payload["run"]) == ("export", str(studio.root / "runs" / "early"))
+
+
 def test_an_artifact_tells_of_itself_and_moves_to_the_trash(page: Browser, studio: Studio):
     header = json.dumps({"__metadata__": {"modelspec.trigger_phrase": "zwx cat"}}).encode()
     (studio.root / "models").mkdir()
