@@ -1,4 +1,4 @@
-"""Makes a run an embedded artifact: `python -m studio.embed RUN NAME [FOLDER]`; and the cards of what is embedded.
+"""Makes a run an embedded artifact: `python -m studio.embed RUN NAME [FOLDER [NOTE]]`; and the cards of what is embedded.
 
 Takes the newest checkpoint, so that the run need not be finished: the averaged weights as the method exports them, the
 settings without where the run lay, and a card with what the method's own previews score on held-out data.
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,6 +68,12 @@ def _device(folder: RunFolder) -> str:
     return f"{device}, in {len(starts)} sittings" if len(starts) > 1 else device
 
 
+def portable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings without places of the machine that it ran on: where it lay, and the weights it went on from."""
+    method = {key: "" if key == "start" else value for key, value in values["method"].items()}
+    return {**values, "method": method, "output": "runs", "hardware": {}}
+
+
 def describe(folder: RunFolder, run: Run, step: int, target: Path, about: About) -> Path:
     """Write `run.json` and `README.md` into the folder of an embedded model.
 
@@ -81,8 +88,7 @@ def describe(folder: RunFolder, run: Run, step: int, target: Path, about: About)
         The card.
     """
     values = json.loads(folder.config.read_text(encoding="utf-8"))
-    portable = json.dumps({**values, "output": "runs", "hardware": {}}, indent=2) + "\n"
-    (target / "run.json").write_text(portable, encoding="utf-8")
+    (target / "run.json").write_text(json.dumps(portable(values), indent=2) + "\n", encoding="utf-8")
     optim = run.optim
     facts = {
         **about.facts,
@@ -104,8 +110,11 @@ def describe(folder: RunFolder, run: Run, step: int, target: Path, about: About)
     return card
 
 
-def artifact(run: str, name: str, folder: Path) -> Path:
-    """Write a run of a method that draws from reference pictures as the embedded artifact `name`; gives its folder."""
+def artifact(run: str, name: str, folder: Path, note: str = "") -> Path:
+    """Write a run of a method that draws from reference pictures as the embedded artifact `name`; gives its folder.
+
+    A note on its card says how the run was led.
+    """
     session = live.opened(run)
     session.resume()
     trainer, method = session.trainer, card_of(session.run.method)
@@ -124,7 +133,7 @@ def artifact(run: str, name: str, folder: Path) -> Path:
         facts={"what": method.summary, "paper": method.paper},
         command=f"`studio train {method.name.replace('_', '-')} --model {session.run.method.model}`, then "
         f"`python -m studio.embed RUN {name}`",
-        text=f'    studio sample --artifact {name} {flags} "{asked.prompts[0]}"\n\n{REFERENCES}',
+        text=f'    studio sample --artifact {name} {flags} "{asked.prompts[0]}"\n\n{REFERENCES}\n\n{note}',
         scores=SCORES + rows,
     )
     describe(session.folder, session.run, session.step, target, about)
@@ -134,4 +143,4 @@ def artifact(run: str, name: str, folder: Path) -> Path:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     place = Path(sys.argv[3]) if len(sys.argv) > 3 else assets.root() / "models"
-    log.info("%s", artifact(sys.argv[1], sys.argv[2], place))
+    log.info("%s", artifact(sys.argv[1], sys.argv[2], place, *sys.argv[4:5]))

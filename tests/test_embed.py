@@ -34,6 +34,20 @@ def test_its_settings_do_not_tell_where_the_run_lay(shelf: Path):
     assert str(shelf.parent) not in (shelf / "run.json").read_text()
 
 
+def test_nor_where_the_weights_lay_that_it_went_on_from():
+    kept = {"kind": "jedi", "model": "studio-tiny"}
+    found = embed.portable(
+        {"method": {**kept, "start": "/home/me/runs/before"}, "seed": 1, "output": "/home/me"}
+    )
+    assert found == {"method": {**kept, "start": ""}, "seed": 1, "output": "runs", "hardware": {}}
+
+
+def test_a_note_says_how_the_run_was_led(shelf: Path):
+    run = str(shelf.parents[1] / "toy")
+    card = embed.artifact(run, "noted", shelf.parent, "In two sittings.") / "README.md"
+    assert "\n\nIn two sittings.\n\n" in card.read_text()
+
+
 def test_its_weights_are_what_the_method_exports(shelf: Path):
     exported = shelf.parents[1] / "toy" / "export"
     for file in exported.iterdir():

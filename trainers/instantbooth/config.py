@@ -126,6 +126,9 @@ METHOD = Card(
         "tiny-dit": Preset(
             TINY
             | {
+                "method.num_views": 3,
+                "method.tiles": 2,
+                "method.views.background": 0.9,
                 "method.fc_lr": 1e-2,
                 "method.gate_lr": 4e-1,
                 "method.denoising.times": {"kind": "logit-normal-times", "mean": 1.0},
