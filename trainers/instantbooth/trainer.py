@@ -13,7 +13,7 @@ Departures: text, or picture, are dropped in 10 % of the rows each, so that guid
 their own. S starts as the block's self-attention. Patch tokens are standardized before their linear layer. A
 placeholder of several tokens has all its rows replaced. The target is what the family predicts. On SD3 the layer comes
 before the block's joint attention. With `positions`, queries and keys of S are told where they stand (`places`). With
-`num_views`, a step shows several views, taken as several references are.
+`num_views`, a step shows several views, taken as several references are. With `tiles`, patches are finer.
 """
 
 import contextlib
