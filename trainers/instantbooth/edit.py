@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 from typing_extensions import override
 
 from studio.adapters.files import read
 from studio.errors import StudioError
 from studio.models.base import Condition, Family
-from studio.models.draw import Guidance
-from studio.models.seeing import Passes, guided_seeing
 from studio.models.tiled_tower import tiled
 from studio.models.vision_tower import VisionTower, load_tower, squares
+from studio.references import SeeingEdit
 from studio.trained import Trained
-from studio.trainer import PlainEdit, Request
+from studio.trainer import Request
 from trainers.instantbooth.networks import InstantNetwork, Subject, placed
 
 FILE = "instantbooth.safetensors"
@@ -45,11 +44,12 @@ class Instant:
     beta: float
 
 
-class SubjectEdit(PlainEdit):
+class SubjectEdit(SeeingEdit):
     """Lets every picture show the subject of the request's references."""
 
     def __init__(self, instant: Instant, family: Family, strength: float = 1.0) -> None:
-        self.instant, self.strength, self._family = instant, strength, family
+        super().__init__(family, strength)
+        self.instant = instant
         self._subject: Subject
 
     @override
@@ -85,23 +85,10 @@ class SubjectEdit(PlainEdit):
         return found
 
     @override
-    def predict(
-        self,
-        x_t: Float[Tensor, "b c h w"],
-        t: Float[Tensor, " b"],
-        *,
-        cond: Condition,
-        uncond: Condition | None,
-        guidance: Guidance,
-    ) -> Float[Tensor, "b c h w"]:
-        """Guidance whose unconditional half has its adapters off."""
-        passes = Passes(self._family, self._seeing)
-        return guided_seeing(passes, x_t, t, cond=cond, uncond=uncond, guidance=guidance)
-
-    def _seeing(self, rows: Bool[Tensor, " r"]) -> AbstractContextManager[None]:
+    def seeing(self, rows: Bool[Tensor, " r"]) -> AbstractContextManager[None]:
         beta = rows.float() * self.instant.beta * self.strength
         patches = self._subject.patches.expand(len(rows), -1, -1)
-        return self.instant.network.on(self._family, patches, beta)
+        return self.instant.network.on(self.family, patches, beta)
 
 
 def token_ids(family: Family, word: str) -> list[int]:

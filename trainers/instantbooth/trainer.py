@@ -18,8 +18,6 @@ before the block's joint attention. With `positions`, queries and keys of S are 
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -30,27 +28,26 @@ from studio import places, trained
 from studio.adapters.files import staged, write
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.data.masked import Wanted, view_source
-from studio.data.view_config import STICKERS
+from studio.data.masked import Wanted
 from studio.export import DTYPES
 from studio.models.build import load
 from studio.models.denoising import add_noise, errors, latents_of
 from studio.models.tiled_tower import tiled
 from studio.models.vision_tower import load_tower
-from studio.references import Shown
-from studio.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
+from studio.references import ViewTrainer
+from studio.trainer import Batch, Group, Loss
 from trainers.instantbooth.config import SHAPING, InstantBooth
 from trainers.instantbooth.edit import FILE, Instant, SubjectEdit, take_up, token_ids
 from trainers.instantbooth.networks import InstantNetwork, placed
 
 
-class InstantBoothTrainer(Trainer):
+class InstantBoothTrainer(ViewTrainer[InstantBooth]):
     """The denoising loss of a picture, given a view of its object."""
 
     @override
     def __init__(self, config: InstantBooth) -> None:
         """Keep the settings."""
-        self.config = config
+        super().__init__(config)
         self._hooks = contextlib.ExitStack()
 
     @override
@@ -71,24 +68,14 @@ class InstantBoothTrainer(Trainer):
         ]  # fmt: skip
 
     @override
-    def source(self) -> Source:
-        return self._source(held_out=False)
-
-    @override
-    def held_out(self) -> Source | None:
-        return self._source(held_out=True) if self.config.data == STICKERS else None
-
-    def _source(self, *, held_out: bool) -> Source:
-        config, family = self.config, self.family
-        wanted = Wanted(
-            self.tower.size,
-            family.default_size,
-            family.size_multiple,
+    def wanted(self) -> Wanted:
+        config = self.config
+        return dataclasses.replace(
+            super().wanted(),
             placeholder=config.placeholder,
             nouns=config.class_words,
             num_views=config.num_views,
         )
-        return view_source(config.data, config.views, wanted, held_out=held_out)
 
     @override
     def loss(self, batch: Batch, rng: Rng) -> Loss:
@@ -118,25 +105,11 @@ class InstantBoothTrainer(Trainer):
         self._hooks.close()
 
     @override
-    def sample(self, request: Request, rng: Rng) -> Output:
+    def edit(self) -> SubjectEdit:
         self._hooks.close()
         config = self.config
         instant = Instant(self.network, self.tower, config.placeholder, self._ids, config.alpha, config.beta)
-        edits = [SubjectEdit(instant, self.family), *request.edits]
-        return self._shown.draw(self.family, request, edits, rng)
-
-    @cached_property
-    def _shown(self) -> Shown:
-        return Shown(self.source(), self.held_out(), self.config.num_shown)
-
-    @override
-    def prompts(self) -> Sequence[str]:
-        return self._shown.batch["captions"]
-
-    @override
-    def score(self, output: Output, request: Request) -> dict[str, float]:
-        """The share of the held-out loss that true views take away, which names the best checkpoint."""
-        return self._shown.score(self.loss, self.backend.device)
+        return SubjectEdit(instant, self.family)
 
     @override
     def export(self, folder: Path) -> list[Path]:

@@ -11,24 +11,24 @@ from typing import Any
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 from typing_extensions import override
 
-from studio.models.base import Condition, Family
-from studio.models.draw import Guidance
-from studio.models.seeing import Passes, guided_seeing
+from studio.models.base import Family
 from studio.models.vision_tower import squares
+from studio.references import SeeingEdit
 from studio.trained import Trained
-from studio.trainer import PlainEdit, Request
+from studio.trainer import Request
 from trainers.ip_adapter.files import Loaded, load
 
 
-class ReferenceEdit(PlainEdit):
+class ReferenceEdit(SeeingEdit):
     """Lets every picture look at the request's references."""
 
     def __init__(self, loaded: Loaded, family: Family, strength: float = 1.0) -> None:
-        self.loaded, self.strength, self._family = loaded, strength, family
+        super().__init__(family, strength)
+        self.loaded = loaded
 
     @override
     def begin(self, request: Request, scheduler: Any) -> None:
@@ -45,22 +45,9 @@ class ReferenceEdit(PlainEdit):
             self._null = repeat(network(tower.blank()), "1 k d -> 1 (n k) d", n=len(pictures))
 
     @override
-    def predict(
-        self,
-        x_t: Float[Tensor, "b c h w"],
-        t: Float[Tensor, " b"],
-        *,
-        cond: Condition,
-        uncond: Condition | None,
-        guidance: Guidance,
-    ) -> Float[Tensor, "b c h w"]:
-        """Guidance whose unconditional half looks at no picture."""
-        passes = Passes(self._family, self._seeing)
-        return guided_seeing(passes, x_t, t, cond=cond, uncond=uncond, guidance=guidance)
-
-    def _seeing(self, rows: Bool[Tensor, " r"]) -> AbstractContextManager[None]:
+    def seeing(self, rows: Bool[Tensor, " r"]) -> AbstractContextManager[None]:
         tokens = torch.where(rows[:, None, None], self._tokens, self._null)
-        return self.loaded.network.shown(self._family, tokens, self.strength)
+        return self.loaded.network.shown(self.family, tokens, self.strength)
 
 
 def ip_adapter_edit(trained: Trained, family: Family, strength: float) -> ReferenceEdit:

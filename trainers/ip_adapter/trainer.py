@@ -14,7 +14,6 @@ values. The target is what the family predicts.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -24,15 +23,13 @@ from studio import places, serial, trained
 from studio.adapters.files import staged, write
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.data.masked import Wanted, view_source
-from studio.data.view_config import STICKERS
 from studio.export import DTYPES
 from studio.models.base import Condition
 from studio.models.build import load
 from studio.models.denoising import add_noise, errors, latents_of
 from studio.models.vision_tower import load_tower
-from studio.references import Shown
-from studio.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
+from studio.references import ViewTrainer
+from studio.trainer import Batch, Group, Loss
 from trainers.ip_adapter.check import compare
 from trainers.ip_adapter.config import IpAdapter
 from trainers.ip_adapter.edit import ReferenceEdit
@@ -40,13 +37,8 @@ from trainers.ip_adapter.files import FILE, Loaded, take_up, tensors
 from trainers.ip_adapter.layers import IpNetwork, dropped
 
 
-class IpAdapterTrainer(Trainer):
+class IpAdapterTrainer(ViewTrainer[IpAdapter]):
     """The denoising loss with a second cross-attention; nothing of the model moves."""
-
-    @override
-    def __init__(self, config: IpAdapter) -> None:
-        """Keep the settings."""
-        self.config = config
 
     @override
     def setup(self, backend: Backend) -> list[Group]:
@@ -58,18 +50,6 @@ class IpAdapterTrainer(Trainer):
             take_up(network, places.start(config.start, "ip_adapter"), config.projection, self.family)
         self.network = backend.place(network, trains=True)
         return [Group(name="ip_adapter", module=self.network)]
-
-    @override
-    def source(self) -> Source:
-        return self._source(held_out=False)
-
-    @override
-    def held_out(self) -> Source | None:
-        return self._source(held_out=True) if self.config.data == STICKERS else None
-
-    def _source(self, *, held_out: bool) -> Source:
-        wanted = Wanted(self.tower.size, self.family.default_size, self.family.size_multiple)
-        return view_source(self.config.data, self.config.views, wanted, held_out=held_out)
 
     @override
     def loss(self, batch: Batch, rng: Rng) -> Loss:
@@ -92,22 +72,8 @@ class IpAdapterTrainer(Trainer):
         return self.family.embed(["" if out else text for text, out in zip(captions, silent, strict=True)])
 
     @override
-    def sample(self, request: Request, rng: Rng) -> Output:
-        edit = ReferenceEdit(Loaded(self.network, self.tower), self.family)
-        return self._shown.draw(self.family, request, [edit, *request.edits], rng)
-
-    @cached_property
-    def _shown(self) -> Shown:
-        return Shown(self.source(), self.held_out(), self.config.num_shown)
-
-    @override
-    def prompts(self) -> Sequence[str]:
-        return self._shown.batch["captions"]
-
-    @override
-    def score(self, output: Output, request: Request) -> dict[str, float]:
-        """The share of the held-out loss that true views take away, which names the best checkpoint."""
-        return self._shown.score(self.loss, self.backend.device)
+    def edit(self) -> ReferenceEdit:
+        return ReferenceEdit(Loaded(self.network, self.tower), self.family)
 
     @override
     def export(self, folder: Path) -> list[Path]:
