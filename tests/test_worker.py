@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from studio import assets, runs
+from studio import assets, live, runs
 from studio.config import Loop, Preview, Run
 from studio.errors import StudioError
 from studio.jobs import Job, Jobs
@@ -97,8 +97,9 @@ def test_a_killed_worker_fails_its_job_and_the_run_can_be_resumed(supervised: Jo
 
 
 def test_a_running_job_draws_from_its_live_weights_and_trains_on_as_if_nobody_asked(
-    worker: Worker, jobs: Jobs, tmp_path: Path
+    worker: Worker, jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(live, "LOOK", 0.0)  # four steps may be over before it would look again
     quiet = jobs.add("train", settings(tmp_path, "quiet", 4), title="quiet")
     worker.do(jobs.claim("cpu", jobs.get(quiet).process) or jobs.get(quiet))
     assert jobs.get(quiet).state == "done", jobs.get(quiet).error
