@@ -206,8 +206,11 @@ def test_training_goes_on_from_exported_weights(adapter, tmp_path):
     with pytest.raises(StudioError, match=r"was trained with the adapter .* set it as it was") as refused:
         check(Jedi(model="tiny:sd1", data=DATA, adapter=other, start=str(tmp_path)))
     assert refused.value.field == "adapter"
-    with pytest.raises(StudioError, match="fit"):
+    with pytest.raises(
+        StudioError, match="was made for sd1, but the model is sdxl; load it on tiny:sd1"
+    ) as refused:
         JediTrainer(dataclasses.replace(settings, model="tiny:sdxl")).setup(Backend(HARDWARE))
+    assert refused.value.field == "start"
 
 
 def test_pictures_depend_on_their_references_and_not_on_their_neighbors(trainer):

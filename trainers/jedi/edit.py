@@ -150,11 +150,6 @@ def load(trained: Trained, family: Family, strength: float) -> JediEdit:
         StudioError: The folder was made for another family or for other sizes.
     """
     settings = serial.from_dict(Jedi, dict(trained.settings["jedi"]), where="method.json")
-    if trained.settings["family"] != family.name:
-        raise StudioError(
-            f"{trained.folder} was made for {trained.settings['family']}, but the model is {family.name}; "
-            f"load it on {trained.model}."
-        )
     if not strength >= 0:
         raise StudioError(
             f"Strength {strength:g} of a JeDi artifact is negative; it is the factor of the references' guidance, "
@@ -180,6 +175,12 @@ def take_up(
     Raises:
         StudioError: They are for another model or adapter, or damaged.
     """
+    if trained.settings["family"] != family.name:
+        raise StudioError(
+            f"{trained.folder} was made for {trained.settings['family']}, but the model is {family.name}; "
+            f"load it on {trained.model}.",
+            field=field,
+        )
     values, _ = read(trained.folder / WEIGHTS)
     denoiser = family.modules()[family.denoiser_name]
     own = {key.removeprefix(DENOISER): v.float() for key, v in values.items() if key.startswith(DENOISER)}
@@ -192,7 +193,7 @@ def take_up(
             denoiser.load_state_dict(own)
     except RuntimeError as error:
         raise StudioError(
-            f"The JeDi weights of {trained.folder} do not fit this {family.name} ({error}); load them on the model they "
-            "were made for.",
+            f"The JeDi weights of {trained.folder} do not fit this {family.name} "
+            f"({str(error).splitlines()[-1].strip(' .')}); load them on {trained.model}, the model they were made for.",
             field=field,
         ) from None
