@@ -165,7 +165,7 @@ def load_tower(name: str, backend: Backend, *, layer: int = -2) -> VisionTower:
         layer: Layer of the patch tokens, from the end: -1 the last, -2 the one before it (IP-Adapter Plus).
 
     Raises:
-        StudioError: The name means nothing, or its weights are not here.
+        StudioError: The name means nothing, its weights are not here, or it has no such layer.
     """
     embedded = assets.root() / "models" / name
     folder = embedded if "/" not in name and embedded.is_dir() else Path(name).expanduser()
@@ -178,7 +178,13 @@ def load_tower(name: str, backend: Backend, *, layer: int = -2) -> VisionTower:
             field="encoder",
         ) from error
     placed = backend.place(tower).float()
-    placed.measure()
+    try:
+        placed.measure()
+    except (AssertionError, IndexError) as error:
+        raise StudioError(
+            f"The image encoder {name!r} has no layer {layer} ({error}); give -1 for the last one, -2 for the one before it.",
+            field="layer",
+        ) from error
     return placed
 
 

@@ -59,6 +59,13 @@ def test_layers_are_counted_from_the_end(backend):
     assert torch.allclose(found[0].pooled, found[2].pooled)
 
 
+@pytest.mark.parametrize("name", ["tiny:clip", "studio-tiny-clip"])
+def test_a_layer_that_is_not_there_is_one_sentence(name, backend):
+    with pytest.raises(StudioError, match=f"'{name}' has no layer -9") as refused:
+        load_tower(name, backend, layer=-9)
+    assert refused.value.field == "layer"
+
+
 def test_an_unknown_name_is_one_sentence(backend):
     with pytest.raises(StudioError, match="Unknown image encoder 'studio-clip'"):
         load_tower("studio-clip", backend)

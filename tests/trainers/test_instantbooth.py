@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -310,6 +311,16 @@ def test_a_folder_of_another_model_is_refused(trained, backend):
     trainer, folder = trained
     with pytest.raises(StudioError, match=rf"does not fit this sdxl .* load it on {trainer.config.model}"):
         artifacts.load(folder, load("tiny:sdxl", backend))
+
+
+def test_a_card_that_lost_a_setting_is_said(trained, tmp_path):
+    trainer, folder = trained
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    card = json.loads((tmp_path / "method.json").read_text())
+    del card["settings"]["alpha"]
+    (tmp_path / "method.json").write_text(json.dumps(card))
+    with pytest.raises(StudioError, match=r"method\.json is damaged \(KeyError: 'alpha'\)"):
+        artifacts.load(tmp_path, trainer.family)
 
 
 def test_training_goes_on_from_exported_weights(trained, backend):

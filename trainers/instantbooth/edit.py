@@ -19,7 +19,7 @@ from studio.models.base import Condition, Family
 from studio.models.tiled_tower import tiled
 from studio.models.vision_tower import VisionTower, load_tower, squares
 from studio.references import SeeingEdit
-from studio.trained import Trained
+from studio.trained import CARD, Trained
 from studio.trainer import Request
 from trainers.instantbooth.networks import InstantNetwork, Subject, placed
 
@@ -111,7 +111,8 @@ def instantbooth_edit(trained: Trained, family: Family, strength: float) -> Subj
         numbers = float(told["alpha"]), float(told["beta"])
     except (KeyError, ValueError) as error:
         raise StudioError(
-            f"{trained.folder} does not tell its {error}; export it again.", field="artifact"
+            f"{trained.folder / CARD} is damaged ({type(error).__name__}: {error}); copy or export it again.",
+            field="artifact",
         ) from error
     take_up(network, trained, family)
     network = family.backend.place(network).float()
