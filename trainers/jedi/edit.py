@@ -149,6 +149,7 @@ def load(trained: Trained, family: Family, strength: float) -> JediEdit:
     Raises:
         StudioError: The folder was made for another family or for other sizes.
     """
+    refuse_other_family(trained, family)
     settings = serial.from_dict(Jedi, dict(trained.settings["jedi"]), where="method.json")
     if not strength >= 0:
         raise StudioError(
@@ -167,6 +168,20 @@ def load(trained: Trained, family: Family, strength: float) -> JediEdit:
     return JediEdit(settings, family, family.backend.place(inputs), strength)
 
 
+def refuse_other_family(trained: Trained, family: Family, field: str = "artifact") -> None:
+    """Refuse a folder that was made for another family, before anything is put on this one.
+
+    Raises:
+        StudioError: Names the model to load it on.
+    """
+    if trained.settings["family"] != family.name:
+        raise StudioError(
+            f"{trained.folder} was made for {trained.settings['family']}, but the model is {family.name}; "
+            f"load it on {trained.model}.",
+            field=field,
+        )
+
+
 def take_up(
     trained: Trained, family: Family, inputs: nn.Module, adapter: str = "", field: str = "artifact"
 ) -> None:
@@ -175,12 +190,6 @@ def take_up(
     Raises:
         StudioError: They are for another model or adapter, or damaged.
     """
-    if trained.settings["family"] != family.name:
-        raise StudioError(
-            f"{trained.folder} was made for {trained.settings['family']}, but the model is {family.name}; "
-            f"load it on {trained.model}.",
-            field=field,
-        )
     values, _ = read(trained.folder / WEIGHTS)
     denoiser = family.modules()[family.denoiser_name]
     own = {key.removeprefix(DENOISER): v.float() for key, v in values.items() if key.startswith(DENOISER)}

@@ -42,7 +42,7 @@ from studio.models.denoising import Noised, Prompts, errors
 from studio.models.draw import as_pictures, draw
 from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Source, Trainer
 from trainers.jedi.config import Jedi
-from trainers.jedi.edit import DENOISER, INPUTS, WEIGHTS, JediEdit, take_up
+from trainers.jedi.edit import DENOISER, INPUTS, WEIGHTS, JediEdit, refuse_other_family, take_up
 from trainers.jedi.model import Members, predict, reference_input
 
 _SHOWN_SEED = 7
@@ -60,14 +60,17 @@ class JediTrainer(Trainer):
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
         self.family = load(config.model, backend)
+        given = places.start(config.start, "jedi") if config.start else None
+        if given is not None:
+            refuse_other_family(given, self.family, "start")
         name, denoiser = self.family.denoiser_name, self.family.denoiser
         attached = attach(config.adapter, {name: denoiser})[name]
         denoiser.train()
         self.trained = {name: denoiser}
         inputs = reference_input(self.family)
-        if config.start:
+        if given is not None:
             adapter = "" if isinstance(config.adapter, Full) else NAME
-            take_up(places.start(config.start, "jedi"), self.family, inputs, adapter, "start")
+            take_up(given, self.family, inputs, adapter, "start")
         self.inputs = backend.place(inputs, trains=True)
         self.prompts_of = Prompts(self.family, trains=False)
         decay = weight_decay(config.adapter)
