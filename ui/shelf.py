@@ -83,7 +83,7 @@ class ShelfPage:
             path = self.workspace.root / name
             files = _files(path)
             trigger = metadata(files[0]).get("modelspec.trigger_phrase", "") if files else ""
-            named = ", ".join(file.name for file in files)[:90] or _UNEXPORTED
+            named = _UNEXPORTED if _lacks_export(path) else ", ".join(file.name for file in files)[:90]
             rows.append((name, named, trigger, parts.size(path)))
         return parts.table(["artifact", "files", "trigger", "size"], rows)
 
@@ -105,7 +105,7 @@ class ShelfPage:
         for file in _files(path):
             told.setdefault(parts.facts(_shown(metadata(file))), []).append(file)
         blocks = "".join(facts + "".join(map(self._file, files)) for facts, files in told.items())
-        bare = f"{path.name}: {_UNEXPORTED}" if (path / "config.json").is_file() else path.name
+        bare = f"{path.name}: {_UNEXPORTED}" if _lacks_export(path) else path.name
         return f'<div class="job">{blocks or escape(bare)}</div>'
 
     def _file(self, path: Path) -> str:
@@ -153,6 +153,11 @@ class ShelfPage:
 def _has_formats(run: Run) -> bool:
     """Whether a run's method writes more than one format of its own."""
     return "export" in serial.hints(type(run.method))
+
+
+def _lacks_export(path: Path) -> bool:
+    """Whether it is a run that wrote no export yet."""
+    return (path / "config.json").is_file() and not any((path / "export").glob("*"))
 
 
 def _files(path: Path) -> list[Path]:
