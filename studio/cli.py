@@ -12,7 +12,7 @@ from importlib.metadata import version
 from types import FrameType
 
 from studio.commands import process, usage
-from studio.commands.console import Console
+from studio.console import Console
 from studio.errors import RunFailed, StudioError, unknown
 
 COMMANDS = {

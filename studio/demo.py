@@ -3,9 +3,11 @@
 import time
 from pathlib import Path
 
-from studio import assets, catalog, flags
+from studio import assets
+from studio.catalog import methods
 from studio.commands import evaluation, training
-from studio.commands.console import Console
+from studio.console import Console
+from studio.flags import flags
 
 SUBJECT, CLASS_WORD, TOKEN = "unicorn", "animal", "sks"
 MODEL = "studio-tiny-dit"
@@ -22,7 +24,7 @@ def demo(argv: list[str], console: Console) -> None:
     console.print(f"1/2 training {TOKEN!r} on five pictures of a {SUBJECT}, which the model has never seen")
     where = ["--name", name, "--output", output, "--model", own.get("model", MODEL)]
     data = ["--data", str(assets.path(f"samples/{SUBJECT}")), "--class-word", CLASS_WORD, "--token", TOKEN]
-    training.train([catalog.card("dreambooth").name, *data, *where, *rest], console)
+    training.train([methods.card("dreambooth").name, *data, *where, *rest], console)
     console.print("2/2 drawing it on backgrounds that were in no picture, before and after training")
     exam = ["--data", str(assets.path(f"samples/{SUBJECT}_held_out")), "--artifact", str(Path(output) / name)]
     evaluation.evaluate(["subject", *exam, "--guidance", GUIDANCE], console)

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from studio import catalog, serial
-from studio.config import Run
+from studio.catalog import methods
+from studio.settings import serial
+from studio.settings.config import Run
 
 FILE = Path(__file__).with_name("flags.txt")
 
@@ -27,7 +28,7 @@ def flags(settings: type, prefix: str = "") -> Iterator[str]:
 def render() -> str:
     """One flag a line: those of every run first, then each method's own."""
     common = [f"run {flag}" for flag in flags(Run)]
-    own = [f"{name} {flag}" for name in catalog.names() for flag in flags(catalog.card(name).config)]
+    own = [f"{name} {flag}" for name in methods.names() for flag in flags(methods.card(name).config)]
     return "\n".join(common + own) + "\n"
 
 

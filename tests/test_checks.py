@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from studio.adapters.config import Boft, Export, Full, Lora
-from studio.checks import check
-from studio.config import Run
+from studio.catalog.checks import check
 from studio.errors import StudioError
+from studio.settings.config import Run
 from trainers.dreambooth.config import DreamBooth
 
 

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from studio import cli, runs
+from studio import cli
 from studio.commands import training, usage
-from studio.commands.console import Console
-from studio.config import Run
+from studio.console import Console
 from studio.data.config import Labelled
-from studio.runs import EventLog
+from studio.records import runs
+from studio.records.runs import EventLog
+from studio.settings.config import Run
 from trainers.dreambooth.config import DreamBooth
 from trainers.vit.config import Vit
 

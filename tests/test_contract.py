@@ -5,18 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from studio import catalog, runs
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.config import Hardware, Loop, Optim, Run
-from studio.loop import rows
-from studio.runs import RunFolder
-from studio.train import export_again, run_to_end, train
-from studio.trainer import Trainer
-from studio.verify import verify_resume
+from studio.catalog import methods
+from studio.contracts.trainer import Trainer
+from studio.records import runs
+from studio.records.runs import RunFolder
+from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.training.loop import rows
+from studio.training.train import export_again, run_to_end, train
+from studio.training.verify import verify_resume
 from tests.cases import CASES
 
-METHODS = [name for name in catalog.names() if catalog.card(name).trainer]
+METHODS = [name for name in methods.names() if methods.card(name).trainer]
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def run(tmp_path: Path, request: pytest.FixtureRequest) -> Run:
 
 
 def started(run: Run) -> Trainer:
-    trainer = catalog.card_of(run.method).load_trainer()(run.method)
+    trainer = methods.card_of(run.method).load_trainer()(run.method)
     trainer.backend = Backend(run.hardware)
     return trainer
 

@@ -4,15 +4,17 @@ import json
 
 import pytest
 
-from studio import catalog, infer, serial
 from studio.backend.core import Backend
-from studio.config import Hardware
+from studio.catalog import methods
+from studio.contracts.trainer import Edit, Request
 from studio.models.build import load
 from studio.models.draw import draw
-from studio.trainer import Edit, Request
+from studio.sampling import infer
+from studio.settings import serial
+from studio.settings.config import Hardware
 from tests.cases import EDITS
 
-METHODS = [name for name in catalog.names() if catalog.card(name).edit]
+METHODS = [name for name in methods.names() if methods.card(name).edit]
 
 
 @pytest.fixture(scope="module")

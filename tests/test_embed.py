@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from studio import embed
-from studio.config import Loop, Run
-from studio.train import run_to_end
+from studio.settings.config import Loop, Run
+from studio.training import embed
+from studio.training.train import run_to_end
 from tests.toy.config import Toy
 
 
@@ -23,7 +23,7 @@ def test_the_card_says_what_it_is_how_it_was_made_and_how_well_it_does(shelf: Pa
     text = (shelf / "README.md").read_text()
     assert text.startswith("# toy-tiny: Toy on line\n")
     assert "| steps | 2 of 3 |" in text
-    assert "`python -m studio.embed RUN toy-tiny`" in text
+    assert "`python -m studio.training.embed RUN toy-tiny`" in text
     assert "| quality | -" in text
     assert "HELD_OUT" in text
 

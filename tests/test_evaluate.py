@@ -4,16 +4,16 @@ import shutil
 import pytest
 import torch
 
-from studio import exam
 from studio.backend.core import Backend
-from studio.config import Hardware
 from studio.data.dreambench import Subject
 from studio.errors import StudioError
-from studio.evaluate import evaluate
+from studio.evaluation import exam
 from studio.evaluation.dreambench import aggregate, draw_missing, score
+from studio.evaluation.subject import evaluate
 from studio.metrics.build import Jury
 from studio.metrics.config import DreamBenchEval, FeatureDiversity, Judges, OpenClip, SubjectEval, Timm
 from studio.models.build import load
+from studio.settings.config import Hardware
 from tests.metrics.judges import clip_folder, picture, timm_folder
 
 CPU = Hardware(device="cpu")

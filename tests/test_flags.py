@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 
-from studio import flags, serial
-from studio.config import Loop, Optim, Run
 from studio.diffusion.config import LogitNormalTimes
 from studio.errors import StudioError
-from studio.models.config import SampleRequest
+from studio.flags import flags
+from studio.settings import serial
+from studio.settings.config import Loop, Optim, Run
+from studio.settings.sampling import SampleRequest
 from trainers.texforce.config import TexForce
 
 

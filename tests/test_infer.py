@@ -6,12 +6,14 @@ import json
 import pytest
 from PIL import Image
 
-from studio import infer, recipes, serial
 from studio.backend.core import Backend
-from studio.config import Hardware
 from studio.errors import StudioError
 from studio.models.build import load
-from studio.models.config import SampleRequest, Text
+from studio.records import recipes
+from studio.sampling import infer
+from studio.settings import serial
+from studio.settings.config import Hardware
+from studio.settings.sampling import SampleRequest, Text
 
 
 @pytest.fixture(scope="module")

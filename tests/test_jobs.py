@@ -8,10 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from studio import supervisor
 from studio.errors import StudioError
-from studio.jobs import Jobs, Process
-from studio.runs import RunFolder
+from studio.queue import supervisor
+from studio.queue.jobs import Jobs, Process
+from studio.records.runs import RunFolder
 
 GONE = Process(pid=2**22 - 3, started=1.0)
 
@@ -142,7 +142,7 @@ def test_killing_ends_the_process_of_a_job(jobs: Jobs):
 
 def test_two_processes_never_get_the_same_job(jobs: Jobs):
     code = (
-        "import sys; from studio.jobs import Jobs; from studio.supervisor import me\n"
+        "import sys; from studio.queue.jobs import Jobs; from studio.queue.supervisor import me\n"
         "jobs = Jobs(sys.argv[1])\n"
         "while job := jobs.claim('cpu', me()): print(job.id)"
     )

@@ -10,14 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from studio import checkpoint, runs
-from studio.checks import check
-from studio.config import Hardware, Loop, Optim, Preview, Run
+from studio.catalog.checks import check
 from studio.errors import RunFailed, StudioError
-from studio.runs import RunFolder
-from studio.session import Session
-from studio.train import resume, run_to_end, train
-from studio.verify import verify_resume
+from studio.records import runs
+from studio.records.runs import RunFolder
+from studio.settings.config import Hardware, Loop, Optim, Preview, Run
+from studio.training import checkpoint
+from studio.training.session import Session
+from studio.training.train import resume, run_to_end, train
+from studio.training.verify import verify_resume
 from tests.toy.config import Toy
 
 
@@ -158,7 +159,7 @@ def test_a_full_disk_fails_the_save_and_leaves_nothing_half_written(
 def test_killed_in_a_step_resumes_to_the_uninterrupted_run(tmp_path: Path) -> None:
     straight = run_to_end(make_run(tmp_path, name="straight"))
     code = (
-        "from studio import runs; from studio.train import run_to_end; import json, sys;"
+        "from studio.records import runs; from studio.training.train import run_to_end; import json, sys;"
         "run_to_end(runs.build(json.loads(sys.argv[1])))"
     )
     values = runs.dump(make_run(tmp_path, name="killed", method=Toy(die_at=7)))
@@ -173,7 +174,7 @@ def test_killed_in_a_step_resumes_to_the_uninterrupted_run(tmp_path: Path) -> No
 
 def test_killed_in_a_save_leaves_the_older_checkpoint(tmp_path: Path) -> None:
     code = (
-        "import os, signal, json, sys; from studio import checkpoint, runs; from studio.train import run_to_end\n"
+        "import os, signal, json, sys; from studio import checkpoint, runs; from studio.training.train import run_to_end\n"
         "real = checkpoint.write_text\n"
         "def die(path, text):\n"
         "    if 'step-00000008' in str(path): os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from studio.backend.peak import Peak
-from studio.config import Hardware, Loop, Preview, Run
 from studio.data.config import Images
 from studio.errors import StudioError
-from studio.plan import Plan, changes, duration, plan
+from studio.settings.config import Hardware, Loop, Preview, Run
+from studio.training.plan import Plan, changes, duration, plan
 from tests.toy.config import Toy
 from trainers.dreambooth.config import DreamBooth, NoPrior
 

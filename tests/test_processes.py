@@ -10,11 +10,11 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from studio import runs
 from studio.assets import path as asset
-from studio.config import Hardware, Loop, Optim, Run
-from studio.runs import RunFolder
-from studio.train import run_to_end
+from studio.records import runs
+from studio.records.runs import RunFolder
+from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.training.train import run_to_end
 from trainers.dreambooth import DreamBooth
 
 TWO = Hardware(num_processes=2, device="cpu", threads=1)

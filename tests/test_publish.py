@@ -6,10 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from studio import publish, runs
-from studio.config import Loop, Preview, Run
 from studio.errors import StudioError
-from studio.train import run_to_end
+from studio.records import runs
+from studio.settings.config import Loop, Preview, Run
+from studio.training.train import run_to_end
+from studio.weights import publish
 from tests.toy.config import Toy
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from studio import assets, catalog
+from studio import assets
+from studio.catalog import methods
 from studio.cli import COMMANDS
 from tests import tree
 from trainers.dreambooth.config import NoPrior
@@ -44,9 +45,9 @@ def test_the_make_target_exists(target: str):
     assert re.search(rf"^{target}:", (tree.ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", [n for n in catalog.names() if not catalog.card(n).hidden])
+@pytest.mark.parametrize("name", [n for n in methods.names() if not methods.card(n).hidden])
 def test_the_settings_of_a_method_come_from_its_folder(name: str):
-    settings = catalog.card(name).config
+    settings = methods.card(name).config
     assert vars(importlib.import_module(f"trainers.{name}"))[settings.__name__] is settings
 
 

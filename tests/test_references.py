@@ -8,14 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from studio import artifacts, infer, recipes, reference_check, references, trained
 from studio.backend.core import Backend
-from studio.config import Hardware
+from studio.contracts.trainer import Edit, PlainEdit, Request
 from studio.errors import StudioError
 from studio.models.build import load
-from studio.models.config import SampleRequest
 from studio.models.draw import draw
-from studio.trainer import Edit, PlainEdit, Request
+from studio.records import recipes, trained
+from studio.same_subject import references
+from studio.sampling import infer, reference_check
+from studio.settings.config import Hardware
+from studio.settings.sampling import SampleRequest
+from studio.weights import artifacts
 
 HARDWARE = Hardware(device="cpu", precision="fp32")
 

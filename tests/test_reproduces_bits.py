@@ -6,14 +6,15 @@ import pytest
 import torch
 from PIL import Image
 
-from studio import infer, recipes
 from studio.adapters.build import attach
 from studio.adapters.config import Lora, Oft
 from studio.adapters.files import write_peft
 from studio.backend.core import Backend
-from studio.config import Hardware
 from studio.models.build import load
-from studio.models.config import SampleRequest
+from studio.records import recipes
+from studio.sampling import infer
+from studio.settings.config import Hardware
+from studio.settings.sampling import SampleRequest
 
 HARDWARE = Hardware(device="cpu", precision="fp32")
 

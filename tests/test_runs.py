@@ -5,7 +5,7 @@ import stat
 import torch
 from safetensors.torch import save_file
 
-from studio.runs import share
+from studio.records.runs import share
 
 
 def _mode(path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from studio.contracts.trainer import Request
 from studio.data.folder_sets import FolderSets
 from studio.data.set_config import SetFolder
 from studio.errors import StudioError
@@ -15,7 +16,6 @@ from studio.same_subject import pipeline
 from studio.same_subject.background import repainted
 from studio.same_subject.collages import crop, panels, subject_of
 from studio.same_subject.config import MakeSets
-from studio.trainer import Request
 
 
 def disk(color, at=(32, 32), radius=16, side=64, behind="white"):

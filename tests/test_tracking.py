@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from studio.errors import StudioError
-from studio.runs import RunFolder
-from studio.tracking import chosen, numbers, tracker
+from studio.records.runs import RunFolder
+from studio.training.tracking import chosen, numbers, tracker
 
 STEP = {"event": "step", "time": 1.0, "step": 3, "loss": 0.5, "parts": {"prior": 0.25}, "clipped": True}
 SCORES = {"event": "scores", "time": 1.0, "step": 3, "identity": 0.7, "picture": "0.png"}
@@ -65,8 +65,8 @@ def test_tensorboard_reads_back_what_was_logged(folder: RunFolder):
 def test_trackio_keeps_the_run_in_its_local_database(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
     # Trackio fixes its folder when it is imported, which only a fresh process can show.
     code = (
-        "import sys, trackio; from pathlib import Path; from studio.runs import RunFolder; "
-        "from studio.tracking import tracker; log = tracker('trackio', RunFolder(Path(sys.argv[1]))); "
+        "import sys, trackio; from pathlib import Path; from studio.records.runs import RunFolder; "
+        "from studio.training.tracking import tracker; log = tracker('trackio', RunFolder(Path(sys.argv[1]))); "
         f"log.log({STEP!r}); log.close(); "
         "print(trackio.Api().runs('studio')[0].name, list(Path(sys.argv[2]).rglob('*.db')) != [])"
     )

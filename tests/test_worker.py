@@ -10,12 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from studio import assets, live, runs
-from studio.config import Loop, Preview, Run
+from studio import assets
 from studio.errors import StudioError
-from studio.jobs import Job, Jobs
-from studio.supervisor import Supervisor
-from studio.worker import Worker
+from studio.queue.jobs import Job, Jobs
+from studio.queue.supervisor import Supervisor
+from studio.records import runs
+from studio.settings.config import Loop, Preview, Run
+from studio.worker import live
+from studio.worker.worker import Worker
 from trainers.dreambooth.config import DreamBooth, NoPrior
 
 LIMIT = 240.0
@@ -161,7 +163,7 @@ def test_wrong_settings_fail_the_job_with_their_sentence(worker: Worker, jobs: J
 
 
 def test_a_grid_of_wrong_axes_is_refused():
-    from studio.grid import axes
+    from studio.sampling.grid import axes
 
     with pytest.raises(StudioError, match="Both axes are 'seed'"):
         axes({"x": {"axis": "seed", "values": ["1"]}, "y": {"axis": "seed", "values": ["2"]}})

@@ -12,9 +12,9 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from studio.commands.console import Console
+from studio.console import Console
 from studio.errors import StudioError
-from studio.supervisor import Supervisor
+from studio.queue.supervisor import Supervisor
 from ui import theme
 from ui.config import LOOPBACK, App
 from ui.data import DataPage
@@ -105,7 +105,7 @@ def launch(workspace: Workspace, settings: App) -> tuple[gr.Blocks, str]:
 
 def command(argv: list[str], console: Console) -> None:
     """`studio ui`: serve the app until Ctrl-C. Runs go on without it."""
-    from studio import flags
+    from studio.flags import flags
 
     given = os.environ.get("STUDIO_AUTH", "")  # a password in a flag can be read in the list of processes
     settings: App = flags.parse(App, argv, prog="studio ui", values={"auth": given} if given else {})

@@ -6,7 +6,7 @@ from pathlib import Path
 from studio.data.layouts import CAPTION_EXTENSIONS
 from studio.data.tables import CAPTION_COLUMNS, FILE_COLUMNS, table_of
 from studio.errors import StudioError
-from studio.runs import write_text
+from studio.records.runs import write_text
 
 MAX_CHARACTERS = 4000
 

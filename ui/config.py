@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.config import Positive, config
 from studio.errors import StudioError
+from studio.settings.config import Positive, config
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import gradio as gr
 
-from studio import serial
 from studio.chat.config import Captioning
 from studio.data import layouts
 from studio.data.layouts import Record
 from studio.errors import StudioError
-from studio.jobs import Job
+from studio.queue.jobs import Job
+from studio.settings import serial
 from ui import captions, parts
 from ui.page import QUICK, SETS, Page, clickable, picked
 

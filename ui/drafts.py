@@ -10,12 +10,14 @@ from typing import Any
 
 import yaml
 
-from studio import catalog, runs, serial
-from studio.checks import check
-from studio.config import Run
+from studio.catalog import methods
+from studio.catalog.checks import check
 from studio.data.view_config import STICKERS
 from studio.errors import StudioError
-from studio.jobs import OPEN
+from studio.queue.jobs import OPEN
+from studio.records import runs
+from studio.settings import serial
+from studio.settings.config import Run
 from ui import forms
 from ui.forms import Leaf
 from ui.workspace import Workspace
@@ -34,22 +36,22 @@ GROUPS = {
 }
 
 
-def methods() -> list[tuple[str, str]]:
+def offered() -> list[tuple[str, str]]:
     """Title and name of every method that trains, the usual first choice at the top."""
-    cards = [catalog.card(name) for name in catalog.names()]
+    cards = [methods.card(name) for name in methods.names()]
     found = [(card.title, card.name) for card in cards if card.trainer and not card.hidden]
     return sorted(found, key=lambda pair: (pair[1] != "dreambooth", pair[0]))
 
 
 @functools.cache
 def _usual(method: str) -> str:
-    card = catalog.card(method)
+    card = methods.card(method)
     return json.dumps(forms.defaults(Run) | {"method": {"kind": card.name, **forms.defaults(card.config)}})
 
 
 def base(method: str, preset: str) -> dict[str, Any]:
     """All values of a method under a preset; `auto` takes the one for its model."""
-    card, values = catalog.card(method), json.loads(_usual(method))
+    card, values = methods.card(method), json.loads(_usual(method))
     name = card.preset_for(str(values["method"].get("model", ""))) if preset == "auto" else preset
     chosen = card.presets[name].values if name in card.presets else {}
     return serial.merge(values, serial.nest(dict(chosen)))
@@ -57,7 +59,7 @@ def base(method: str, preset: str) -> dict[str, Any]:
 
 def fields(method: str, values: Mapping[str, Any]) -> list[Leaf]:
     """Every field of a run of a method."""
-    card = catalog.card(method)
+    card = methods.card(method)
     own = {key: value for key, value in values["method"].items() if key != "kind"}
     found = list(forms.leaves(card.config, own, "method."))
     shared = [leaf for leaf in forms.leaves(Run, values) if not leaf.name.startswith(("method", "output"))]
@@ -101,7 +103,7 @@ def _missing(name: str) -> StudioError:
 
 
 def _required(method: str) -> set[str]:
-    cls = catalog.card(method).config
+    cls = methods.card(method).config
     given = dataclasses.MISSING
     found = [
         each for each in dataclasses.fields(cls) if each.default is given and each.default_factory is given
@@ -129,7 +131,7 @@ def command(run: Run) -> str:
     """The command that does the same: what differs from the defaults and from the model's own preset."""
     values = runs.dump(run)
     method = values["method"]["kind"]
-    card = catalog.card(method)
+    card = methods.card(method)
     preset = card.preset_for(str(values["method"].get("model", "")))
     usual = base(method, preset)
     before, after = serial.flatten(usual), serial.flatten(values)

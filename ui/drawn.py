@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from studio import recipes
+from studio.records import recipes
 from ui import parts
 from ui.workspace import Workspace
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from studio import serial
 from studio.errors import StudioError
-from studio.jobs import Job, Kind
 from studio.matching.config import VlmEval
 from studio.metrics.config import SubjectEval
+from studio.queue.jobs import Job, Kind
+from studio.settings import serial
 from studio.vision.config import Nullspace, Robustness
 from ui import forms, parts
 from ui.forms import Leaf

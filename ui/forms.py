@@ -10,8 +10,8 @@ import gradio as gr
 import yaml
 from pydantic import TypeAdapter
 
-from studio import serial
 from studio.errors import StudioError
+from studio.settings import serial
 
 REQUIRED = ""
 _WORDS = {"lr": "learning rate", "ema": "moving average", "tf32": "TF32", "num": "number of", "snr": "SNR",

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.jobs import Job
+from studio.queue.jobs import Job
 from ui import parts
 from ui.config import App
 from ui.theme import PICK

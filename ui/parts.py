@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from studio.errors import StudioError
-from studio.jobs import Job
+from studio.queue.jobs import Job
 from ui.workspace import Workspace
 
 _WORDS = {"queued": "waiting", "running": "running", "done": "done", "stopped": "stopped", "failed": "failed",

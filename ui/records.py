@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio.jobs import Job, Jobs
-from studio.runs import RunFolder
+from studio.queue.jobs import Job, Jobs
+from studio.records.runs import RunFolder
 from ui.workspace import Workspace
 
 QUIET = 900.0

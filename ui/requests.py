@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from studio import catalog, grid, reference_check, serial
+from studio.catalog import methods
 from studio.errors import StudioError
-from studio.models.config import SampleRequest
+from studio.sampling import grid, reference_check
+from studio.settings import serial
+from studio.settings.sampling import SampleRequest
 from ui import forms
 from ui.forms import Leaf
 from ui.guard import check_request
@@ -73,7 +75,7 @@ def _edits_of(given: Sequence[Any], edits: Edits) -> list[str]:
         rest = rest[len(boxes) :]
         if used:
             settings = forms.collect(leaves, values)[name]
-            serial.from_dict(catalog.card(name).config, settings, where=name)
+            serial.from_dict(methods.card(name).config, settings, where=name)
             found.append(json.dumps({"kind": name, **settings}))
     return found
 

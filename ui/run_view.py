@@ -6,8 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from studio import serial
-from studio.jobs import Job
+from studio.queue.jobs import Job
+from studio.settings import serial
 from ui import charts, parts
 from ui.records import Record
 

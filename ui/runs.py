@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 import yaml
 
-from studio import runs
 from studio.errors import StudioError
-from studio.jobs import Job
-from studio.supervisor import kill
+from studio.queue.jobs import Job
+from studio.queue.supervisor import kill
+from studio.records import runs
 from ui import charts, parts, records, run_view
 from ui.page import QUICK, SECONDS, SETS, Page, clickable, picked
 from ui.records import Record

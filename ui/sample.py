@@ -5,11 +5,12 @@ from typing import Any
 
 import gradio as gr
 
-from studio import recipes, serial
 from studio.errors import StudioError
-from studio.grid import AXES
-from studio.jobs import Job
-from studio.models.config import FLOW_SCHEDULERS, SCHEDULERS
+from studio.queue.jobs import Job
+from studio.records import recipes
+from studio.sampling.grid import AXES
+from studio.settings import serial
+from studio.settings.sampling import FLOW_SCHEDULERS, SCHEDULERS
 from ui import drawn, forms, parts, requests
 from ui.page import QUICK, SECONDS, SETS, Page, clickable
 from ui.weights import Weights

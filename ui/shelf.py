@@ -8,11 +8,13 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from studio import assets, runs, serial, trained
+from studio import assets
 from studio.adapters import config as adapters
-from studio.config import Run
 from studio.errors import StudioError
-from studio.jobs import Job
+from studio.queue.jobs import Job
+from studio.records import runs, trained
+from studio.settings import serial
+from studio.settings.config import Run
 from ui import parts
 from ui.page import QUICK, SETS, Page, clickable
 

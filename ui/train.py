@@ -7,9 +7,11 @@ from typing import Any
 import gradio as gr
 import yaml
 
-from studio import catalog, runs, serial
+from studio.catalog import methods
 from studio.errors import StudioError
-from studio.jobs import Job
+from studio.queue.jobs import Job
+from studio.records import runs
+from studio.settings import serial
 from ui import boxes, drafts, forms, parts
 from ui.forms import Leaf
 from ui.page import QUICK, SETS, Page, clickable
@@ -49,9 +51,9 @@ class TrainPage:
 
     def _top(self) -> None:
         with gr.Row():
-            methods, presets = drafts.methods(), _presets("dreambooth")
+            offered, presets = drafts.offered(), _presets("dreambooth")
             self.method = gr.Dropdown(
-                methods, value="dreambooth", label="Method", elem_id="method", min_width=180
+                offered, value="dreambooth", label="Method", elem_id="method", min_width=180
             )
             self.preset = gr.Dropdown(presets, value="auto", label="Preset", elem_id="preset", min_width=180)
             # Gradio sees no event that reads it (those come with the form), and would lock it.
@@ -217,12 +219,12 @@ def _data_row(method: str, folder: str | None) -> list[Any]:
 
 
 def _about(name: str) -> str:
-    card = catalog.card(name)
+    card = methods.card(name)
     return f'<p class="lead">{card.summary[:1].upper() + card.summary[1:]}. <i>{card.paper}</i></p>'
 
 
 def _presets(name: str) -> list[tuple[str, str]]:
-    card = catalog.card(name)
+    card = methods.card(name)
     own = [(f"{preset}: {found.note}"[:80], preset) for preset, found in card.presets.items()]
     return [("What suits the model", "auto"), ("The method's defaults", "none"), *own]
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from studio import catalog, serial, trained
-from studio.models.config import SampleRequest
+from studio.catalog import methods
+from studio.records import trained
+from studio.settings import serial
+from studio.settings.sampling import SampleRequest
 from ui import forms
 from ui.page import QUICK, Page
 from ui.requests import FIELDS, NUM_ARTIFACTS, Edits
@@ -118,12 +120,12 @@ class Weights:
     def _unfold(self, *names: str) -> Any:
         """Show where references go once an artifact asks for some."""
         found = [trained.find(self.workspace.weights(name)) for name in names if name]
-        needs = any(own and catalog.card(own.method).needs_references for own in found)
+        needs = any(own and methods.card(own.method).needs_references for own in found)
         return gr.Accordion(open=True) if needs else gr.skip()
 
     def _edits(self) -> None:
         """One block for each edit in the catalog, drawn from its settings."""
-        cards = [catalog.card(name) for name in catalog.names()]
+        cards = [methods.card(name) for name in methods.names()]
         for card in (each for each in cards if each.edit):
             with gr.Accordion(
                 f"{card.title}: {card.summary}", open=False, elem_id=f"edit-{card.name}"

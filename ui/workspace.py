@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from studio import assets, catalog, runs, serial, trained
+from studio import assets
+from studio.catalog import methods
 from studio.data.layouts import EXTENSIONS
 from studio.errors import StudioError, unknown
-from studio.jobs import Jobs, Kind
-from studio.runs import RunFolder
-from studio.supervisor import least_busy
+from studio.queue.jobs import Jobs, Kind
+from studio.queue.supervisor import least_busy
+from studio.records import runs, trained
+from studio.records.runs import RunFolder
+from studio.settings import serial
 
 TEXTS = ("prompt", "prompts", "negative", "class_prompt", "class_word", "token", "undesired", "protect", "carriers",
          "description", "author", "trigger", "license")  # fmt: skip
@@ -167,7 +170,7 @@ class Workspace:
 @cache
 def _own_optimizers() -> frozenset[str]:
     """Optimizers that presets of the methods name: the studio's own code, so the page may ask for them."""
-    cards = [catalog.card(name) for name in catalog.names()]
+    cards = [methods.card(name) for name in methods.names()]
     return frozenset(str(p.values.get("optim.name", "")) for card in cards for p in card.presets.values())
 
 

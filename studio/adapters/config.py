@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.config import Positive, config
+from studio.settings.config import Positive, config
 
 Real = Annotated[float, Field(ge=0)]
 

@@ -20,7 +20,7 @@ from studio.adapters.build import activate, inject, load_tensors, put_on, tensor
 from studio.adapters.formats import from_native, to_diffusers
 from studio.adapters.orthogonal_files import adapter_in, folder_config
 from studio.errors import StudioError
-from studio.runs import share
+from studio.records.runs import share
 
 PREFIX = "base_model.model."
 """In front of every key of a PEFT folder."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.config import Positive, config
+from studio.settings.config import Positive, config
 
 Norm = Literal["linf", "l2"]
 Radius = Annotated[float, Field(ge=0, le=255)]

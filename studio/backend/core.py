@@ -15,9 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from studio.backend import sharding
 from studio.backend.attention import choose_attention, forced_kernel
 from studio.backend.rng import Rng, mix
-from studio.batch import Batch, Shard
-from studio.config import Hardware
+from studio.contracts.batch import Batch, Shard
 from studio.errors import StudioError
+from studio.settings.config import Hardware
 
 M = TypeVar("M", bound=nn.Module)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -29,9 +29,9 @@ from studio.attacks.config import Attacks
 from studio.attacks.gradient import Walk, ascend, cross_entropy
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.config import Hardware, Positive, config
 from studio.data.config import Labelled
 from studio.models.vit import load_classifier
+from studio.settings.config import Hardware, Positive, config
 from studio.vision.robustness import Examined, held_out
 
 OTHER = "torchattacks"

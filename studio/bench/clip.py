@@ -23,16 +23,17 @@ import tyro
 from pydantic import Field
 from torch import Tensor
 
-from studio import catalog, runs
 from studio.backend.core import Backend
-from studio.batch import Batch, Shard
 from studio.bench.dreambooth_step import Compared
-from studio.config import Hardware, Positive, config
+from studio.catalog import methods
+from studio.contracts.batch import Batch, Shard
 from studio.data.scenes import SceneSource
 from studio.data.sticker_config import Stickers
-from studio.loop import fit
 from studio.models.clip import load_clip
-from studio.session import Session
+from studio.records import runs
+from studio.settings.config import Hardware, Positive, config
+from studio.training.loop import fit
+from studio.training.session import Session
 
 _WARM_UP = 2
 _ENDLESS = 10**6
@@ -88,7 +89,7 @@ def our_steps(settings: ClipBench, batches: list[Batch], folder: Path) -> Iterat
         "name": "ours",
     }
     run = runs.build(values)
-    trainer: Any = catalog.card_of(run.method).load_trainer()(run.method)
+    trainer: Any = methods.card_of(run.method).load_trainer()(run.method)
     session = Session(run, runs.create(run), trainer, Backend(run.hardware))
     trainer.pairs = Kept(batches)
     return fit(trainer, session.learner, session.backend, run)

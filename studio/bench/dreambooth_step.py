@@ -21,13 +21,15 @@ from diffusers.utils import logging as diffusers_logging
 from pydantic import Field
 from transformers.utils import logging as transformers_logging
 
-from studio import assets, catalog, runs
+from studio import assets
 from studio.backend.core import Backend
 from studio.bench.plain_diffusers import PlainRecipe
-from studio.config import Hardware, Positive, Run, config
-from studio.loop import fit
+from studio.catalog import methods
 from studio.models import build
-from studio.session import Session
+from studio.records import runs
+from studio.settings.config import Hardware, Positive, Run, config
+from studio.training.loop import fit
+from studio.training.session import Session
 
 _PROMPT = "a sticker of a sks animal"
 _WARM_UP = 3
@@ -84,7 +86,7 @@ class Compared:
 def our_steps(settings: StepBench, cache: str, folder: Path) -> tuple[Iterator[object], int]:
     """Endless steps of our trainer, and the number of trained parameters."""
     run = _run(settings, cache, folder)
-    trainer = catalog.card_of(run.method).load_trainer()(run.method)
+    trainer = methods.card_of(run.method).load_trainer()(run.method)
     session = Session(run, runs.create(run), trainer, Backend(run.hardware))
     trained = sum(p.numel() for p in session.learner.parameters)
     return fit(trainer, session.learner, session.backend, run), trained

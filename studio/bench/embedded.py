@@ -15,11 +15,11 @@ import torch
 
 from studio.backend.core import Backend
 from studio.backend.quiet import quiet
+from studio.contracts.trainer import Request
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import draw_scenes
 from studio.models.build import EMBEDDED_MODELS, load
 from studio.models.draw import draw
-from studio.trainer import Request
 
 _PROMPT = "a sticker of a red fox on green grass"
 _SCENES = 64

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from studio.backend.core import Backend
 from studio.backend.quiet import quiet
-from studio.batch import Shard
-from studio.config import Hardware, Positive, config
+from studio.contracts.batch import Shard
 from studio.models import build
 from studio.models.base import Condition
 from studio.models.denoising import Prompts
@@ -38,6 +37,7 @@ from studio.rl.policy import Policy
 from studio.rl.rollout import roll_out
 from studio.rl.trainer import part_of
 from studio.rl.watch import Drift
+from studio.settings.config import Hardware, Positive, config
 
 _PROMPTS = ("a sticker of a dog", "a sticker of a car", "a sticker of an apple", "a sticker of a rocket")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

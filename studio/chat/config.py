@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from studio.adapters.config import Adapter, Lora
-from studio.catalog import Preset
-from studio.config import Hardware, Positive, config
+from studio.catalog.methods import Preset
+from studio.settings.config import Hardware, Positive, config
 
 Part = Literal["vision", "projector", "language"]
 

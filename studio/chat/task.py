@@ -15,6 +15,7 @@ from studio.adapters.merge import merged_copy
 from studio.backend.core import Backend
 from studio.chat.config import Chat
 from studio.chat.model import ChatModel, Encoded, load_vlm
+from studio.contracts.trainer import Group, Output, Request
 from studio.data.conversations import (
     MARK,
     Conversation,
@@ -23,7 +24,6 @@ from studio.data.conversations import (
     first_questions,
     open_conversations,
 )
-from studio.trainer import Group, Output, Request
 
 PREVIEWS = 4
 """Conversations whose first question is asked again in previews."""

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from studio import flags
-from studio.commands.console import Console
+from studio.console import Console
 from studio.errors import StudioError, unknown
+from studio.flags import flags
 
 
 def data(argv: list[str], console: Console) -> None:
@@ -81,7 +81,7 @@ def _write_captions(folder: str, argv: list[str], console: Console) -> None:
 
     settings: Captioning = flags.parse(Captioning, argv, prog="studio data caption DIR")
     from studio.backend.quiet import quiet
-    from studio.caption import caption
+    from studio.chat.caption import caption
 
     quiet()
     for written in caption(folder, settings):

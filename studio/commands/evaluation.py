@@ -2,12 +2,13 @@
 
 import dataclasses
 
-from studio import flags, places
 from studio.commands import robustness, vlm
-from studio.commands.console import Console
+from studio.console import Console
 from studio.errors import StudioError, unknown
+from studio.flags import flags
 from studio.metrics import table
 from studio.metrics.config import DreamBenchEval, SubjectEval
+from studio.records import places
 
 
 def evaluate(argv: list[str], console: Console) -> None:
@@ -39,7 +40,7 @@ def _subject(argv: list[str], console: Console) -> None:
     found_at = places.artifact(request.artifact)
     request = dataclasses.replace(request, artifact=found_at, data=places.pictures(request.data))
     from studio.backend.quiet import quiet
-    from studio.evaluate import evaluate as run
+    from studio.evaluation.subject import evaluate as run
     from studio.reports.report import summary
 
     quiet()

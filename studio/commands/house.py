@@ -3,7 +3,7 @@
 import dataclasses
 import os
 
-from studio.commands.console import Console
+from studio.console import Console
 from studio.errors import unknown
 
 
@@ -27,7 +27,7 @@ def models(argv: list[str], console: Console) -> None:
 
 def adapters(argv: list[str], console: Console) -> None:
     """The table of adapters, measured here and now: `studio adapters [--rounds 9]`."""
-    from studio import flags
+    from studio.flags import flags
 
     own, rest = flags.take(argv, "rounds")
     if rest:
@@ -54,7 +54,7 @@ def doctor(argv: list[str], console: Console) -> None:
 
 def ui(argv: list[str], console: Console) -> None:
     """Open the app in the browser: `studio ui [--port 7860] [--root DIR]`."""
-    from studio import flags
+    from studio.flags import flags
     from ui.config import App
 
     given = os.environ.get("STUDIO_AUTH", "")

@@ -1,7 +1,7 @@
 """`studio eval robustness|nullspace ...`. Torch is imported once the flags are right."""
 
-from studio import flags
-from studio.commands.console import Console
+from studio.console import Console
+from studio.flags import flags
 from studio.vision.config import Nullspace, Robustness
 
 

@@ -1,6 +1,6 @@
 """`studio runs list|show|report|verify-resume`: what runs have done."""
 
-from studio.commands.console import Console
+from studio.console import Console
 from studio.errors import RunFailed, StudioError, unknown
 
 
@@ -24,7 +24,7 @@ def runs(argv: list[str], console: Console) -> None:
 
 
 def _list(output: str, console: Console) -> None:
-    from studio import runs as folders
+    from studio.records import runs as folders
 
     found = folders.list_runs(output)
     if not found:
@@ -38,7 +38,7 @@ def _list(output: str, console: Console) -> None:
 def _show(name: str, console: Console) -> None:
     import yaml
 
-    from studio import runs as folders
+    from studio.records import runs as folders
 
     folder, run = folders.open_run(name)
     console.print(f"{folder.path}: {folder.status()}")
@@ -55,7 +55,7 @@ def _show(name: str, console: Console) -> None:
 
 
 def _report(name: str, console: Console) -> None:
-    from studio import runs as folders
+    from studio.records import runs as folders
     from studio.reports.html import write
     from studio.reports.report import from_run
 
@@ -65,8 +65,8 @@ def _report(name: str, console: Console) -> None:
 
 
 def _verify(name: str, argv: list[str], console: Console) -> None:
-    from studio import flags
-    from studio import runs as folders
+    from studio.flags import flags
+    from studio.records import runs as folders
 
     own, rest = flags.take(argv, "steps", "at")
     if rest:
@@ -78,7 +78,7 @@ def _verify(name: str, argv: list[str], console: Console) -> None:
             f"--at {at} must lie between 1 and --steps {steps} - 1; choose such a step.", field="at"
         )
     from studio.backend.quiet import quiet
-    from studio.verify import verify_resume
+    from studio.training.verify import verify_resume
 
     quiet()
     differing = verify_resume(run, steps=steps, at=at)

@@ -14,11 +14,14 @@ from typing import Any
 
 import yaml
 
-from studio import catalog, flags, runs, serial
-from studio.checks import check
-from studio.commands.console import Console
-from studio.config import Run
+from studio.catalog import methods
+from studio.catalog.checks import check
+from studio.console import Console
 from studio.errors import RunFailed, StudioError
+from studio.flags import flags
+from studio.records import runs
+from studio.settings import serial
+from studio.settings.config import Run
 
 STICKERS = "stickers"
 """Data that evaluations take by themselves."""
@@ -63,12 +66,12 @@ def train(argv: list[str], console: Console) -> None:
     run, preset = flags.parse_run(method, rest)
     check(run)
     if preset and "RANK" not in os.environ:  # said once, by the process that launched the others
-        console.print(f"preset: {preset} ({catalog.card(method).presets[preset].note})")
+        console.print(f"preset: {preset} ({methods.card(method).presets[preset].note})")
     if run.hardware.num_processes > 1 and "RANK" not in os.environ:
         _launch_new(run, console)
         return
     from studio.backend.quiet import quiet
-    from studio.train import train as start
+    from studio.training.train import train as start
 
     quiet()
     _follow(start(run, stop=StopRequest(console)), run.loop.steps, console)
@@ -81,7 +84,7 @@ def _method(argv: list[str]) -> tuple[str, list[str]]:
     kind = serial.read_file(Path(own["config"])).get("method", {}).get("kind") if "config" in own else None
     if kind:
         return str(kind), argv
-    listed = ", ".join(n for n in catalog.names() if not catalog.card(n).hidden)
+    listed = ", ".join(n for n in methods.names() if not methods.card(n).hidden)
     raise StudioError(f"studio train needs the name of a method; choose one of: {listed}.", field="method")
 
 
@@ -99,7 +102,7 @@ def _is_finished(path: str, wanted: Run, console: Console) -> bool:
 
 def _resume(path: str, wanted: Run, allow: bool, console: Console) -> None:
     from studio.backend.quiet import quiet
-    from studio.train import resume
+    from studio.training.train import resume
 
     quiet()
     events = resume(path, runs.dump(wanted), allow_changes=allow, stop=StopRequest(console))
@@ -135,7 +138,7 @@ def finish(folder: str, console: Console) -> None:
 def _next(folder: runs.RunFolder) -> list[str]:
     """What can be done with a finished run."""
     _, run = runs.open_run(folder.path)
-    offers, path = catalog.card_of(run.method).offers, shlex.quote(str(folder.path))
+    offers, path = methods.card_of(run.method).offers, shlex.quote(str(folder.path))
     lines: list[str] = []
     data = runs.dump(run)["method"].get("data", "")
     train = data.get("train", STICKERS) if isinstance(data, dict) else STICKERS

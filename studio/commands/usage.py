@@ -1,6 +1,6 @@
 """What `studio --help` and the help of commands with verbs say. No torch."""
 
-from studio import catalog
+from studio.catalog import methods
 
 COMMANDS = {
     "demo": "the main job on sample pictures: train, measure, report",
@@ -94,7 +94,7 @@ def usage() -> str:
     """The text of `studio --help`."""
     lines = ["usage: studio COMMAND [...]", "", "Finetune and harden image models.", "", "commands:"]
     lines += [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
-    cards = [card for card in map(catalog.card, catalog.names()) if not card.hidden]
+    cards = [card for card in map(methods.card, methods.names()) if not card.hidden]
     lines += ["", "methods (studio train METHOD --help):"]
     lines += [f"  {c.name:<20} {c.summary}" for c in cards if c.trainer]
     lines += ["", "edits of sampling, without training (studio sample --edits NAME ...):"]
@@ -104,7 +104,7 @@ def usage() -> str:
 
 def of_train() -> str:
     """The text of `studio train --help`."""
-    cards = [card for card in map(catalog.card, catalog.names()) if not card.hidden and card.trainer]
+    cards = [card for card in map(methods.card, methods.names()) if not card.hidden and card.trainer]
     lines = [
         "usage: studio train METHOD [--preset NAME] [--config FILE] [settings of the method]",
         "       studio train --resume RUN [--loop.steps N] [--allow-changes]",

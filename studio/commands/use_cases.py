@@ -3,21 +3,23 @@
 import dataclasses
 from pathlib import Path
 
-from studio.commands.console import Console
+from studio.console import Console
 from studio.errors import RunFailed, StudioError
 
 
 def sample(argv: list[str], console: Console) -> None:
     """Draw pictures: `studio sample --artifact RUN --prompt "..."`; `--recipe PICTURE.png` draws a picture again."""
-    from studio import flags, places, recipes, serial
-    from studio.models.config import SampleRequest
+    from studio.flags import flags
+    from studio.records import places, recipes
+    from studio.settings import serial
+    from studio.settings.sampling import SampleRequest
 
     own, rest = flags.take(argv, "recipe")
     values = serial.to_dict(recipes.read(Path(own["recipe"]))) if "recipe" in own else {}
     request: SampleRequest = flags.parse(SampleRequest, rest, prog="studio sample", values=values)
     request = dataclasses.replace(request, artifact=tuple(map(places.artifact, request.artifact)))
     from studio.backend.quiet import quiet
-    from studio.infer import sample as draw
+    from studio.sampling.infer import sample as draw
 
     quiet()
     steps = draw(request)
@@ -38,8 +40,10 @@ def sample(argv: list[str], console: Console) -> None:
 
 def export(argv: list[str], console: Console) -> None:
     """Write a run's weights again, in other formats: `studio export RUN --formats kohya merged`."""
-    from studio import flags, runs, serial
     from studio.adapters.config import Export
+    from studio.flags import flags
+    from studio.records import runs
+    from studio.settings import serial
 
     if not argv or argv[0].startswith("-"):
         raise StudioError("studio export needs a run; give its folder or its name under runs/.", field="run")
@@ -55,22 +59,22 @@ def export(argv: list[str], console: Console) -> None:
             field="run",
         )
     from studio.backend.quiet import quiet
-    from studio.train import export_again
+    from studio.training.train import export_again
 
     quiet()
     for path in export_again(folder, run):
         console.print(f"exported: {path}")
         console.record({"event": "export", "path": str(path)})
     if "push_to_hub" in own:
-        from studio.publish import push
+        from studio.weights.publish import push
 
         console.print(f"published: {push(folder, own['push_to_hub'])}")
 
 
 def plan(argv: list[str], console: Console) -> None:
     """Measure one real step, sample and save: `studio plan METHOD [the flags of studio train]`."""
-    from studio import flags
-    from studio.checks import check
+    from studio.catalog.checks import check
+    from studio.flags import flags
 
     if not argv or argv[0].startswith("-"):
         raise StudioError(
@@ -81,7 +85,7 @@ def plan(argv: list[str], console: Console) -> None:
     memory = flags.number(own, "memory_gib", 0.0)
     check(run)
     from studio.backend.quiet import quiet
-    from studio.plan import plan as measure
+    from studio.training.plan import plan as measure
 
     quiet()
     found = measure(run, memory_gib=memory)

@@ -1,7 +1,7 @@
 """`studio eval vlm ...`. Torch is imported once the flags are right."""
 
-from studio import flags
-from studio.commands.console import Console
+from studio.console import Console
+from studio.flags import flags
 from studio.matching.config import VlmEval
 
 

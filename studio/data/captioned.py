@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from studio.backend.rng import mix
-from studio.batch import Batch, Shard, Source
+from studio.contracts.batch import Batch, Shard, Source
 from studio.data.build import images
 from studio.data.config import Images
 from studio.data.source import Photos

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.config import Count, Fraction, Positive, config
 from studio.errors import StudioError
+from studio.settings.config import Count, Fraction, Positive, config
 
 
 @config

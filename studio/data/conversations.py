@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from studio.batch import Batch, Shard
+from studio.contracts.batch import Batch, Shard
 from studio.data import images
 from studio.data.order import Order
 from studio.data.prefetch import prefetch

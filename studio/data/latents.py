@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from studio.backend.rng import mix
-from studio.batch import Batch, Shard
+from studio.contracts.batch import Batch, Shard
 from studio.data import buckets, captions
 from studio.data.buckets import View
 from studio.data.cache import Cache, Encoder, digest

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.backend.rng import mix
-from studio.batch import Batch, Shard, Source
+from studio.contracts.batch import Batch, Shard, Source
 from studio.data.build import images
 from studio.data.source import Example, Photos
 from studio.data.sticker_views import StickerViews, named, names, views_of

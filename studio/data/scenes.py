@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from studio.backend.rng import mix
-from studio.batch import Batch, Shard
+from studio.contracts.batch import Batch, Shard
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import draw_scenes
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.config import Fraction, Positive, config
 from studio.data.sticker_config import Stickers
 from studio.errors import StudioError
+from studio.settings.config import Fraction, Positive, config
 
 
 @config

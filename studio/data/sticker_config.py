@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.config import config
+from studio.settings.config import config
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.backend.rng import mix
-from studio.batch import Batch, Shard
+from studio.contracts.batch import Batch, Shard
 from studio.data import stickers
 from studio.data.set_config import StickerSets
 from studio.data.sticker_views import concepts

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.backend.rng import mix
-from studio.batch import Batch, Shard
+from studio.contracts.batch import Batch, Shard
 from studio.data import stickers
 from studio.data.view_config import Views
 from studio.data.views import NUMBERS, fill, see, turn_hues

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.config import Fraction, config
 from studio.data.config import Images
 from studio.data.sticker_config import Stickers
 from studio.errors import StudioError
+from studio.settings.config import Fraction, config
 
 STICKERS = "stickers"
 """What `data` says for the embedded stickers in place of a folder."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.config import Fraction, config
+from studio.settings.config import Fraction, config
 
 Prediction = Literal["eps", "v", "flow", "x0"]
 """What a network predicts: noise, velocity (Salimans & Ho), eps - x0 (rectified flow), or the clean latent."""

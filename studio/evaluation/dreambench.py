@@ -16,21 +16,24 @@ from pathlib import Path
 
 from PIL import Image
 
-from studio import artifacts, exam, runs, serial
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Request
 from studio.data import dreambench
 from studio.data import images as reading
 from studio.data.dreambench import Subject
 from studio.errors import StudioError
+from studio.evaluation import exam
 from studio.metrics import table
 from studio.metrics.build import Evidence, Jury
 from studio.metrics.config import DreamBenchEval, Likeness, PromptFit
 from studio.metrics.statistics import estimate
 from studio.metrics.table import Row
 from studio.models import build, draw
+from studio.records import runs
 from studio.reports.html import TRAINED, Column, Page, write
-from studio.trainer import Request
+from studio.settings import serial
+from studio.weights import artifacts
 
 log = logging.getLogger(__name__)
 CLASS_PROMPT = "a {class}"

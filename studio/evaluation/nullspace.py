@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from studio import checkpoint, runs
 from studio.backend.core import Backend
 from studio.evaluation.robustness import save_picture
 from studio.models.vit import Classifier, load_classifier
+from studio.records import runs
 from studio.reports.robustness import write_nullspace_page
+from studio.training import checkpoint
 from studio.vision import nullspace, robustness
 from studio.vision.config import Nullspace
 from studio.vision.line import load_before

@@ -17,7 +17,6 @@ import torch
 from einops import rearrange
 from PIL import Image
 
-from studio import runs, serial
 from studio.attacks.build import Attacker
 from studio.attacks.config import AttackName
 from studio.attacks.constants import ALEXNET_CLEAN, ALEXNET_ERRORS, BENCHMARK, EXTRA, LARGE_FROM
@@ -25,7 +24,9 @@ from studio.backend.core import Backend
 from studio.errors import StudioError
 from studio.metrics import robustness as metrics
 from studio.models.vit import Classifier, load_classifier, require_classes
+from studio.records import runs
 from studio.reports.robustness import Example, write_page
+from studio.settings import serial
 from studio.vision import robustness as measure
 from studio.vision.config import Robustness
 from studio.vision.line import curve, load_before

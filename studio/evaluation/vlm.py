@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from studio import runs, serial
 from studio.backend.core import Backend
 from studio.matching.config import VlmEval
 from studio.matching.examined import Examined, prepare
 from studio.matching.files import Opened, load_matcher
 from studio.matching.matcher import Matcher
 from studio.matching.measure import measure, on_the_line
+from studio.records import runs
 from studio.reports.vlm import lead, write_page
+from studio.settings import serial
 from studio.vision.interpolate import put_between
 
 log = logging.getLogger(__name__)

@@ -18,11 +18,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from studio import catalog, runs
-from studio.config import Count, Hardware, config
+from studio.catalog import methods
 from studio.errors import StudioError
 from studio.evidence import tables
 from studio.evidence.tables import Finished
+from studio.records import runs
+from studio.settings.config import Count, Hardware, config
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ def recipe_of(method: str) -> Recipe:
     wanted = method.replace("-", "_")
     known = recipes()
     if wanted not in known:
-        name = catalog.card(method).name
+        name = methods.card(method).name
         raise StudioError(
             f"Method {name!r} has no recipe; those that have one: {', '.join(known) or 'none'}.",
             field="method",
@@ -126,7 +127,7 @@ def recipe_of(method: str) -> Recipe:
 
 def recipes() -> dict[str, str]:
     """Names of all recipes to their modules: METHOD for its `reproduce.py`, METHOD_STUDY for `reproduce_STUDY.py`."""
-    folders = [Path(place) / name for place in catalog.places() for name in catalog.names()]
+    folders = [Path(place) / name for place in methods.places() for name in methods.names()]
     files = [file for folder in folders for file in sorted(folder.glob("reproduce*.py"))]
     return {
         f.parent.name + f.stem.removeprefix("reproduce"): f"trainers.{f.parent.name}.{f.stem}" for f in files

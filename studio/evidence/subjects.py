@@ -12,8 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from studio import assets, catalog, runs, serial
+from studio import assets
+from studio.catalog import methods
 from studio.evidence.reproduce import Cell, Reproduce, Result, new_run
+from studio.records import runs
+from studio.settings import serial
 
 TOKEN = "sks"
 """Word of the subject in all recipes and in the captions of the benchmark."""
@@ -106,7 +109,7 @@ def spread(subjects: Sequence[Trial], number: int) -> list[Trial]:
 
 def _run(method: str, variant: Variant, trial: Trial, seed: int, request: Reproduce) -> dict[str, Any]:
     """The whole settings of a cell's run, checked, as plain values."""
-    card = catalog.card(method)
+    card = methods.card(method)
     preset = variant.preset or card.preset_for(_model(card))
     values = serial.nest(dict(card.presets[preset].values)) if preset else {}
     values = serial.merge(values, serial.nest(dict(variant.values)))
@@ -127,16 +130,16 @@ def weights_of(model: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def _model(card: catalog.Card) -> str:
+def _model(card: methods.Card) -> str:
     """The model that the method takes by default."""
     return next((str(f.default) for f in dataclasses.fields(card.config) if f.name == "model"), "")
 
 
 def run(cell: Cell, folder: Path) -> Result:
     """Train a cell and judge it; everything is kept in the cell's folder."""
-    from studio.evaluate import evaluate
+    from studio.evaluation.subject import evaluate
     from studio.metrics.config import SubjectEval
-    from studio.train import train
+    from studio.training.train import train
 
     settings = cell.settings
     place = {"output": str(folder), "name": new_run(folder)}

@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from studio import runs
 from studio.metrics.statistics import Estimate, estimate, grouped
+from studio.records import runs
 
 TILE, GAP, MARGIN, HEAD, SIDE = 112, 8, 28, 60, 128
 """Pixels: a picture, between pictures, around all, above for titles, left for names."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Output, Request
 from studio.data.config import Labelled
 from studio.matching.build import Tuned
 from studio.matching.config import Classes, Tuning
@@ -16,7 +17,6 @@ from studio.matching.data import Features, Labels, Task, open_task
 from studio.matching.files import Described, save_matcher
 from studio.matching.matcher import features_of
 from studio.models.dual import DualEncoder
-from studio.trainer import Output, Request
 from studio.vision.trainers import CountsSteps as Counts
 
 __all__ = ["Asked", "Counts", "evaluating"]

@@ -6,6 +6,7 @@ from typing import assert_never
 
 from studio.adapters import build as adapters
 from studio.backend.core import Backend
+from studio.contracts.trainer import Group
 from studio.matching.cocoop import ConditionalMatcher
 from studio.matching.config import (
     Adapted,
@@ -26,7 +27,6 @@ from studio.matching.probe import ProbeMatcher
 from studio.matching.side import SideMatcher
 from studio.models.adaptformer import Shape
 from studio.models.dual import DualEncoder
-from studio.trainer import Group
 
 
 @dataclass(frozen=True)

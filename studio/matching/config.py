@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from studio.adapters.config import Adapter, Lora
-from studio.config import Count, Fraction, Hardware, Positive, config
 from studio.data.config import Images, Labelled
 from studio.data.sticker_config import Stickers
+from studio.settings.config import Count, Fraction, Hardware, Positive, config
 from studio.vision.config import AdaptFormer
 
 TEMPLATES = ("a photo of {a name}",)

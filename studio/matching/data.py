@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from studio.batch import Batch, Shard
+from studio.contracts.batch import Batch, Shard
+from studio.contracts.trainer import Source
 from studio.data.build import images as open_images
 from studio.data.config import Labelled
 from studio.data.labelled import LabelledPhotos
@@ -21,7 +22,6 @@ from studio.data.pools import Pool, split
 from studio.data.scenes import SceneSource
 from studio.errors import StudioError
 from studio.matching.config import Captioned, Classes, Scenes
-from studio.trainer import Source
 
 _HALVES = 31
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from studio.backend.rng import mix
+from studio.contracts.trainer import Shard
 from studio.data.config import Labelled
 from studio.data.labelled import LabelledPhotos
 from studio.data.pools import Pool, open_pool, split
@@ -23,7 +24,6 @@ from studio.errors import StudioError
 from studio.matching.config import Captioned, VlmEval
 from studio.matching.data import Labels, captioned, only
 from studio.models.dual import DualEncoder
-from studio.trainer import Shard
 
 log = logging.getLogger(__name__)
 

@@ -13,14 +13,15 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from studio import runs, serial
 from studio.adapters.merge import merged_copy
-from studio.config import config
 from studio.errors import StudioError
 from studio.matching.build import make
 from studio.matching.config import Adapted, LpFt, Tuning, Whole
 from studio.matching.matcher import Matcher
 from studio.models.clip import load_clip
+from studio.records import runs
+from studio.settings import serial
+from studio.settings.config import config
 
 SETTINGS, TENSORS = "matcher.json", "matcher.safetensors"
 

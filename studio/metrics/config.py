@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.config import Count, Hardware, Positive, config
+from studio.settings.config import Count, Hardware, Positive, config
 
 
 @config

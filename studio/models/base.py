@@ -25,8 +25,8 @@ from studio.diffusion.config import Prediction
 from studio.diffusion.process import NUM_TIMESTEPS, Process
 from studio.errors import StudioError
 from studio.models.attention import Choose, Function, attending
-from studio.models.config import Text
 from studio.models.schedulers import make_scheduler
+from studio.settings.sampling import Text
 
 _PIPELINE_OPTIONS = ("requires_safety_checker", "force_zeros_for_empty_prompt")
 

@@ -18,13 +18,13 @@ from studio import assets
 from studio.backend.core import Backend
 from studio.errors import StudioError, unknown
 from studio.models.base import Family
-from studio.models.config import Text
 from studio.models.dit import Flux, StableDiffusion3
 from studio.models.files import from_folder, from_hub
 from studio.models.prepare import prepare
 from studio.models.single_file import from_file
 from studio.models.tiny import T5_TOKENS, TINY
 from studio.models.unet import StableDiffusion, StableDiffusionXL
+from studio.settings.sampling import Text
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.backend.rng import Rng
-from studio.batch import Batch
+from studio.contracts.batch import Batch
 from studio.diffusion.config import Denoising
 from studio.diffusion.objective import latent_mask, min_snr_weight, offset_noise, per_example
 from studio.models.base import Condition, Family

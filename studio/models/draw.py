@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Edit, Request
 from studio.diffusion.guidance import classifier_free, rescale
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
 from studio.models.base import Condition, Family
-from studio.trainer import Edit, Request
 
 log = logging.getLogger(__name__)
 CHUNK = 4

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from studio.batch import Batch
+from studio.contracts.batch import Batch
 from studio.diffusion.guidance import classifier_free, rescale
 from studio.models.base import Condition, Family
 from studio.models.draw import Guidance, guided

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
-from studio.models.config import Text
 from studio.models.weighting import marked, numbers, weigh
+from studio.settings.sampling import Text
 
 log = logging.getLogger(__name__)
 

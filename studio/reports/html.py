@@ -13,9 +13,10 @@ from typing import Any
 
 from PIL import Image
 
-from studio import assets, runs
+from studio import assets
 from studio.metrics.statistics import Estimate
 from studio.metrics.table import Row, number
+from studio.records import runs
 from studio.reports.charts import Curve, chart, scale
 
 EMBED_PIXELS = 512

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from studio.metrics.table import Row
+from studio.records.runs import RunFolder
 from studio.reports.charts import Curve
 from studio.reports.html import TRAINED, Column, Page
-from studio.runs import RunFolder
 
 
 def summary(rows: Sequence[Row]) -> str:

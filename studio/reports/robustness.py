@@ -7,7 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from studio import assets, runs
+from studio import assets
+from studio.records import runs
 
 WIDTH, HEIGHT = 132, 56
 _CSS = (

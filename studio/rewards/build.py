@@ -18,7 +18,7 @@ from studio.rewards import pixels, preference
 from studio.rewards.image_reward import load_image_reward
 from studio.rewards.networks import load_aesthetic, load_alignment
 from studio.rewards.user import UserReward
-from studio.serial import kind, members
+from studio.settings.serial import kind, members
 
 Function = Callable[[Tensor, Sequence[str]], Any]
 Single = (

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.config import config
 from studio.metrics.config import OpenClip
+from studio.settings.config import config
 
 
 @config

@@ -7,10 +7,10 @@ from pydantic import Field
 
 from studio import assets
 from studio.adapters.config import Export, Lora
-from studio.catalog import Preset
-from studio.config import Count, Positive, config
+from studio.catalog.methods import Preset
 from studio.errors import StudioError
 from studio.rewards.config import ClipAlignment, HeldOut, Reward
+from studio.settings.config import Count, Positive, config
 
 EMBEDDED_CLIP = "studio-tiny-clip"
 Real = Annotated[float, Field(ge=0)]

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from studio.backend.core import Backend
 from studio.backend.rng import mix
-from studio.batch import Batch
+from studio.contracts.batch import Batch
+from studio.contracts.trainer import Loss
 from studio.diffusion.sampling import log_probability
 from studio.rewards.build import Running, Terms
 from studio.rl.advantages import PromptStatistics, advantages, flat_groups
@@ -28,7 +29,6 @@ from studio.rl.policy import Policy
 from studio.rl.rollout import Rollout, joined, roll_out
 from studio.rl.stepper import learnable
 from studio.rl.watch import Drift, diversity, thumbnails
-from studio.trainer import Loss
 
 log = logging.getLogger(__name__)
 FACT = "fact_"

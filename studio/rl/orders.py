@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from studio.backend.rng import mix
-from studio.batch import Batch, Shard
+from studio.contracts.batch import Batch, Shard
 from studio.errors import StudioError
 
 

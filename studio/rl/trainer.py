@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from studio import export as exporting
 from studio.adapters.build import attach, learning_rates, weight_decay
 from studio.adapters.config import Adapter
 from studio.adapters.metadata import Facts
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.batch import Batch, Source
+from studio.contracts.batch import Batch, Source
+from studio.contracts.trainer import Group, Loss, Output, Request, Trainer
 from studio.errors import StudioError
 from studio.metrics.images import to_tensor
 from studio.models.base import Family
@@ -28,7 +28,7 @@ from studio.rl.config import Adapted, Part, Reinforced, Rewarded, read_prompts
 from studio.rl.judges import Judges
 from studio.rl.learner import PolicyGradient
 from studio.rl.orders import Orders
-from studio.trainer import Group, Loss, Output, Request, Trainer
+from studio.weights import export as exporting
 
 NUM_PREVIEWS = 4
 """Prompts drawn as previews when the person named none."""

@@ -13,11 +13,11 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from typing_extensions import override
 
-from studio import references
+from studio.contracts.trainer import PlainEdit, Request
 from studio.diffusion.objective import latent_mask
 from studio.models.base import Condition, Family
 from studio.models.draw import Guidance, draw, guided
-from studio.trainer import PlainEdit, Request
+from studio.same_subject import references
 
 FEATHER = 0.01
 """Softness of the subject's outline, as a share of the side."""

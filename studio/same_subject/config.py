@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.config import Count, Fraction, Hardware, Positive, config
 from studio.errors import StudioError
 from studio.metrics.config import Judges
+from studio.settings.config import Count, Fraction, Hardware, Positive, config
 
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from studio.backend.core import Backend
+from studio.contracts.trainer import Request
 from studio.errors import StudioError
 from studio.metrics.build import Jury
 from studio.models.build import load
@@ -21,7 +22,6 @@ from studio.models.draw import draw
 from studio.same_subject.background import repainted
 from studio.same_subject.collages import Crop, crop, masked, panels, subject_of
 from studio.same_subject.config import MakeSets
-from studio.trainer import Request
 
 PANEL = 64
 """Least pixels of a panel's side."""

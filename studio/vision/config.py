@@ -6,8 +6,8 @@ from pydantic import Field
 
 from studio.adapters.config import Adapter, Lora
 from studio.attacks.config import Attacks
-from studio.config import Count, Fraction, Hardware, Positive, config
 from studio.data.config import Labelled
+from studio.settings.config import Count, Fraction, Hardware, Positive, config
 
 Scale = Annotated[float, Field(ge=0)]
 

@@ -3,12 +3,12 @@
 import logging
 from pathlib import Path
 
-from studio import runs
 from studio.attacks.build import Attacker
 from studio.attacks.constants import BENCHMARK
 from studio.errors import StudioError
 from studio.metrics.robustness import accuracy
 from studio.models.vit import Classifier, load_classifier
+from studio.records import runs
 from studio.vision import robustness as measure
 from studio.vision.config import Robustness
 from studio.vision.interpolate import interpolated

@@ -17,13 +17,13 @@ from torch.nn import functional as F
 
 from studio.adapters.merge import merged_copy
 from studio.backend.core import Backend
-from studio.batch import Batch
+from studio.contracts.batch import Batch
+from studio.contracts.trainer import Output, Request
 from studio.data.config import Labelled
 from studio.data.labelled import LabelledPhotos
 from studio.data.pools import split
 from studio.models import adaptformer
 from studio.models.vit import Classifier, load_classifier, save_classifier
-from studio.trainer import Output, Request
 from studio.vision.config import Adapted, AdaptFormer, Tuning
 from studio.vision.tuning import Tuned, tune
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Output, Request
 from studio.data.labelled import LabelledPhotos
-from studio.trainer import Output, Request
 from studio.vision.task import Task
 
 

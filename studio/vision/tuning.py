@@ -10,10 +10,10 @@ from torch import nn
 
 from studio.adapters import build as adapters
 from studio.adapters.config import Full
+from studio.contracts.trainer import Group
 from studio.errors import StudioError
 from studio.models import adaptformer
 from studio.models.vit import Classifier
-from studio.trainer import Group
 from studio.vision.config import Adapted, AdaptFormer, LinearProbe, LpFt, SubTuning, Tuning, Whole
 
 log = logging.getLogger(__name__)

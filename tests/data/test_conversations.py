@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from studio.commands import data
-from studio.commands.console import Console
+from studio.console import Console
 from studio.data.conversations import check, first_questions, open_conversations
 from studio.errors import StudioError
 

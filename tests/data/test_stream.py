@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.batch import Shard, Source
+from studio.contracts.batch import Shard, Source
 from studio.data.buckets import shapes
 from studio.data.build import images
 from studio.data.captions import Words

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from studio import runs
 from studio.errors import StudioError
 from studio.evidence.classifiers import units
 from studio.evidence.classifiers.run import run
 from studio.evidence.classifiers.units import Variant
 from studio.evidence.reproduce import Reproduce, recipe_of
+from studio.records import runs
 from tests.trainers.pictures import BACKEND, class_folders
 
 METHODS = ("vit", "vit_nullspace", "arrest", "adversarial")

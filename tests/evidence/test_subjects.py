@@ -1,6 +1,7 @@
 import pytest
 
-from studio import assets, catalog
+from studio import assets
+from studio.catalog import methods
 from studio.evidence.reproduce import Reproduce, recipe_of
 from studio.evidence.subjects import Trial, cells, spread, trials, weights_of
 from trainers.dreambooth.reproduce import EXAMINATION, VARIANTS
@@ -40,7 +41,7 @@ def test_without_a_benchmark_dreambooth_sweeps_what_its_presets_were_chosen_from
     found = recipe_of("dreambooth").cells(Reproduce(method="dreambooth", num_seeds=1))
     assert {cell.unit for cell in found} == {"unicorn"}
     rates = {cell.variant: cell.settings["run"]["optim"]["lr"] for cell in found}
-    presets = catalog.card("dreambooth").presets
+    presets = methods.card("dreambooth").presets
     assert rates["lora-prior"] == rates["lora-1e-3"] == presets["tiny"].values["optim.lr"]
     assert rates["full-1e-4"] == presets["tiny-full"].values["optim.lr"]
     assert len({cell.key for cell in found}) == len(found) == 8

@@ -10,8 +10,8 @@ from torch import nn
 from studio.adapters.build import attach
 from studio.adapters.config import Lora
 from studio.backend.core import Backend
-from studio.config import Hardware
 from studio.models.build import load
+from studio.settings.config import Hardware
 
 LORA = Lora(rank=4, alpha=8)
 

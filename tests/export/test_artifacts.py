@@ -7,16 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from studio import artifacts
 from studio.adapters.build import names
 from studio.adapters.config import Export, Full
 from studio.adapters.strength import set_strength
 from studio.adapters.verify import ask
 from studio.backend.core import Backend
-from studio.config import Hardware
 from studio.errors import StudioError
-from studio.export import export
 from studio.models.build import load
+from studio.settings.config import Hardware
+from studio.weights import artifacts
+from studio.weights.export import export
 from tests.export.conftest import LORA, train
 
 

@@ -11,8 +11,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from studio import artifacts
-from studio import export as exporting
 from studio.adapters import files
 from studio.adapters.config import Export, Full, Lokr, Lora
 from studio.adapters.formats import LowRank, to_comfy, to_kohya
@@ -20,7 +18,9 @@ from studio.adapters.merge import bare
 from studio.adapters.metadata import Facts
 from studio.adapters.verify import ask
 from studio.errors import StudioError
-from studio.export import export
+from studio.weights import artifacts
+from studio.weights import export as exporting
+from studio.weights.export import export
 from tests.export.conftest import LORA, train
 
 

@@ -7,8 +7,8 @@ from studio.adapters.config import Export, Full, Loha, Lora, Oft
 from studio.adapters.strength import set_strength
 from studio.adapters.verify import ask
 from studio.errors import StudioError
-from studio.export import export
-from studio.warm_start import attach_from
+from studio.weights.export import export
+from studio.weights.warm_start import attach_from
 from tests.export.conftest import LORA, train, trainable
 
 DORA, ROTATION, LOHA = Lora(rank=4, dora=True), Oft(block_size=8), Loha(rank=2)

@@ -1,7 +1,7 @@
 """Card of the looking method."""
 
-from studio.catalog import Card
-from studio.config import config
+from studio.catalog.methods import Card
+from studio.settings.config import config
 
 
 @config

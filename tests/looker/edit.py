@@ -1,9 +1,10 @@
 """Shifts predictions by the brightness of references."""
 
-from studio import reference_check, references
+from studio.contracts.trainer import PlainEdit
 from studio.errors import StudioError
 from studio.models.draw import guided
-from studio.trainer import PlainEdit
+from studio.same_subject import references
+from studio.sampling import reference_check
 
 
 class LookerEdit(PlainEdit):

@@ -3,8 +3,8 @@
 import pytest
 
 from studio.backend.core import Backend
-from studio.config import Hardware
 from studio.models.build import load
+from studio.settings.config import Hardware
 
 NAMES = ("sd1", "sd2", "sdxl", "sd3", "flux")
 

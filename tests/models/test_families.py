@@ -5,15 +5,15 @@ import torch
 from diffusers import AutoencoderTiny
 
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Request
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
 from studio.models.base import Condition
 from studio.models.build import load
-from studio.models.config import Text
 from studio.models.dit import pack
 from studio.models.draw import draw, drawing, start_noise
 from studio.models.text import BOS, EOS, PAD, WORD
-from studio.trainer import Request
+from studio.settings.sampling import Text
 
 PROMPTS = ["a photo of a dog", "the cat"]
 

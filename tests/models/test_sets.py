@@ -5,10 +5,10 @@ import torch
 from einops import rearrange
 
 from studio.backend.core import Backend
-from studio.config import Hardware
 from studio.models.build import load
 from studio.models.entry import hinted, more_channels
 from studio.models.sets import Coupling, coupling
+from studio.settings.config import Hardware
 
 NAMES = ("sd1", "sd3", "flux")
 

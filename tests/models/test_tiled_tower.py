@@ -5,9 +5,9 @@ import torch
 from einops import rearrange
 
 from studio.backend.core import Backend
-from studio.config import Hardware
 from studio.models.tiled_tower import tiled
 from studio.models.vision_tower import load_tower
+from studio.settings.config import Hardware
 
 
 @pytest.fixture(scope="module")

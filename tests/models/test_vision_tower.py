@@ -7,9 +7,9 @@ from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from studio.backend.core import Backend
-from studio.config import Hardware
 from studio.errors import StudioError
 from studio.models.vision_tower import load_tower, square, squares
+from studio.settings.config import Hardware
 
 TOWERS = {
     "tiny:clip": (17, 32, 24),

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from studio.models.config import SampleRequest, Text
 from studio.models.text import BOS, WORD
 from studio.models.weighting import parse
+from studio.settings.sampling import SampleRequest, Text
 
 
 def rebuilt(family, **text):

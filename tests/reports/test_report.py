@@ -9,10 +9,10 @@ from PIL import Image
 
 from studio.metrics.statistics import estimate, paired
 from studio.metrics.table import Row
+from studio.records.runs import EventLog, RunFolder
 from studio.reports import report
 from studio.reports.charts import Curve, chart, running_mean, ticks
 from studio.reports.html import EMBED_PIXELS, TRAINED, Column, Page, write
-from studio.runs import EventLog, RunFolder
 
 
 def _picture(path: Path, shade: int, size: int = 8) -> Path:

@@ -8,18 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
-from studio import artifacts
 from studio.adapters.config import Lora
 from studio.adapters.strength import set_strength
 from studio.backend.core import Backend
 from studio.commands import use_cases
-from studio.commands.console import Console
-from studio.config import Hardware, Loop, Optim, Run
+from studio.console import Console
 from studio.models.base import Family
 from studio.models.build import load
 from studio.rewards.config import Brightness, Redness
 from studio.rl.config import Ppo, Rollouts
-from studio.train import run_to_end
+from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.training.train import run_to_end
+from studio.weights import artifacts
 from trainers.ddpo.config import Ddpo
 from trainers.texforce.config import TexForce
 

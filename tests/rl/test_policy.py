@@ -3,8 +3,7 @@
 import torch
 
 from studio.backend.core import Backend
-from studio.batch import Shard
-from studio.config import Hardware
+from studio.contracts.batch import Shard
 from studio.diffusion.sampling import log_probability
 from studio.rewards.config import Brightness, Redness
 from studio.rl.advantages import flat_groups
@@ -14,6 +13,7 @@ from studio.rl.orders import Draws
 from studio.rl.rollout import roll_out
 from studio.rl.stepper import Ddim, FlowSde
 from studio.rl.watch import diversity
+from studio.settings.config import Hardware
 from trainers.texforce.config import TexForce
 from trainers.texforce.trainer import TexForceTrainer
 

@@ -8,10 +8,10 @@ from diffusers import DDIMScheduler
 from torch.distributions import Normal
 
 from studio.backend.core import Backend
-from studio.config import Hardware
 from studio.diffusion.sampling import log_probability
 from studio.models.build import load
 from studio.rl.stepper import Ddim, FlowSde, learnable, stepper
+from studio.settings.config import Hardware
 
 KINDS = {"eps": "epsilon", "v": "v_prediction"}
 

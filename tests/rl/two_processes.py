@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 
 from studio.backend.core import Backend
-from studio.config import Hardware, Loop, Optim, Run
-from studio.loop import Objective, _backward
-from studio.optim import Learner
 from studio.rewards.config import Brightness, Redness
 from studio.rl.config import Ppo, Rollouts
+from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.training.loop import Objective, _backward
+from studio.training.optim import Learner
 from trainers.texforce.config import TexForce
 from trainers.texforce.trainer import TexForceTrainer
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.catalog import Card, Preset
-from studio.config import config
+from studio.catalog.methods import Card, Preset
+from studio.settings.config import config
 
 
 @config

@@ -12,7 +12,7 @@ from torch import nn
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng, mix
-from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Trainer
+from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Shard, Trainer
 from tests.toy.config import Toy
 
 

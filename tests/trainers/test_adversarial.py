@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from studio.attacks.build import Attacker
 from studio.attacks.config import Attacks, Pgd
+from studio.contracts.trainer import Batch
 from studio.data.config import Labelled
-from studio.trainer import Batch
-from studio.verify import verify_resume
+from studio.training.verify import verify_resume
 from studio.vision.config import AdaptFormer
 from tests.classifiers import pictures
 from tests.trainers.pictures import batch_of, class_folders, ready, rng_of, short_run, trained_folder

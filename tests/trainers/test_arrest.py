@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from studio import checkpoint
 from studio.attacks.ball import Ball
 from studio.attacks.config import Pgd
 from studio.data.config import Labelled
 from studio.errors import StudioError
-from studio.train import run_to_end
-from studio.verify import verify_resume
+from studio.training import checkpoint
+from studio.training.train import run_to_end
+from studio.training.verify import verify_resume
 from tests.classifiers import pictures
 from tests.trainers.pictures import batch_of, class_folders, ready, rng_of, short_run, trained_folder
 from tests.trainers.test_adversarial import robust

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from studio.adapters.config import Full
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.config import Hardware
 from studio.errors import StudioError
+from studio.settings.config import Hardware
 from tests.cases import chats
 from trainers.cafe.config import Cafe
 from trainers.cafe.trainer import CafeTrainer, contrastive

@@ -11,7 +11,7 @@ from studio.data.sticker_config import Stickers
 from studio.errors import StudioError
 from studio.matching.config import Classes, Coop, LpFt, Scenes, Whole
 from studio.models.clip import load_clip
-from studio.train import run_to_end
+from studio.training.train import run_to_end
 from tests.trainers.pictures import class_folders, ready, short_run
 from trainers.clip.config import METHOD, Clip
 from trainers.clip.trainer import ClipTrainer

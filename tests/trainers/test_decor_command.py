@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from studio.commands.console import Console
+from studio.console import Console
 from studio.errors import StudioError
 from trainers.decor.command import command
 from trainers.decor.projector import load_projector

@@ -15,12 +15,12 @@ from pyarrow import parquet
 from studio.adapters.config import Lora
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.batch import Batch, Shard
-from studio.config import Hardware, Loop, Optim, Run
+from studio.contracts.batch import Batch, Shard
 from studio.errors import StudioError
-from studio.loop import fit
-from studio.optim import Learner
-from studio.train import train
+from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.training.loop import fit
+from studio.training.optim import Learner
+from studio.training.train import train
 from tests.cases import pairs
 from trainers.diffusion_dpo.config import DiffusionDpo, check
 from trainers.diffusion_dpo.pairs import Pairs, find_pairs

@@ -9,16 +9,16 @@ import torch
 from studio.adapters.config import Lora
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.batch import Batch, Shard
-from studio.config import Hardware, Loop, Optim, Run
+from studio.contracts.batch import Batch, Shard
 from studio.errors import RunFailed, StudioError
-from studio.loop import fit
 from studio.models.draw import start_noise
-from studio.optim import Learner
 from studio.rewards.config import Brightness, Incompressible, Mix, Redness, User
 from studio.rl.chain import Span, draw_through
 from studio.rl.config import Sampler
-from studio.train import train
+from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.training.loop import fit
+from studio.training.optim import Learner
+from studio.training.train import train
 from tests.cases import photos
 from trainers.draft.config import Distance, Draft, Hinge, LastSteps, OneStep, RandomSteps, check
 from trainers.draft.trainer import DraftTrainer

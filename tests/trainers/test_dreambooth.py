@@ -12,12 +12,12 @@ from studio.adapters.build import attach
 from studio.adapters.config import Full, Lora
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.config import Hardware, Loop, Run
+from studio.contracts.trainer import Batch, Request
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
 from studio.models.build import load
-from studio.train import run_to_end, train
-from studio.trainer import Batch, Request
+from studio.settings.config import Hardware, Loop, Run
+from studio.training.train import run_to_end, train
 from trainers.dreambooth.config import DreamBooth, FolderPrior, GeneratedPrior, NoPrior, OnlinePrior
 from trainers.dreambooth.identifier import STOP_WORDS, pick_identifier
 from trainers.dreambooth.prior import generate_prior, prior_key

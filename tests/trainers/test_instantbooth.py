@@ -9,16 +9,16 @@ import torch
 from diffusers.models.attention import JointTransformerBlock
 from PIL import Image
 
-from studio import artifacts
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.batch import Shard
-from studio.config import Hardware
+from studio.contracts.batch import Shard
+from studio.contracts.trainer import Request
 from studio.errors import StudioError
 from studio.models.build import load
 from studio.models.draw import draw
 from studio.models.vision_tower import squares
-from studio.trainer import Request
+from studio.settings.config import Hardware
+from studio.weights import artifacts
 from trainers.instantbooth.config import METHOD, InstantBooth, check
 from trainers.instantbooth.networks import GatedAdapter, placed, positions, transformer_blocks
 from trainers.instantbooth.places import grid, layer_for, waves

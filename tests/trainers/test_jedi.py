@@ -6,18 +6,20 @@ import pytest
 import torch
 from PIL import Image
 
-from studio import artifacts, references, trained
 from studio.adapters.config import Full, Lora
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.config import Hardware
+from studio.contracts.trainer import PlainEdit, Request, Shard
 from studio.data.set_config import StickerSets
 from studio.data.sticker_config import Stickers
 from studio.errors import StudioError
 from studio.models.base import Condition
 from studio.models.build import load
 from studio.models.draw import Guidance, draw
-from studio.trainer import PlainEdit, Request, Shard
+from studio.records import trained
+from studio.same_subject import references
+from studio.settings.config import Hardware
+from studio.weights import artifacts
 from trainers.jedi.config import Jedi, Joint, TextOnly, TwoScales, check
 from trainers.jedi.edit import JediEdit
 from trainers.jedi.model import Members, predict, reference_input

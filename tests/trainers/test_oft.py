@@ -7,20 +7,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from studio import artifacts
 from studio.adapters.config import Lora, Oft
 from studio.adapters.orthogonal import rotated_layers
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.config import Hardware, Loop, Optim, Run
+from studio.contracts.trainer import Request, Shard
 from studio.data.config import Images
 from studio.data.scenes import SceneSource
 from studio.data.sticker_config import Stickers
 from studio.errors import StudioError
 from studio.models.build import load
-from studio.train import run_to_end
-from studio.trainer import Request, Shard
-from studio.verify import verify_resume
+from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.training.train import run_to_end
+from studio.training.verify import verify_resume
+from studio.weights import artifacts
 from trainers.oft.config import Colors, Edges, OftControl, Regions
 from trainers.oft.control import agreement, signal
 from trainers.oft.hint import HintEncoder, hint_encoder, hinted

@@ -6,16 +6,16 @@ import itertools
 import pytest
 from PIL import Image
 
-from studio import runs
 from studio.adapters.build import attach
 from studio.adapters.config import Oft
 from studio.backend.core import Backend
-from studio.config import Hardware, Loop, Optim, Preview, Run
 from studio.data.sticker_config import Stickers
 from studio.evidence.reproduce import Cell, Reproduce, recipe_of
 from studio.evidence.tables import Finished
 from studio.models.build import load
-from studio.train import train
+from studio.records import runs
+from studio.settings.config import Hardware, Loop, Optim, Preview, Run
+from studio.training.train import train
 from trainers.oft import reproduce_control
 from trainers.oft.config import Colors, OftControl
 

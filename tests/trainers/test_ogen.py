@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Loss
 from studio.data import pools
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.matching.config import Classes, Coop, Maple, Whole
 from studio.metrics.matching import harmonic
-from studio.trainer import Loss
 from tests.trainers.pictures import class_folders, ready
 from trainers.ogen.config import METHOD, Ogen, Teacher, Weights, Words
 from trainers.ogen.generator import Generator

@@ -12,17 +12,20 @@ import torch
 from einops import rearrange
 from safetensors import safe_open
 
-from studio import assets, catalog, runs, serial
+from studio import assets
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.commands.console import Console
-from studio.config import Hardware, Loop, Optim, Run
+from studio.catalog import methods
+from studio.console import Console
+from studio.contracts.trainer import Shard
 from studio.data.sticker_concepts import HELD_OUT
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import draw_scenes, names
 from studio.errors import StudioError
-from studio.train import resume, train
-from studio.trainer import Shard
+from studio.records import runs
+from studio.settings import serial
+from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.training.train import resume, train
 from trainers.pretrain.autoencoder import SceneSource, build
 from trainers.pretrain.cards import write_card
 from trainers.pretrain.clip import HardSource, model_config, start_image_tower
@@ -224,7 +227,7 @@ def test_the_settings_survive_json():
     for run in RUNS.values():
         values = json.loads(json.dumps(serial.to_dict(run.method)))
         assert serial.from_dict(Pretrain, values) == run.method
-    assert catalog.card("pretrain") is METHOD
+    assert methods.card("pretrain") is METHOD
 
 
 def test_text_to_image_loses_more_without_its_captions(tmp_path):

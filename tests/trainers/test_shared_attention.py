@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from studio.backend.core import Backend
-from studio.config import Hardware
+from studio.contracts.trainer import Request
 from studio.models.build import load
 from studio.models.draw import draw
-from studio.trainer import Request
+from studio.settings.config import Hardware
 from trainers.shared_attention.config import SharedAttention
 from trainers.shared_attention.edit import SharedAttentionEdit
 

@@ -11,19 +11,19 @@ import torch
 from studio.adapters.config import Lora
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.batch import Batch, Shard
-from studio.config import Hardware, Loop, Optim, Run
+from studio.contracts.batch import Batch, Shard
+from studio.contracts.trainer import Request
 from studio.errors import RunFailed, StudioError
-from studio.loop import fit
-from studio.optim import Learner
 from studio.rewards.config import Brightness, Mix, Redness, User
 from studio.rl.config import GroupAdvantage, Ppo, PromptAdvantage, Rollouts
 from studio.rl.orders import Orders
 from studio.rl.rollout import roll_out
 from studio.rl.trainer import ReinforcedTrainer
-from studio.train import run_to_end, train
-from studio.trainer import Request
-from studio.verify import verify_resume
+from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.training.loop import fit
+from studio.training.optim import Learner
+from studio.training.train import run_to_end, train
+from studio.training.verify import verify_resume
 from trainers.ddpo.config import Ddpo
 from trainers.ddpo.config import check as check_ddpo
 from trainers.ddpo.trainer import DdpoTrainer

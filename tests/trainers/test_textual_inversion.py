@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from studio import artifacts
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.config import Hardware, Loop, Optim, Run
 from studio.errors import StudioError
 from studio.models.build import load
-from studio.train import run_to_end
+from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.training.train import run_to_end
+from studio.weights import artifacts
 from tests.cases import photos
 from trainers.textual_inversion.config import TextualInversion
 from trainers.textual_inversion.trainer import TextualInversionTrainer

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from studio.adapters.config import Lora, Oft
+from studio.contracts.trainer import Request
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.models import adaptformer
 from studio.models.vit import TINY, load_classifier, require_classes, save_classifier
-from studio.train import run_to_end
-from studio.trainer import Request
-from studio.verify import verify_resume
+from studio.training.train import run_to_end
+from studio.training.verify import verify_resume
 from studio.vision.config import Adapted, AdaptFormer, LinearProbe, LpFt, SubTuning, Tuning, Whole
 from studio.vision.interpolate import interpolated
 from studio.vision.tuning import blocks_of, tune

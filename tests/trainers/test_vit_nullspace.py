@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.models.vit import load_classifier
-from studio.verify import verify_resume
+from studio.training.verify import verify_resume
 from studio.vision.nullspace import (
     as_saved,
     fit_inside,

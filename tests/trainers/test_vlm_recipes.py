@@ -4,9 +4,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from studio import runs
 from studio.evidence.reproduce import Reproduce, recipe_of
 from studio.evidence.tables import Finished
+from studio.records import runs
 from trainers.captioner.reproduce import report
 
 

@@ -16,10 +16,11 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-from studio import assets, runs
-from studio.config import Loop, Preview, Run
-from studio.jobs import Jobs
-from studio.runs import RunFolder
+from studio import assets
+from studio.queue.jobs import Jobs
+from studio.records import runs
+from studio.records.runs import RunFolder
+from studio.settings.config import Loop, Preview, Run
 from tests.ui.browser import Studio, wait
 from trainers.dreambooth.config import DreamBooth, NoPrior
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from studio import assets, recipes, runs
-from studio.jobs import Jobs
+from studio import assets
+from studio.queue.jobs import Jobs
+from studio.records import recipes, runs
 from tests.ui.browser import CHROMIUM, DRIVER, Browser, Studio, browser, wait
 
 pytestmark = [

@@ -10,10 +10,11 @@ import pytest
 import yaml
 from selenium.webdriver.common.keys import Keys
 
-from studio import assets, runs
-from studio.config import Loop, Run
-from studio.jobs import Jobs
-from studio.runs import EventLog
+from studio import assets
+from studio.queue.jobs import Jobs
+from studio.records import runs
+from studio.records.runs import EventLog
+from studio.settings.config import Loop, Run
 from tests.ui.browser import CHROMIUM, DRIVER, Browser, Studio, browser, wait
 from trainers.dreambooth.config import DreamBooth
 

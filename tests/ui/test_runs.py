@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from studio import runs
-from studio.config import Loop, Run
-from studio.jobs import Process
-from studio.runs import EventLog
+from studio.queue.jobs import Process
+from studio.records import runs
+from studio.records.runs import EventLog
+from studio.settings.config import Loop, Run
 from trainers.dreambooth.config import DreamBooth
 from ui import charts, parts, records
 from ui.workspace import Workspace

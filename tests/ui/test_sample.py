@@ -2,8 +2,8 @@
 
 import pytest
 
-from studio import trained
 from studio.errors import StudioError
+from studio.records import trained
 from tests.ui.conftest import picture
 from ui import requests
 from ui.guard import check_request

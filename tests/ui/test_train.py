@@ -5,14 +5,17 @@ import shlex
 import gradio as gr
 import pytest
 
-from studio import catalog, flags, runs, serial
-from studio.config import Run
+from studio.catalog import methods
 from studio.errors import StudioError
+from studio.flags import flags
+from studio.records import runs
+from studio.settings import serial
+from studio.settings.config import Run
 from tests.ui.conftest import picture
 from ui import drafts, forms
 from ui.workspace import Workspace
 
-METHODS = [name for _, name in drafts.methods()]
+METHODS = [name for _, name in drafts.offered()]
 
 
 def filled(method: str, workspace: Workspace, **changes) -> dict:
@@ -33,9 +36,9 @@ def filled(method: str, workspace: Workspace, **changes) -> dict:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_form_gives_back_the_settings_it_was_drawn_from(method: str, workspace: Workspace):
     run = drafts.build(filled(method, workspace), workspace)
-    assert catalog.card_of(run.method).name == method
-    name = catalog.card(method).preset_for(str(serial.to_dict(run.method).get("model", "")))
-    usual = serial.nest(dict(catalog.card(method).presets[name].values)) if name else {}
+    assert methods.card_of(run.method).name == method
+    name = methods.card(method).preset_for(str(serial.to_dict(run.method).get("model", "")))
+    usual = serial.nest(dict(methods.card(method).presets[name].values)) if name else {}
     given = {k: v for k, v in serial.flatten(runs.dump(run)).items() if k in serial.flatten(usual)}
     assert given == {k: v for k, v in serial.flatten(usual).items() if k in given}
 

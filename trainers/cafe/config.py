@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.catalog import Card
+from studio.catalog.methods import Card
 from studio.chat.config import PRESETS, Chat
-from studio.config import Count, config
+from studio.settings.config import Count, config
 
 
 @config

@@ -29,9 +29,9 @@ from studio.backend.rng import Rng
 from studio.chat.model import Encoded, Inputs
 from studio.chat.task import load_task
 from studio.chat.trainers import Answers
+from studio.contracts.trainer import Batch, Group, Loss, Source, Trainer
 from studio.data.conversations import MARK, Conversation, Turn
 from studio.errors import StudioError
-from studio.trainer import Batch, Group, Loss, Source, Trainer
 from trainers.cafe.config import Cafe
 
 ASK_IMAGE, ASK_TEXT = "Compress this image in one word:", "Compress this sentence in one word:"

@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio import places
-from studio.catalog import Card, Preset
-from studio.config import config
+from studio.catalog.methods import Card, Preset
 from studio.data.config import Images
 from studio.data.sticker_config import Stickers
 from studio.errors import StudioError
+from studio.records import places
+from studio.settings.config import config
 
 STICKERS = "stickers"
 Real = Annotated[float, Field(ge=0)]

@@ -8,9 +8,12 @@ import logging
 import sys
 from pathlib import Path
 
-from studio import assets, embed, runs, serial
+from studio import assets
 from studio.models.captioner import EMBEDDED, Captioner, load_captioner
 from studio.models.clip import load_clip
+from studio.records import runs
+from studio.settings import serial
+from studio.training import embed
 from trainers.captioner.config import Captioner as Settings
 from trainers.captioner.exam import Exam, appraise
 from trainers.captioner.reproduce import DOMAINS

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from studio import runs, serial
-from studio.config import Hardware
 from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result, new_run
 from studio.evidence.tables import GAP, INK, MARGIN, PAPER, SOFT, TILE, Finished
+from studio.records import runs
+from studio.settings import serial
+from studio.settings.config import Hardware
 
 if TYPE_CHECKING:
     from studio.models.captioner import Captioner
@@ -64,7 +65,7 @@ def cells(request: Reproduce) -> Sequence[Cell]:
 def run(cell: Cell, folder: Path) -> Result:
     """Examine the captioner, finetune it, examine it again."""
     from studio.models.captioner import load_captioner
-    from studio.train import run_to_end
+    from studio.training.train import run_to_end
 
     values = dict(cell.settings["run"])
     exams = _exams(values["method"], cell.settings)

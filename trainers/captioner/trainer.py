@@ -26,7 +26,8 @@ from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng, mix
-from studio.batch import Batch, Source
+from studio.contracts.batch import Batch, Source
+from studio.contracts.trainer import Group, Loss, Output, Request, Trainer
 from studio.data.captioned import Numbered, pictures
 from studio.data.scenes import SceneSource
 from studio.models.captioner import Captioner as Model
@@ -34,7 +35,6 @@ from studio.models.captioner import load_captioner
 from studio.models.clip import load_clip
 from studio.rl.advantages import over_rollout
 from studio.rl.text import RunningMean, caption_logp, divergence, entropy, found
-from studio.trainer import Group, Loss, Output, Request, Trainer
 from trainers.captioner.config import STICKERS, Captioner, Discriminative
 from trainers.captioner.exam import Exam, appraise
 

@@ -2,11 +2,11 @@
 
 from typing import Any, Literal
 
-from studio.catalog import Card, Preset
-from studio.config import Count, config
+from studio.catalog.methods import Card, Preset
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.matching.config import TEMPLATES, Adapted, Classes, Pairs, Tuning, Whole
+from studio.settings.config import Count, config
 
 CROSS_ENTROPY = "cross-entropy"
 

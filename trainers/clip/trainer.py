@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Batch, Group, Loss, Source, Trainer
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.matching.asked import Asked, Counts
@@ -31,7 +32,6 @@ from studio.matching.data import captioned
 from studio.matching.losses import in_chunks, sigmoid_loss, softmax_loss
 from studio.matching.words import drawn
 from studio.models.clip import load_clip
-from studio.trainer import Batch, Group, Loss, Source, Trainer
 from trainers.clip.config import Clip, is_contrastive
 
 SIGLIP_BIAS = -10.0

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.catalog import Card, Preset
-from studio.config import Count, Positive, config
+from studio.catalog.methods import Card, Preset
 from studio.data.sticker_config import StickerPairs
 from studio.errors import StudioError
+from studio.settings.config import Count, Positive, config
 
 STICKERS = "stickers"
 

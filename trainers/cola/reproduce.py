@@ -10,8 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studio import runs, serial
 from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result, new_run
+from studio.records import runs
+from studio.settings import serial
 
 if TYPE_CHECKING:
     from trainers.cola.exam import Exam
@@ -49,7 +50,7 @@ def cells(request: Reproduce) -> Sequence[Cell]:
 
 def run(cell: Cell, folder: Path) -> Result:
     """Train a head, and examine it and the CLIP as it comes."""
-    from studio.train import run_to_end
+    from studio.training.train import run_to_end
     from trainers.cola.trainer import load_head, match
 
     values = dict(cell.settings["run"])

@@ -27,13 +27,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import override
 
-from studio import serial
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.batch import Batch, Source
+from studio.contracts.batch import Batch, Source
+from studio.contracts.trainer import Group, Loss, Output, Request, Trainer
 from studio.data.twins import FileTwins, StickerTwins
 from studio.models.clip import load_clip
-from studio.trainer import Group, Loss, Output, Request, Trainer
+from studio.settings import serial
 from trainers.cola.config import STICKERS, Cola, Multimodal
 from trainers.cola.exam import Exam
 from trainers.cola.heads import LinearHead, MultimodalHead, PromptHead, build

@@ -1,9 +1,9 @@
 """Settings and card of DDPO."""
 
 from studio.adapters.config import Lora
-from studio.catalog import Card, Preset
-from studio.config import config
+from studio.catalog.methods import Card, Preset
 from studio.rl import config as rl
+from studio.settings.config import config
 
 
 @config

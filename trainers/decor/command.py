@@ -6,17 +6,18 @@ from typing import Any
 
 import torch
 
-from studio import flags, reference_check
 from studio.backend.quiet import quiet
-from studio.commands.console import Console
+from studio.console import Console
+from studio.contracts.trainer import PlainEdit, Request
 from studio.data import layouts
 from studio.errors import StudioError, unknown
-from studio.infer import grid, load
+from studio.flags import flags
 from studio.models.base import Condition, Family
-from studio.models.config import SampleRequest
 from studio.models.draw import draw
 from studio.models.text import BOS, EOS, PAD
-from studio.trainer import PlainEdit, Request
+from studio.sampling import reference_check
+from studio.sampling.infer import grid, load
+from studio.settings.sampling import SampleRequest
 from trainers.decor.config import Components, Save, Suggest
 from trainers.decor.edit import DecorEdit, suggest_undesired
 from trainers.decor.plot import plot

@@ -68,8 +68,9 @@ def _on_white(trial: Trial) -> Path:
 
 def _run(cell: Cell, folder: Path) -> Result:
     """Train the leaking adapter; draw its prompts along both curves."""
-    from studio import runs, serial
-    from studio.train import train
+    from studio.records import runs
+    from studio.settings import serial
+    from studio.training.train import train
 
     settings = dict(cell.settings)
     leak = (
@@ -121,13 +122,13 @@ def _draw(
     leak: Leak, artifact: Path, folder: Path, settings: Mapping[str, Any]
 ) -> dict[str, tuple[dict[str, float], list[str]]]:
     """Scores and files of every point of both curves."""
-    from studio import artifacts
     from studio.adapters.strength import set_strength
     from studio.backend.core import Backend
-    from studio.config import Hardware
+    from studio.contracts.trainer import Request
     from studio.models import build
     from studio.models.draw import draw
-    from studio.trainer import Request
+    from studio.settings.config import Hardware
+    from studio.weights import artifacts
     from trainers.decor.config import Decor
     from trainers.decor.edit import DecorEdit
 

@@ -6,11 +6,11 @@ from typing import Annotated
 from pydantic import Field
 
 from studio.adapters.config import Lora
-from studio.catalog import Card, Preset
-from studio.config import Count, config
+from studio.catalog.methods import Card, Preset
 from studio.diffusion.config import NativeTimes, Times
 from studio.errors import StudioError
 from studio.rl import config as rl
+from studio.settings.config import Count, config
 
 
 @config

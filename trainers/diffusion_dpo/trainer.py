@@ -25,12 +25,12 @@ from studio.adapters.config import Adapter
 from studio.adapters.strength import detached
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.batch import Batch, Source
+from studio.contracts.batch import Batch, Source
+from studio.contracts.trainer import Loss
 from studio.diffusion.objective import per_example
 from studio.models.base import Family
 from studio.models.denoising import Noised, Prompts
 from studio.rl.trainer import NUM_PREVIEWS, AdaptedTrainer, part_of
-from studio.trainer import Loss
 from trainers.diffusion_dpo.config import DiffusionDpo
 from trainers.diffusion_dpo.pairs import Pairs, find_pairs
 

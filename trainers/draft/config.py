@@ -6,13 +6,13 @@ from typing import Annotated
 from pydantic import Field
 
 from studio.adapters.config import Lora
-from studio.catalog import Card, Preset
-from studio.config import Count, Fraction, Positive, config
+from studio.catalog.methods import Card, Preset
 from studio.data.config import Images
 from studio.errors import StudioError
 from studio.rewards.config import BLACK_BOXES, Mix, User
 from studio.rl import config as rl
-from studio.serial import kind
+from studio.settings.config import Count, Fraction, Positive, config
+from studio.settings.serial import kind
 
 
 @config

@@ -25,7 +25,8 @@ from typing_extensions import override
 from studio.adapters.config import Adapter
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.batch import Batch, Shard, Source
+from studio.contracts.batch import Batch, Shard, Source
+from studio.contracts.trainer import Loss
 from studio.data.build import images
 from studio.diffusion.config import Denoising
 from studio.models.base import Family
@@ -35,7 +36,6 @@ from studio.rl.orders import Draws
 from studio.rl.policy import Policy
 from studio.rl.trainer import RewardedTrainer, part_of
 from studio.rl.watch import Drift
-from studio.trainer import Loss
 from trainers.draft.config import Distance, Draft, Hinge, LastSteps, Maximize, OneStep, RandomSteps
 
 

@@ -5,13 +5,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio import places
 from studio.adapters.config import Adapter, Export, Lora
-from studio.catalog import Card, Preset
-from studio.config import Count, Positive, config
+from studio.catalog.methods import Card, Preset
 from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
+from studio.records import places
+from studio.settings.config import Count, Positive, config
 
 
 @config

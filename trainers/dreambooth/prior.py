@@ -10,10 +10,10 @@ from pathlib import Path
 
 from studio.adapters.build import names
 from studio.backend.rng import Rng
-from studio.batch import Batch, Shard, Source
+from studio.contracts.batch import Batch, Shard, Source
+from studio.contracts.trainer import Request
 from studio.models.base import Family
 from studio.models.draw import draw
-from studio.trainer import Request
 from trainers.dreambooth.config import GeneratedPrior
 
 log = logging.getLogger(__name__)

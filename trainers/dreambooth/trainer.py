@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from studio import export as exporting
 from studio.adapters.build import after_step, learning_rates, weight_decay
 from studio.adapters.metadata import Facts
 from studio.adapters.strength import detached
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
 from studio.data.build import images, photos
 from studio.data.cache import Encoder, check_cache
 from studio.data.captions import Words, fill
@@ -41,8 +41,8 @@ from studio.metrics.subject import subject_scores
 from studio.models.build import load
 from studio.models.denoising import Noised, Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
-from studio.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
-from studio.warm_start import attach_from
+from studio.weights import export as exporting
+from studio.weights.warm_start import attach_from
 from trainers.dreambooth.config import DreamBooth, FolderPrior, GeneratedPrior, OnlinePrior
 from trainers.dreambooth.identifier import pick_identifier
 from trainers.dreambooth.prior import WithPrior, generate_prior, prior_folder

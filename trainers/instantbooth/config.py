@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio import places, trained
-from studio.catalog import Card, Preset
-from studio.config import Fraction, Positive, config
+from studio.catalog.methods import Card, Preset
 from studio.data.view_config import STICKERS, Views, check_data
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
+from studio.records import places, trained
+from studio.settings.config import Fraction, Positive, config
 
 Rate = Annotated[float, Field(ge=0)]
 

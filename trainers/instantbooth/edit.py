@@ -14,13 +14,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from studio.adapters.files import read
+from studio.contracts.trainer import Request
 from studio.errors import StudioError
 from studio.models.base import Condition, Family
 from studio.models.tiled_tower import tiled
 from studio.models.vision_tower import VisionTower, load_tower, squares
-from studio.references import SeeingEdit
-from studio.trained import CARD, Trained
-from studio.trainer import Request
+from studio.records.trained import CARD, Trained
+from studio.same_subject.references import SeeingEdit
 from trainers.instantbooth.networks import InstantNetwork, Subject, placed
 
 FILE = "instantbooth.safetensors"

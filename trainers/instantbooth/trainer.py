@@ -24,18 +24,18 @@ import torch
 from einops import rearrange
 from typing_extensions import override
 
-from studio import places, trained
 from studio.adapters.files import staged, write
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Batch, Group, Loss
 from studio.data.masked import Wanted
-from studio.export import DTYPES
 from studio.models.build import load
 from studio.models.denoising import add_noise, errors, latents_of
 from studio.models.tiled_tower import tiled
 from studio.models.vision_tower import load_tower
-from studio.references import ViewTrainer
-from studio.trainer import Batch, Group, Loss
+from studio.records import places, trained
+from studio.same_subject.references import ViewTrainer
+from studio.weights.export import DTYPES
 from trainers.instantbooth.config import SHAPING, InstantBooth
 from trainers.instantbooth.edit import FILE, Instant, SubjectEdit, take_up, token_ids
 from trainers.instantbooth.networks import InstantNetwork, placed

@@ -15,11 +15,11 @@ from jaxtyping import Bool
 from torch import Tensor
 from typing_extensions import override
 
+from studio.contracts.trainer import Request
 from studio.models.base import Family
 from studio.models.vision_tower import squares
-from studio.references import SeeingEdit
-from studio.trained import Trained
-from studio.trainer import Request
+from studio.records.trained import Trained
+from studio.same_subject.references import SeeingEdit
 from trainers.ip_adapter.files import Loaded, load
 
 

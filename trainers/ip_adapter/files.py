@@ -12,12 +12,12 @@ from typing import Any, cast
 from diffusers.loaders.unet import UNet2DConditionLoadersMixin
 from torch import Tensor, cat, nn
 
-from studio import serial
 from studio.adapters.files import read
 from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.vision_tower import VisionTower, load_tower
-from studio.trained import Trained
+from studio.records.trained import Trained
+from studio.settings import serial
 from trainers.ip_adapter.config import Global, Patches, Plus, Projection
 from trainers.ip_adapter.layers import HEAD, IpNetwork
 

@@ -19,17 +19,18 @@ from pathlib import Path
 import torch
 from typing_extensions import override
 
-from studio import places, serial, trained
 from studio.adapters.files import staged, write
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.export import DTYPES
+from studio.contracts.trainer import Batch, Group, Loss
 from studio.models.base import Condition
 from studio.models.build import load
 from studio.models.denoising import add_noise, errors, latents_of
 from studio.models.vision_tower import load_tower
-from studio.references import ViewTrainer
-from studio.trainer import Batch, Group, Loss
+from studio.records import places, trained
+from studio.same_subject.references import ViewTrainer
+from studio.settings import serial
+from studio.weights.export import DTYPES
 from trainers.ip_adapter.check import compare
 from trainers.ip_adapter.config import IpAdapter
 from trainers.ip_adapter.edit import ReferenceEdit

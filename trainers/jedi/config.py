@@ -4,13 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio import places, serial
 from studio.adapters.config import Adapter, Full, Lora
-from studio.catalog import Card, Preset
-from studio.config import Count, Fraction, config
+from studio.catalog.methods import Card, Preset
 from studio.data.set_config import SetData, SetSizes, StickerSets, check_sets
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
+from studio.records import places
+from studio.settings import serial
+from studio.settings.config import Count, Fraction, config
 
 Scale = Annotated[float, Field(ge=0)]
 

@@ -16,18 +16,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from studio import reference_check, references, serial
 from studio.adapters.build import attach, load_tensors
 from studio.adapters.config import Full
 from studio.adapters.files import read
 from studio.adapters.strength import set_strength
 from studio.backend.rng import Rng
+from studio.contracts.trainer import PlainEdit, Request
 from studio.diffusion.guidance import rescale
 from studio.errors import StudioError
 from studio.models.base import Condition, Family
 from studio.models.draw import Guidance
-from studio.trained import Trained
-from studio.trainer import PlainEdit, Request
+from studio.records.trained import Trained
+from studio.same_subject import references
+from studio.sampling import reference_check
+from studio.settings import serial
 from trainers.jedi.config import Jedi, Joint, TextOnly
 from trainers.jedi.model import Members, predict, reference_input
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import torch
 from einops import rearrange
 
-from studio import assets, embed, live
+from studio import assets
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Shard
 from studio.data.set_config import StickerSets
 from studio.data.sticker_sets import StickerSetSource
-from studio.trainer import Shard
+from studio.training import embed
+from studio.worker import live
 from trainers.jedi.config import Jedi
 from trainers.jedi.trainer import JediTrainer
 

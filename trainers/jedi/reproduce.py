@@ -14,11 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from studio import exam, serial, trained
+from studio.evaluation import exam
 from studio.evidence import subjects
 from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result
 from studio.evidence.subjects import TOKEN, Trial, Variant, spread, trials, weights_of
 from studio.metrics.config import SubjectEval
+from studio.records import trained
+from studio.settings import serial
 
 log = logging.getLogger(__name__)
 
@@ -124,9 +126,9 @@ def _run(cell: Cell, folder: Path) -> Result:
 
 def _show(cell: Cell, folder: Path) -> Result:
     """Draw with references, judge, and time one picture alone."""
-    from studio.config import Hardware
-    from studio.evaluate import drawn_before
-    from studio.scoring import Drawn, Scoring
+    from studio.evaluation.scoring import Drawn, Scoring
+    from studio.evaluation.subject import drawn_before
+    from studio.settings.config import Hardware
 
     settings = cell.settings
     shown = Shown(**settings["shown"])
@@ -175,9 +177,9 @@ def _draw(
     settings: Mapping[str, Any], asked: exam.Exam, shown: Shown, hardware: Any
 ) -> tuple[list[Any], float]:
     """The pictures of all prompts, and the seconds that the first one takes by itself."""
-    from studio import reference_check
+    from studio.contracts.trainer import Request
     from studio.models.draw import draw
-    from studio.trainer import Request
+    from studio.sampling import reference_check
 
     family, edits = _family(hardware, _base(shown.artifact), shown.artifact, shown.strength)
     drawing = {**settings["eval"], "guidance": shown.guidance}
@@ -191,9 +193,9 @@ def _draw(
 
 def _seconds_of(cell: Cell) -> float:
     """Seconds of one picture of the base model, which a trained one also takes."""
-    from studio.config import Hardware
+    from studio.contracts.trainer import Request
     from studio.models.draw import draw
-    from studio.trainer import Request
+    from studio.settings.config import Hardware
 
     hardware = serial.from_dict(Hardware, cell.settings["run"]["hardware"])
     family, _ = _family(hardware, cell.settings["run"]["method"]["model"])
@@ -211,9 +213,9 @@ def _base(artifact: str) -> str:
 @cache
 def _family(hardware: Any, base: str, artifact: str = "", strength: float = 1.0) -> tuple[Any, list[Any]]:
     """The base model, or a copy of it with an artifact on."""
-    from studio import artifacts
     from studio.backend.core import Backend
     from studio.models.build import load
+    from studio.weights import artifacts
 
     family = load(base, Backend(hardware))
     loaded = artifacts.load(artifact, family, strength) if artifact else None

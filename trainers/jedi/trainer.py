@@ -26,21 +26,23 @@ from PIL.Image import Image
 from torch import Tensor
 from typing_extensions import override
 
-from studio import places, references, serial, trained
 from studio.adapters.build import NAME, after_step, attach, learning_rates, tensors, weight_decay
 from studio.adapters.config import Full
 from studio.adapters.files import staged, write
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Shard, Source, Trainer
 from studio.data.folder_sets import FolderSets
 from studio.data.set_config import StickerSets
 from studio.data.sticker_sets import StickerSetSource
-from studio.export import DTYPES
 from studio.models.base import unwrap
 from studio.models.build import load
 from studio.models.denoising import Noised, Prompts, errors
 from studio.models.draw import as_pictures, draw
-from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Source, Trainer
+from studio.records import places, trained
+from studio.same_subject import references
+from studio.settings import serial
+from studio.weights.export import DTYPES
 from trainers.jedi.config import Jedi
 from trainers.jedi.edit import DENOISER, INPUTS, WEIGHTS, JediEdit, refuse_other_family, take_up
 from trainers.jedi.model import Members, predict, reference_input

@@ -5,11 +5,11 @@ from typing import Annotated
 from pydantic import Field
 
 from studio.adapters.config import Adapter, Export, Oft
-from studio.catalog import Card, Preset
-from studio.config import Fraction, Positive, config
+from studio.catalog.methods import Card, Preset
 from studio.data.config import Images
 from studio.data.sticker_config import Stickers
 from studio.diffusion.config import Denoising
+from studio.settings.config import Fraction, Positive, config
 
 
 @config

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from studio import runs, serial
 from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result
 from studio.evidence.subjects import weights_of
 from studio.evidence.tables import Finished
+from studio.records import runs
+from studio.settings import serial
 
 MODEL = "studio-tiny"
 STEPS, BATCH, NUM_SHOWN = 300, 8, 24
@@ -51,7 +52,7 @@ def _cells(request: Reproduce) -> Sequence[Cell]:
 
 def _run(cell: Cell, folder: Path) -> Result:
     """Train, or go on with training; then read the run's previews."""
-    from studio.train import resume, train
+    from studio.training.train import resume, train
 
     place = folder / "run"
     started = any((place / "checkpoints").glob("step-*"))
@@ -108,8 +109,8 @@ def _scale(settings: Mapping[str, Any]) -> str:
 
 def _family() -> Any:
     from studio.backend.core import Backend
-    from studio.config import Hardware
     from studio.models.build import load
+    from studio.settings.config import Hardware
 
     return load(MODEL, Backend(Hardware(device="cpu")))
 

@@ -25,8 +25,6 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from typing_extensions import override
 
-from studio import export as exporting
-from studio import serial
 from studio.adapters.build import NAME, after_step, attach, learning_rates, weight_decay
 from studio.adapters.config import Boft, Oft
 from studio.adapters.energy import kept, summary
@@ -34,6 +32,7 @@ from studio.adapters.metadata import Facts
 from studio.adapters.orthogonal import project
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Shard, Source, Trainer
 from studio.data.build import images
 from studio.data.captions import Words
 from studio.data.scenes import SceneSource
@@ -41,7 +40,8 @@ from studio.errors import StudioError
 from studio.models.build import load
 from studio.models.denoising import Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
-from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Source, Trainer
+from studio.settings import serial
+from studio.weights import export as exporting
 from trainers.oft.config import OftControl
 from trainers.oft.control import agreement, signal
 from trainers.oft.hint import hint_encoder, hinted

@@ -4,11 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from studio.catalog import Card, Preset
-from studio.config import Count, Positive, config
+from studio.catalog.methods import Card, Preset
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.matching.config import TEMPLATES, Classes, Coop, Open
+from studio.settings.config import Count, Positive, config
 
 Weight = Annotated[float, Field(ge=0)]
 

@@ -5,8 +5,8 @@ from html import escape
 from pathlib import Path
 from statistics import fmean
 
-from studio import runs
 from studio.evidence.tables import Finished
+from studio.records import runs
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 330, 260, 46, 30, 74
 COLORS = ("#1f6f8b", "#c4572f", "#5b8c3a", "#7a4fa3")

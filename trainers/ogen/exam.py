@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from studio.batch import Batch
+from studio.contracts.batch import Batch
 from studio.data.config import Labelled
 from studio.data.labelled import LabelledPhotos
 from studio.data.pools import split

@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from studio import assets, runs, serial
+from studio import assets
 from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result, new_run
+from studio.records import runs
+from studio.settings import serial
 from trainers.ogen import curves
 
 MODEL = "studio-tiny-clip"
@@ -118,8 +120,8 @@ def _cells(request: Reproduce) -> Sequence[Cell]:
 def _run(cell: Cell, folder: Path) -> Result:
     """Train on the base half, and ask about both halves after each epoch."""
     from studio.data.config import Labelled
-    from studio.session import Session
-    from studio.train import train
+    from studio.training.session import Session
+    from studio.training.train import train
     from trainers.ogen.exam import Exam
     from trainers.ogen.scenes import write
 

@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Batch, Group, Loss, Source, Trainer
 from studio.errors import StudioError
 from studio.matching.asked import Asked, Counts
 from studio.matching.build import tune
@@ -30,7 +31,6 @@ from studio.matching.config import Adapted, Whole
 from studio.matching.losses import softmax_loss
 from studio.matching.words import drawn
 from studio.models.clip import load_clip
-from studio.trainer import Batch, Group, Loss, Source, Trainer
 from trainers.ogen.config import NewClasses, Ogen, Teacher
 from trainers.ogen.generator import Generator
 from trainers.ogen.neighbors import Statistics, statistics, tables

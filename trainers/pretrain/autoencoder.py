@@ -15,9 +15,9 @@ from torch import Tensor
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng, mix
+from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Shard, Source
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import draw_scenes
-from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Source
 from trainers.pretrain import config
 from trainers.pretrain.pca import NUM_COMPONENTS, PatchPca, psnr, start_encoder
 from trainers.pretrain.pictures import to_pictures

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from studio import embed
-from studio.config import Run
-from studio.runs import RunFolder
-from studio.serial import kind
+from studio.records.runs import RunFolder
+from studio.settings.config import Run
+from studio.settings.serial import kind
+from studio.training import embed
 from trainers.pretrain import config
 
 _TITLES = {

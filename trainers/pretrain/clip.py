@@ -24,11 +24,11 @@ from transformers import CLIPTokenizer
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng, mix
+from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Shard, Source
 from studio.data.sticker_captions import with_article
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import compose, draw_scenes, names, plan_scenes
 from studio.errors import StudioError
-from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Source
 from trainers.pretrain import config
 from trainers.pretrain.latents import tokenize
 from trainers.pretrain.tokens import LENGTH, VOCABULARY, build_tokenizer

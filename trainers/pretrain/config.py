@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.catalog import Card
-from studio.config import Positive, config
+from studio.catalog.methods import Card
 from studio.data.sticker_config import Stickers
+from studio.settings.config import Positive, config
 
 VARIED = Stickers(
     num_concepts=351,

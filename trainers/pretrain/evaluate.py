@@ -23,7 +23,6 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from studio import assets
 from studio.backend.core import Backend
-from studio.config import Hardware
 from studio.data import sticker_backgrounds as backgrounds
 from studio.data.sticker_captions import with_article
 from studio.data.sticker_concepts import COLORS
@@ -32,6 +31,7 @@ from studio.data.stickers import compose, held_out_pairs, index, plan_scenes
 from studio.metrics.sets import frechet
 from studio.models.dit import EMPTY_T5_ROWS_OF_SMALL_MODELS
 from studio.models.files import from_folder
+from studio.settings.config import Hardware
 from trainers.pretrain.autoencoder import fit_pca, unseen_images
 from trainers.pretrain.config import VARIED
 from trainers.pretrain.pca import psnr

@@ -18,12 +18,12 @@ from transformers import CLIPTokenizer
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng, mix
+from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Shard, Source
 from studio.data.cache import Cache, digest
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import Plan, compose, plan_scenes, write_captions
 from studio.models.base import weights_fingerprint
 from studio.models.files import from_folder
-from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Source
 from trainers.pretrain import config
 from trainers.pretrain.tokens import LENGTH, build_tokenizer
 

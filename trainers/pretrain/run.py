@@ -16,12 +16,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from studio import runs, serial
-from studio.commands.console import Console
-from studio.config import Hardware, Loop, Optim, Preview, Run
+from studio.console import Console
 from studio.errors import unknown
-from studio.runs import RunFolder, share, write_text
-from studio.train import Event, resume, train
+from studio.records import runs
+from studio.records.runs import RunFolder, share, write_text
+from studio.settings import serial
+from studio.settings.config import Hardware, Loop, Optim, Preview, Run
+from studio.training.train import Event, resume, train
 from trainers.pretrain import config
 from trainers.pretrain.cards import write_card
 from trainers.pretrain.evaluate import judge_autoencoder, judge_pictures

@@ -14,8 +14,8 @@ from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Batch, Group, Loss
 from studio.diffusion.process import NUM_TIMESTEPS, Discrete
-from studio.trainer import Batch, Group, Loss
 from trainers.pretrain import config
 from trainers.pretrain.latents import LATENT_CHANNELS, LATENT_SIZE, LatentRecipe
 from trainers.pretrain.tokens import LENGTH, VOCABULARY

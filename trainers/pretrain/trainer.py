@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
+from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
 from trainers.pretrain import config
 
 

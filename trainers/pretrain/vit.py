@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Source
 from studio.data.stickers import draw_scenes, names
-from studio.trainer import Batch, Group, Loss, Output, Request, Source
 from trainers.pretrain import config
 from trainers.pretrain.autoencoder import SceneSource
 

@@ -21,12 +21,12 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
+from studio.contracts.trainer import AttentionFunction, PlainEdit, Request
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.models.attention import Ordinary
 from studio.models.base import Condition, Family
 from studio.models.companion import Features, features, image_layers, last
 from studio.models.draw import trajectory
-from studio.trainer import AttentionFunction, PlainEdit, Request
 from trainers.shared_attention.config import SharedAttention
 
 TINY = 1e-6

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.catalog import Card
-from studio.config import Count, Fraction, config
+from studio.catalog.methods import Card
+from studio.settings.config import Count, Fraction, config
 
 
 @config

@@ -24,15 +24,15 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
-from studio import references
 from studio.backend.rng import Rng
+from studio.contracts.trainer import AttentionFunction, PlainEdit, Request
 from studio.data.images import BadImageError, read
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
 from studio.models.attention import Ordinary
 from studio.models.base import Condition, Family
 from studio.models.companion import Features, features, image_layers, invert, last
-from studio.trainer import AttentionFunction, PlainEdit, Request
+from studio.same_subject import references
 from trainers.style_injection.config import StyleInjection
 
 CONTENT, STYLE = slice(0, 1), slice(1, 2)

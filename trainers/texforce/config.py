@@ -5,9 +5,9 @@ from typing import Annotated
 from pydantic import Field
 
 from studio.adapters.config import Lora
-from studio.catalog import Card, Preset
-from studio.config import Fraction, config
+from studio.catalog.methods import Card, Preset
 from studio.rl import config as rl
+from studio.settings.config import Fraction, config
 
 
 @config

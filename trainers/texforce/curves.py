@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from studio import runs
 from studio.evidence.tables import Finished
+from studio.records import runs
 
 SHOWN = {"reward": "reward as drawn", "held_out": "held-out reward", "diversity": "diversity"}
 COLORS = ("#1f6f8b", "#c4572f", "#5b8c3a", "#7a4fa3")

@@ -16,20 +16,21 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from studio import artifacts, runs
 from studio.backend.core import Backend
-from studio.config import Hardware
+from studio.contracts.trainer import Request
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import compose, names, plan_scenes
-from studio.infer import grid
 from studio.metrics.backbones import load_timm
 from studio.metrics.images import to_tensor
 from studio.models.build import load
 from studio.models.draw import draw
+from studio.records import runs
 from studio.rewards.build import Terms
 from studio.rewards.config import ClipAlignment, Incompressible, Redness
 from studio.rl.watch import diversity, thumbnails
-from studio.trainer import Request
+from studio.sampling.infer import grid
+from studio.settings.config import Hardware
+from studio.weights import artifacts
 
 REWARDS = {"redness": Redness(), "CLIP alignment": ClipAlignment(), "JPEG kB": Incompressible()}
 SCENES = 12

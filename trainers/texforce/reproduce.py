@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from studio import runs, serial
 from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result
 from studio.evidence.subjects import weights_of
+from studio.records import runs
+from studio.settings import serial
 from trainers.texforce import curves
 
 MODEL = "studio-tiny"
@@ -119,7 +120,7 @@ def _run(cell: Cell, folder: Path) -> Result:
 
 def _trained(settings: Mapping[str, Any], weights: str, folder: Path) -> tuple[Path, list[dict[str, Any]]]:
     """A finished run and its events; one that was stopped goes on."""
-    from studio.train import resume, train
+    from studio.training.train import resume, train
 
     text = json.dumps([dict(settings), weights], sort_keys=True)
     place = folder / f"run-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

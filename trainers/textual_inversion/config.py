@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.catalog import Card, Preset
-from studio.config import config
+from studio.catalog.methods import Card, Preset
 from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
+from studio.settings.config import config
 
 
 @config

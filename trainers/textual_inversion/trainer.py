@@ -24,7 +24,8 @@ from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng, mix
-from studio.batch import Batch, Shard
+from studio.contracts.batch import Batch, Shard
+from studio.contracts.trainer import Group, Loss, Output, Request, Source, Trainer
 from studio.data.build import images
 from studio.data.cache import Encoder, check_cache
 from studio.data.captions import Words
@@ -32,7 +33,6 @@ from studio.errors import StudioError
 from studio.models.build import load
 from studio.models.denoising import Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
-from studio.trainer import Group, Loss, Output, Request, Source, Trainer
 from trainers.textual_inversion.config import TextualInversion
 from trainers.textual_inversion.rows import Rows
 

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.catalog import Card, Preset
-from studio.config import Count, Positive, config
+from studio.catalog.methods import Card, Preset
 from studio.data.config import Labelled
+from studio.settings.config import Count, Positive, config
 from studio.vision.config import Tuning, Whole
 
 

@@ -22,8 +22,8 @@ from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.loop import rows
-from studio.trainer import Batch, Group, Loss, Output, Request, Shard, Trainer
+from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Shard, Trainer
+from studio.training.loop import rows
 from studio.vision.nullspace import Found, noise_change, permuted, search_noise
 from studio.vision.task import classification_loss, load_task
 from studio.vision.trainers import Classifies

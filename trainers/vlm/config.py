@@ -1,8 +1,8 @@
 """Settings and card of supervised finetuning of chat models with pictures."""
 
-from studio.catalog import Card
+from studio.catalog.methods import Card
 from studio.chat.config import PRESETS, Chat
-from studio.config import config
+from studio.settings.config import config
 
 
 @config

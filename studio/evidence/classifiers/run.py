@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studio import runs, serial
 from studio.evidence.reproduce import Cell, Result
+from studio.records import runs
+from studio.settings import serial
 
 if TYPE_CHECKING:
     from studio.evaluation.robustness import Found
@@ -61,7 +62,7 @@ def _key(values: Mapping[str, Any]) -> str:
 
 def _train(values: Mapping[str, Any], folder: Path) -> Path:
     """Train a run in `folder`, or go on with one that was stopped there; gives its folder."""
-    from studio.train import resume, run_to_end
+    from studio.training.train import resume, run_to_end
 
     place = folder / "run"
     if not (place / "config.json").exists():

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from studio import assets, serial
+from studio import assets
 from studio.errors import StudioError
 from studio.evidence.reproduce import Cell, Reproduce
+from studio.settings import serial
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""

@@ -1,0 +1,1 @@
+"""Methods: their cards, where they are found, and what their settings rule out. No torch."""

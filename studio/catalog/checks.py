@@ -1,0 +1,81 @@
+"""What the settings of a run rule out together, refused before anything is loaded. No torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from studio.catalog import methods
+from studio.errors import StudioError
+from studio.settings import serial
+from studio.settings.config import Run
+
+_SHARDED_OPTIMIZERS = ("adamw", "sgd")
+"""Optimizers that treat each number alone, so that a share of a matrix steps as the whole would."""
+
+
+def check(run: Run) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        StudioError: with the setting to change.
+    """
+    card = methods.card_of(run.method)
+    if not card.trainer:
+        raise StudioError(
+            f"{card.name} trains nothing: it changes what is drawn; give it to studio sample, as in "
+            f"""--edits '{{"kind": "{card.name}", ...}}'.""",
+            field="method",
+        )
+    card.check(run.method)
+    if Path(run.name).name != run.name or run.name == "..":
+        raise StudioError(
+            f"name {run.name!r} is a path; give a plain name without a slash, and the folder of all runs with --output.",
+            field="name",
+        )
+    share = run.hardware.num_processes * run.loop.accumulate
+    if run.loop.batch_size % share:
+        raise StudioError(
+            f"loop.batch_size {run.loop.batch_size} cannot be split over {run.hardware.num_processes} processes x "
+            f"{run.loop.accumulate} parts; choose a multiple of {share}.",
+            field="loop.batch_size",
+        )
+    if run.optim.name == "schedule-free" and run.optim.ema:
+        raise StudioError(
+            "optim.ema and the schedule-free optimizer both average the weights; set --optim.ema 0.",
+            field="optim.ema",
+        )
+    if run.hardware.sharded:
+        _check_sharded(run)
+    if {"adapter", "export"} <= serial.hints(type(run.method)).keys():
+        _check_formats(run.method.adapter, run.method.export.formats)
+
+
+def _check_formats(adapter: Any, formats: Sequence[str]) -> None:
+    """What the formats of files cannot hold is said before the training, not behind it."""
+    kind = serial.kind(type(adapter))
+    what, refused = f"--adapter {kind}", {"diffusers", "kohya", "comfy"}
+    if kind == "full":
+        refused.add("peft")
+    elif kind == "lora":
+        what, refused = "DoRA", {"kohya", "comfy"} if adapter.dora else set()
+    if wrong := [name for name in formats if name in refused]:
+        allowed = [n for n in ("diffusers", "kohya", "comfy", "peft", "merged") if n not in refused]
+        raise StudioError(
+            f"The {wrong[0]} format cannot hold what {what} trains; choose --export.formats among: {', '.join(allowed)}.",
+            field="export.formats",
+        )
+
+
+def _check_sharded(run: Run) -> None:
+    hardware = run.hardware
+    refused = {
+        "hardware.num_processes": (hardware.num_processes == 1, "set it to the number of GPUs"),
+        "optim.name": (run.optim.name not in _SHARDED_OPTIMIZERS, "choose adamw or sgd"),
+        "hardware.precision": (hardware.precision == "fp16", "choose bf16 or fp32"),
+        "hardware.quantize": (hardware.quantize != "none", "choose none"),
+        "hardware.offload": (hardware.offload, "switch it off"),
+    }
+    for field, (wrong, advice) in refused.items():
+        if wrong:
+            value = getattr(run.optim if field == "optim.name" else hardware, field.rpartition(".")[2])
+            raise StudioError(f"hardware.sharded does not go with {field} {value}; {advice}.", field=field)

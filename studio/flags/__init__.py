@@ -1,0 +1,1 @@
+"""Flags to settings, and what to say about a flag that no setting has. No torch."""

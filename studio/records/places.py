@@ -1,0 +1,71 @@
+"""Places that a command names, found or refused before torch is imported."""
+
+from pathlib import Path
+
+from studio.catalog import methods
+from studio.data import layouts
+from studio.errors import StudioError
+from studio.records import runs, trained
+
+RUNS = Path("runs")
+"""Where runs lie that are given by their name alone."""
+
+
+def artifact(path: str, field: str = "artifact") -> str:
+    """Where an artifact is: as given, under `runs/`, or embedded.
+
+    Raises:
+        StudioError: Nothing is there.
+    """
+    found = next((place for place in (Path(path), RUNS / path) if path and place.exists()), None)
+    if found is None and trained.find(path) is None:
+        raise absent(path, field)
+    if found is not None and (found / "config.json").is_file() and (found / "events.jsonl").is_file():
+        _refuse_what_does_not_draw(found, field)
+    return path if found is None else str(found)
+
+
+def start(path: str, method: str) -> trained.Trained:
+    """The trained folder, run, public file or embedded artifact of a method that its training goes on from (`--start`).
+
+    Raises:
+        StudioError: Nothing is there, it is not exported, or it is of another method.
+    """
+    found = trained.find(artifact(path, field="start"))
+    if found is None or found.method != method:
+        what = "holds no exported weights" if found is None else f"is of {found.method}"
+        raise StudioError(
+            f"{path} {what}, and training goes on from weights of {method}; give a finished run, what `studio export RUN` "
+            "wrote, or an embedded artifact.",
+            field="start",
+        )
+    return found
+
+
+def _refuse_what_does_not_draw(run: Path, field: str) -> None:
+    card = methods.card_of(runs.open_run(run)[1].method)
+    if card.offers and "text-to-image" not in card.offers:
+        raise StudioError(
+            f"Run {run} is of method {card.name}, which trains nothing that draws pictures; give a run of another one.",
+            field=field,
+        )
+
+
+def absent(path: str | Path, field: str = "artifact") -> StudioError:
+    """What to say when nothing is where an artifact should be."""
+    shipped = ", ".join(trained.shipped()) or "none"
+    return StudioError(
+        f"{path} does not exist; give a run folder or its name under runs/, a .safetensors file, a PEFT folder or the "
+        f"name of an embedded artifact ({shipped}).",
+        field=field,
+    )
+
+
+def pictures(folder: str) -> str:
+    """A folder that holds pictures.
+
+    Raises:
+        StudioError: It does not exist, is a file, or holds none.
+    """
+    layouts.find(folder)
+    return folder

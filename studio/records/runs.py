@@ -1,0 +1,230 @@
+"""The run folder: what a run writes down, and reading it back. No torch.
+
+runs/NAME/config.json      the resolved settings; re-creates the run
+          events.jsonl     one line an event
+          checkpoints/     step-00000100/ ..., written by studio.training.checkpoint
+          samples/         step-00000100/0.png ...
+          export/          the trained weights in the ecosystem's formats
+          report.html
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from studio.catalog import methods
+from studio.errors import StudioError, unknown
+from studio.settings import serial
+from studio.settings.config import Run
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings."""
+        return self.path / "config.json"
+
+    @property
+    def events(self) -> Path:
+        """One line an event."""
+        return self.path / "events.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Folder of previews."""
+        return self.path / "samples"
+
+    @property
+    def export(self) -> Path:
+        """Folder of the trained weights."""
+        return self.path / "export"
+
+    def read_events(self, kind: str = "") -> Iterator[dict[str, Any]]:
+        """Events in order; lines that a crash cut off or a disk damaged are left out."""
+        if not self.events.exists():
+            return
+        with self.events.open(encoding="utf-8") as lines:
+            for line in lines:
+                if not line.endswith("\n"):
+                    return
+                event = _event(line)
+                if event and kind in ("", event["event"]):
+                    yield event
+
+    @property
+    def is_void(self) -> bool:
+        """Whether the run failed before its first step, so that nothing of it is worth keeping."""
+        return self.status() == "failed" and not any(self.checkpoints.glob("*"))
+
+    def clear(self) -> None:
+        """Remove what a run that never took a step wrote."""
+        self.config.unlink(missing_ok=True)
+        self.events.unlink(missing_ok=True)
+        for previews in self.samples.glob("step-*"):
+            shutil.rmtree(previews)
+        for folder in (self.samples, self.checkpoints, self.export, self.path):
+            with contextlib.suppress(OSError):  # something of somebody else's is in it
+                folder.rmdir()
+
+    def status(self) -> str:
+        """`new`, `running`, `done`, `stopped` or `failed`, as the last event says."""
+        last = ""
+        for event in self.read_events():
+            if event["event"] in ("start", "done", "stopped", "failed"):
+                last = event["event"]
+        return {"": "new", "start": "running"}.get(last, last)
+
+
+def _event(line: str) -> dict[str, Any]:
+    """What one line holds; nothing if it is no event."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and "event" in found else {}
+
+
+class EventLog:
+    """Appends events to `events.jsonl`, whole lines only.
+
+    A resumed run drops the events after the step it resumes from, so that the record has each step once.
+    """
+
+    def __init__(self, folder: RunFolder, *, after: int | None = None) -> None:
+        if after is not None and folder.events.exists():
+            kept = [e for e in folder.read_events() if e.get("step", 0) <= after]
+            write_text(folder.events, "".join(json.dumps(e) + "\n" for e in kept))
+        elif folder.events.exists():
+            text = folder.events.read_bytes()
+            if text and not text.endswith(b"\n"):
+                write_text(folder.events, text[: text.rfind(b"\n") + 1].decode())
+        self._file = folder.events.open("a", encoding="utf-8")
+
+    def write(self, event: str, **values: Any) -> dict[str, Any]:
+        """Add one event and return it as written."""
+        record = {"event": event, "time": round(time.time(), 3), **values}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        return record
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: temporary file, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def share(path: Path) -> None:
+    """Let those read a file, or the files of a folder, who can read the folder.
+
+    safetensors writes files that only their owner can read. Some mounts know no modes: files stay as they are there.
+    """
+    for file in [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]:
+        with contextlib.suppress(PermissionError):
+            file.chmod(file.parent.stat().st_mode & 0o666)
+
+
+def dump(run: Run) -> dict[str, Any]:
+    """A run's settings as plain values, with the method's name."""
+    values = serial.to_dict(run)
+    values["method"] = {"kind": methods.card_of(run.method).name, **serial.to_dict(run.method)}
+    return values
+
+
+def build(values: dict[str, Any]) -> Run:
+    """A run from plain values: what `dump` gave, or a settings file."""
+    rest = dict(values)
+    method = dict(rest.pop("method", {}))
+    if "kind" not in method:
+        raise StudioError(
+            "The settings name no method; add `method: {kind: dreambooth, ...}`.", field="method"
+        )
+    card = methods.card(method.pop("kind"))
+    rest["method"] = serial.from_dict(card.config, method, where="method")
+    return serial.from_dict(Run, rest)
+
+
+def create(run: Run) -> RunFolder:
+    """Make the folder of a new run and write its settings.
+
+    An existing run is never written over, unless it failed before its first step: nothing of it is worth keeping.
+    """
+    name = run.name or f"{methods.card_of(run.method).name}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = RunFolder(Path(run.output) / name)
+    if folder.config.exists() and not folder.is_void:
+        raise StudioError(
+            f"Run folder {str(folder.path)!r} exists already; choose another --name, "
+            f"or go on with `studio train --resume {folder.path}`.",
+            field="name",
+        )
+    try:
+        if folder.config.exists():
+            folder.clear()
+        folder.path.mkdir(parents=True, exist_ok=True)
+        for sub in (folder.checkpoints, folder.samples, folder.export):
+            sub.mkdir(exist_ok=True)
+        write_text(folder.config, json.dumps(dump(run), indent=2) + "\n")
+    except OSError as error:
+        raise StudioError(
+            f"Cannot write to {str(folder.path)!r} ({error.strerror}); choose a writable --output.",
+            field="output",
+        ) from None
+    return folder
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    """The settings of a run, as plain values."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise StudioError(
+            f"{file} is damaged, it holds no settings; restore it, or train the run anew.", field="run"
+        )
+    return found
+
+
+def open_run(path: str | Path) -> tuple[RunFolder, Run]:
+    """An existing run folder and its settings; a bare name is looked for under `runs/`."""
+    given = Path(path)
+    for candidate in (given, Path("runs") / given):
+        if (candidate / "config.json").exists():
+            folder = RunFolder(candidate)
+            return folder, build(_settings(folder.config))
+    found = [p.parent.name for p in Path("runs").glob("*/config.json")]
+    raise unknown("run", str(path), found, field="run")
+
+
+def list_runs(output: str | Path = "runs") -> list[RunFolder]:
+    """All runs under a folder, newest first."""
+    found = [p.parent for p in Path(output).glob("*/config.json")]
+    return [RunFolder(p) for p in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)]

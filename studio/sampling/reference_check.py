@@ -1,0 +1,60 @@
+"""What a request's reference pictures must be: refused before a model is loaded, in the app before a job starts. No torch."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from studio.catalog import methods
+from studio.data import images
+from studio.data.images import BadImageError
+from studio.errors import StudioError
+from studio.records import trained
+from studio.settings.sampling import SampleRequest
+
+SIDE = 1024
+"""Pixels of the shorter side that any method needs: larger JPEGs are decoded at a fraction of their size."""
+
+
+def check(request: SampleRequest) -> None:
+    """Refuse references that are missing, or that nothing would look at.
+
+    Raises:
+        StudioError: Says which.
+    """
+    found = [own for path in request.artifact if (own := trained.find(path)) is not None]
+    needing = [own for own in found if methods.card(own.method).needs_references]
+    if needing and not request.reference:
+        raise missing(needing[0].method)
+    if request.reference and not needing and not request.edits:
+        raise StudioError(
+            "No artifact of this request looks at reference pictures; leave --reference out, or add an artifact that "
+            f"does (embedded: {', '.join(trained.shipped()) or 'none'}).",
+            field="reference",
+        )
+
+
+def missing(method: str) -> StudioError:
+    """What to say when a method has no picture to look at."""
+    return StudioError(
+        f"There is no reference picture, and {method} draws what references show; give at least one with "
+        "--reference FILE.",
+        field="reference",
+    )
+
+
+def read(paths: Sequence[str]) -> list[Image.Image]:
+    """Upright RGB pictures, transparency over white.
+
+    Raises:
+        StudioError: One cannot be read.
+    """
+    return [_read(path) for path in paths]
+
+
+def _read(path: str) -> Image.Image:
+    try:
+        return images.read(path, needed=SIDE).rgb
+    except BadImageError as error:
+        raise StudioError(
+            f"Cannot use reference {path!r}: it {error.reason}; give another picture.", field="reference"
+        ) from None

@@ -1,0 +1,1 @@
+"""The training use-case: one loop, its optimizer, checkpoints, records and trackers; plan and verify."""

@@ -1,0 +1,183 @@
+"""Groups to optimizer, learning-rate schedule and moving average of the weights."""
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from diffusers.optimization import get_scheduler
+from torch import Tensor, nn
+
+from studio.backend.sharding import laid_out_as, whole
+from studio.contracts.trainer import Group
+from studio.errors import StudioError, unknown
+from studio.settings.config import Loop, Optim
+
+_NAMED = {
+    "adamw": "torch.optim:AdamW",
+    "sgd": "torch.optim:SGD",
+    "adafactor": "transformers.optimization:Adafactor",
+    "prodigy": "prodigyopt:Prodigy",
+    "schedule-free": "schedulefree:AdamWScheduleFree",
+    "adamw8bit": "bitsandbytes.optim:AdamW8bit",
+    "lion8bit": "bitsandbytes.optim:Lion8bit",
+    "muon": "trainers.pretrain.muon:Muon",
+}
+_WITHOUT_BETAS = {"sgd", "adafactor"}
+
+
+def _factory(name: str) -> Callable[..., torch.optim.Optimizer]:
+    module, _, attribute = _NAMED.get(name, name).rpartition(":" if name in _NAMED else ".")
+    if not module:
+        raise unknown("optimizer", name, [*_NAMED, "a.dotted.path"], field="optim.name")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise StudioError(
+            f"Optimizer {name!r} cannot be imported ({error}); install its package or choose one of: "
+            f"{', '.join(_NAMED)}.",
+            field="optim.name",
+        ) from None
+
+
+def build_optimizer(settings: Optim, groups: Sequence[Group]) -> torch.optim.Optimizer:
+    """The optimizer over all groups that train, each at its own rate."""
+    parameters: list[dict[str, Any]] = []
+    for group in groups:
+        if not group.trains:
+            continue
+        trained = [p for p in group.parameters().values() if p.requires_grad]
+        if not trained:
+            raise ValueError(f"group {group.name!r} trains, but none of its parameters requires a gradient")
+        decay = settings.weight_decay if group.weight_decay is None else group.weight_decay
+        parameters.append(
+            {"params": trained, "lr": (group.lr or settings.lr) * group.lr_scale, "weight_decay": decay}
+        )
+    arguments: dict[str, Any] = {"lr": settings.lr, **settings.options}
+    if settings.name not in _WITHOUT_BETAS:
+        arguments.setdefault("betas", settings.betas)
+    if settings.name == "adamw":
+        arguments.setdefault(
+            "fused", all(p.device.type in ("cuda", "cpu") for g in parameters for p in g["params"])
+        )
+    if settings.name == "adafactor":
+        arguments |= {"relative_step": False, "scale_parameter": False} | settings.options
+    try:
+        return _factory(settings.name)(parameters, **arguments)
+    except TypeError as error:
+        raise StudioError(
+            f"Optimizer {settings.name!r} does not take these options ({error}); check --optim.options.",
+            field="optim.options",
+        ) from None
+
+
+class Ema:
+    """Moving average of the trained weights, warmed up as diffusers' EMAModel: min(decay, (1+n)/(10+n))."""
+
+    def __init__(self, groups: Sequence[Group], decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self._live = [p for g in groups if g.trains for p in g.parameters().values()]
+        self.shadow = [p.detach().clone() for p in self._live]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the weights as they are."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self.shadow, [p.detach() for p in self._live], 1 - decay)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The averaged weights in place of the trained ones, inside the context."""
+        kept = [p.detach().clone() for p in self._live]
+        self._copy(self.shadow)
+        try:
+            yield
+        finally:
+            self._copy(kept)
+
+    @torch.no_grad()
+    def _copy(self, values: Sequence[Tensor]) -> None:
+        torch._foreach_copy_([p.detach() for p in self._live], list(values))
+
+
+class Learner:
+    """Optimizer, schedule, scaler and average as one thing that steps, saves and resumes."""
+
+    def __init__(
+        self, groups: Sequence[Group], settings: Optim, loop: Loop, scaler: torch.amp.GradScaler
+    ) -> None:
+        self.groups, self.settings, self.clip_norm, self.scaler = groups, settings, loop.clip_norm, scaler
+        self.optimizer = build_optimizer(settings, groups)
+        self.schedule = get_scheduler(
+            settings.schedule, self.optimizer, num_warmup_steps=settings.warmup, num_training_steps=loop.steps
+        )
+        self.ema = Ema(groups, settings.ema) if settings.ema else None
+        self.parameters: list[nn.Parameter] = [p for g in self.optimizer.param_groups for p in g["params"]]
+        self.mode(train=True)
+
+    def mode(self, *, train: bool) -> None:
+        """Schedule-free optimizers keep two sets of weights; this swaps them. Others do not care."""
+        if self.settings.name == "schedule-free":
+            (self.optimizer.train if train else self.optimizer.eval)()  # pyright: ignore[reportAttributeAccessIssue]  # schedulefree adds them
+
+    def gradient_norm(self) -> Tensor:
+        """Unscale and clip the gradients; gives their norm before clipping."""
+        self.scaler.unscale_(self.optimizer)
+        limit = self.clip_norm or float("inf")
+        return whole(nn.utils.clip_grad_norm_(self.parameters, limit))
+
+    def step(self) -> None:
+        """One optimizer step."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema:
+            self.ema.update()
+
+    def lr(self) -> float:
+        """Learning rate of the first group."""
+        return float(self.schedule.get_last_lr()[0])
+
+    @contextlib.contextmanager
+    def best_weights(self) -> Iterator[None]:
+        """The weights to sample and export with: the average where there is one."""
+        self.mode(train=False)
+        with self.ema.applied() if self.ema else contextlib.nullcontext():
+            yield
+        self.mode(train=True)
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the weights."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": {"shadow": self.ema.shadow, "updates": self.ema.updates} if self.ema else {},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        _lay_out_as_weights(self.optimizer)
+        self.schedule.load_state_dict(state["schedule"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.updates = state["ema"]["updates"]
+            for shadow, saved in zip(self.ema.shadow, state["ema"]["shadow"], strict=True):
+                shadow.copy_(laid_out_as(saved, shadow))
+
+
+def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Give loaded moments the memory layout of their weights: fused kernels walk both in memory order."""
+    for weight, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if (
+                isinstance(value, Tensor)
+                and value.shape == weight.shape
+                and (value.stride() != weight.stride() or type(value) is not type(weight.data))
+            ):
+                moments[name] = torch.empty_like(weight, dtype=value.dtype).copy_(laid_out_as(value, weight))

@@ -1,0 +1,143 @@
+"""One run in progress: its parts, and what is done between its steps."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studio.backend.core import Backend
+from studio.contracts.batch import Shard
+from studio.contracts.trainer import Group, Request, Trainer
+from studio.records import runs
+from studio.records.runs import RunFolder, share
+from studio.settings.config import Run
+from studio.training import checkpoint
+from studio.training.loop import require_finite, rows, split
+from studio.training.optim import Learner
+
+Event = dict[str, Any]
+SHOWN_TEXTS = 8
+"""Texts of a preview that its event holds; `texts.json` beside the pictures has all."""
+
+
+class Session:
+    """One run in progress: its parts, and what is done between steps."""
+
+    def __init__(self, run: Run, folder: RunFolder, trainer: Trainer, backend: Backend) -> None:
+        self.run, self.folder, self.trainer, self.backend = run, folder, trainer, backend
+        trainer.backend = backend
+        with backend.seeded(run.seed):
+            self.groups: list[Group] = trainer.setup(backend)
+        backend.spread(dict.fromkeys(g.module for g in self.groups if g.trains))
+        self.learner = Learner(self.groups, run.optim, run.loop, backend.scaler())
+        self.step, self.saved, self.best = 0, -1, (float("-inf"), -1)
+        self.started = time.time()
+
+    def resume(self) -> bool:
+        """Take up the newest sound checkpoint, if there is one."""
+        path = checkpoint.latest(self.folder.checkpoints)
+        if path is None:
+            return False
+        checkpoint.restore_weights(path, self.groups)
+        state = checkpoint.read_state(path)
+        self.learner.load_state(state["learner"])
+        self.trainer.load_state(state["trainer"])
+        self.best = tuple(state["best"])
+        self.step = self.saved = checkpoint.step_of(path)
+        return True
+
+    def save(self) -> Path | None:
+        """Write a checkpoint of the step that is finished, unless it is written already."""
+        if self.saved == self.step:
+            return None
+        path, writes = None, self.backend.rank == 0
+        if writes or self.backend.sharded:
+            self.learner.mode(train=True)
+            state = {
+                "learner": self.learner.state(),
+                "trainer": self.trainer.state(),
+                "best": list(self.best),
+            }
+            path = checkpoint.save(
+                self.folder.checkpoints,
+                self.step,
+                self.groups,
+                state,
+                runs.dump(self.run),
+                writes=writes,
+            )
+        if writes:
+            checkpoint.rotate(self.folder.checkpoints, self.run.loop.keep_checkpoints, protect=[self.best[1]])
+        self.saved = self.step
+        self.backend.wait()
+        return path
+
+    def preview(self) -> Event | None:
+        """Draw the fixed prompts from the fixed seeds, score them, and note the best step."""
+        prompts = list(self.run.preview.prompts or self.trainer.prompts())
+        if not prompts or (self.backend.rank and not self.backend.sharded):
+            return None
+        wanted = self.run.preview
+        request = Request(
+            prompts=prompts,
+            num_images=wanted.num_images,
+            seed=self.run.seed,
+            steps=wanted.steps,
+            guidance=wanted.guidance,
+        )
+        rng = self.backend.rng(self.run.seed, 0, rows=len(prompts) * wanted.num_images)
+        with self.learner.best_weights(), torch.no_grad():
+            output = self.trainer.sample(request, rng)
+        if self.backend.rank:  # sharded weights draw together; one process keeps the pictures
+            return None
+        folder = self.folder.samples / f"step-{self.step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, image in enumerate(output.images):
+            image.save(folder / f"{index}.png")
+        if output.texts:
+            runs.write_text(folder / "texts.json", json.dumps(list(output.texts), indent=1) + "\n")
+        scores = self.trainer.score(output, request)
+        if scores.get("quality", float("-inf")) > self.best[0]:
+            self.best = (scores["quality"], self.step)
+        shown = {"texts": list(output.texts[:SHOWN_TEXTS])} if output.texts else {}
+        return {"step": self.step, "folder": str(folder), "prompts": prompts, "scores": scores, **shown}
+
+    @torch.no_grad()
+    def validate(self) -> Event | None:
+        """Loss on held-out data with the same noise every time."""
+        source = self.trainer.held_out()
+        if source is None:
+            return None
+        total = min(len(source), self.run.loop.batch_size)
+        batch = next(source.stream(self.run.seed, 0, Shard(total, 0, total)))
+        rng = self.backend.rng(self.run.seed, 0, rows=rows(batch))
+        with self.learner.best_weights(), self.backend.autocast():
+            loss = self.trainer.loss(self.backend.move(split(batch, 1)[0]), rng)
+        require_finite({"validation loss": loss.total}, self.step)
+        return {"step": self.step, "loss": float(loss.total)}
+
+    def export(self) -> list[str]:
+        """Write the trained weights in the ecosystem's formats."""
+        if self.backend.rank:
+            return []
+        with self.learner.best_weights():
+            written = self.trainer.export(self.folder.export)
+        share(self.folder.export)
+        return [str(path) for path in written]
+
+    def facts(self) -> list[str]:
+        """One line a fact, for the start."""
+        trained = sum(p.numel() for p in self.learner.parameters)
+        total = sum(
+            p.numel() for m in {id(g.module): g.module for g in self.groups}.values() for p in m.parameters()
+        )
+        loop, parts = self.run.loop, ""
+        if self.backend.world > 1 or loop.accumulate > 1:
+            parts = f" ({self.backend.world} processes x {loop.accumulate} parts)"
+        return [
+            *self.backend.facts(),
+            f"trainable: {trained:,} of {total:,} parameters",
+            f"batch: {loop.batch_size} examples a step{parts}",
+        ]

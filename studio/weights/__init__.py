@@ -1,0 +1,1 @@
+"""Trained weights in and out: loading artifacts, exporting, publishing, going on from weights trained before."""

@@ -1,0 +1,252 @@
+"""The process that owns a device: takes jobs from the queue and answers with events, pictures and numbers.
+
+A long job ends its process, so that its memory goes back. Short ones (pictures, plans, exports) share a warm
+process, which keeps the model of the last request and leaves when something long waits, or nothing does.
+A training job also answers questions between two steps, from its live weights, without a second model.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from studio.errors import StudioError
+from studio.queue import jobs as queue
+from studio.queue.jobs import LONG, Job, Jobs
+from studio.queue.supervisor import me
+
+log = logging.getLogger(__name__)
+BEAT = 0.5
+"""Seconds between two signs of life, and between two looks at whether to stop."""
+IDLE = 60.0
+"""Seconds that a warm process waits for the next short job."""
+SHORT: tuple[queue.Kind, ...] = tuple(kind for kind in queue.KINDS if kind not in LONG)
+INTERRUPTED = ("plan", "subject", "robustness", "nullspace", "vlm", "export", "data", "caption")
+"""Jobs that cannot stop between steps: stopping interrupts them."""
+
+
+class Stopped(Exception):
+    """A job ended because it was asked to."""
+
+
+class Pulse:
+    """Writes a job's heartbeat in the background, and knows whether it shall stop."""
+
+    def __init__(self, jobs: Jobs, job: Job) -> None:
+        self.asked = False
+        self._jobs, self._job, self._closed = jobs, job, threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="pulse")
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(BEAT):
+            asked = self._jobs.beat(self._job.id)
+            if asked and not self.asked and self._job.kind in INTERRUPTED:
+                os.kill(os.getpid(), signal.SIGINT)
+            self.asked = self.asked or asked
+
+    def __call__(self) -> bool:
+        """Whether stopping was asked for."""
+        return self.asked
+
+    def request(self) -> None:
+        """Stop at the next step."""
+        self.asked = True
+
+    def close(self) -> None:
+        """End the heartbeat."""
+        self._closed.set()
+        self._thread.join()
+
+
+class Worker:
+    """Does jobs of one device, one after the other."""
+
+    def __init__(self, jobs: Jobs, device: str) -> None:
+        self.jobs, self.device = jobs, device
+        self._models = Models()
+        self._pulse: Pulse | None = None
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self._pulse is None:
+            raise KeyboardInterrupt
+        self._pulse.request()
+
+    def work(self, *, idle: float = IDLE) -> None:
+        """Take jobs until a long one is done, or none has come for `idle` seconds."""
+        kinds, since = queue.KINDS, time.monotonic()
+        while time.monotonic() - since < idle:
+            job = self.jobs.claim(self.device, me(), kinds=kinds)
+            if job is not None:
+                self.do(job)
+                kinds, since = SHORT, time.monotonic()
+            if job is not None and job.kind in LONG:
+                return
+            if job is None and any(each.device == self.device for each in self.jobs.queue()):
+                return  # something long waits: a fresh process shall have all the memory
+            time.sleep(BEAT)
+
+    def do(self, job: Job) -> None:
+        """Do one job and write down how it ended."""
+        self._pulse = Pulse(self.jobs, job)
+        with self.jobs.log(job.id).open("a", encoding="utf-8") as output:
+            handler = logging.StreamHandler(output)
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+            logging.getLogger().addHandler(handler)
+            try:
+                self._try(job)
+            finally:
+                logging.getLogger().removeHandler(handler)
+                self._pulse.close()
+                self._pulse = None
+
+    def _try(self, job: Job) -> None:
+        try:
+            result = self._run(job)
+        except (Stopped, KeyboardInterrupt):
+            self.jobs.finish(job.id, "stopped")
+        except StudioError as error:
+            log.error("%s", error)  # noqa: TRY400  # a person's mistake needs no traceback
+            self.jobs.finish(job.id, "failed", error=str(error))
+        except Exception as error:
+            log.exception("job %d failed", job.id)
+            self.jobs.finish(job.id, "failed", error=f"{type(error).__name__}: {error}")
+        else:
+            if job.kind in ("train", "resume") and result.get("status") == "stopped":
+                self.jobs.finish(job.id, "stopped", result=result)
+            else:
+                self.jobs.finish(job.id, "done", progress=1.0, result=result)
+
+    def _run(self, job: Job) -> dict[str, Any]:
+        match job.kind:
+            case "train" | "resume":
+                return self._train(job)
+            case "sample" | "grid":
+                return self._draw(job)
+            case _:
+                from studio.worker import chores
+
+                return chores.do(job, self.jobs.folder(job.id))
+
+    def _train(self, job: Job) -> dict[str, Any]:
+        from studio.records import runs
+        from studio.training.train import resume, train
+        from studio.worker.live import Answers
+
+        pulse, answers = self._pulse, Answers(self.jobs, job)
+        stop: Callable[[], bool] = pulse or (lambda: False)
+        if job.kind == "train":
+            run = runs.build(dict(job.payload))
+            if run.hardware.num_processes > 1:
+                raise StudioError(
+                    "A job of the app runs in one process; start runs of several with the command.",
+                    field="hardware.num_processes",
+                )
+            events = train(run, stop=stop, between=answers)
+        else:
+            events = resume(job.payload["run"], job.payload.get("changes", {}), stop=stop, between=answers)
+            _, run = runs.open_run(job.payload["run"])
+        return self._follow(job, events, run.loop.steps)
+
+    def _follow(self, job: Job, events: Iterator[dict[str, Any]], total: int) -> dict[str, Any]:
+        folder, status, shown = "", "", 0.0
+        for event in events:
+            step, status = event.get("step", 0), event["event"]
+            if status == "start":
+                folder = str(Path(event["folder"]).resolve())
+                self.jobs.set(job.id, run=folder, note="\n".join(event["facts"]))
+            if time.monotonic() - shown > BEAT or status != "step":
+                self.jobs.set(job.id, progress=step / max(total, 1))
+                shown = time.monotonic()
+            log.info("%s", {k: v for k, v in event.items() if k not in ("time", "facts")})
+        _report(folder)
+        return {"status": status, "run": folder}
+
+    def _draw(self, job: Job) -> dict[str, Any]:
+        from studio.settings.sampling import SampleRequest
+        from studio.settings.serial import from_dict
+        from studio.worker.compare import compare
+
+        folder = self.jobs.folder(job.id)
+        if job.kind == "sample":
+            steps = self._models.sample(from_dict(SampleRequest, job.payload["request"]))
+        else:
+            steps = compare(job.payload, self._models.sample, folder)
+        return self._draws(job, steps, folder)
+
+    def _draws(self, job: Job, steps: Generator[Any, None, dict[str, Any]], folder: Path) -> dict[str, Any]:
+        shown = time.monotonic()
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as finished:
+                return finished.value
+            if self._pulse and self._pulse():
+                raise Stopped
+            if time.monotonic() - shown > 2 * BEAT:
+                self.jobs.set(job.id, progress=step.done / step.total)
+                _show(step.preview()[0], folder)
+                shown = time.monotonic()
+
+
+class Models:
+    """The model of the last request, kept as long as the next one wants the same."""
+
+    def __init__(self) -> None:
+        self._key, self._family, self._edits = "", None, []
+
+    def sample(self, request: Any) -> Generator[Any, None, dict[str, Any]]:
+        """Draw a request; yields progress and returns the files."""
+        from studio.sampling import infer
+
+        key = repr((request.model, request.artifact, request.strength, request.text, request.hardware))
+        key += repr([_changed(Path(path)) for path in request.artifact])
+        if key != self._key or self._family is None:
+            self._key, self._family, self._edits = "", None, []  # the old one goes before the new one comes
+            self._family, self._edits = infer.load(request)
+            self._key = key
+        drawn = yield from infer.sample(request, self._family, self._edits)
+        found = [str(path.resolve()) for path in drawn.paths]
+        return {"pictures": found, "grid": str(drawn.grid.resolve()) if drawn.grid else ""}
+
+
+def _changed(path: Path) -> float:
+    files = [path, *path.glob("export/*")]
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+
+
+def _show(picture: Any, folder: Path) -> None:
+    temporary = folder / ".preview.webp"
+    picture.save(temporary, quality=80)
+    temporary.replace(folder / "preview.webp")
+
+
+def _report(folder: str) -> None:
+    from studio.records.runs import RunFolder
+    from studio.reports.html import write
+    from studio.reports.report import from_run
+
+    if folder:
+        write(from_run(RunFolder(Path(folder))), Path(folder) / "report.html")
+
+
+def main(arguments: list[str]) -> None:
+    """Entry of the process: the folder of jobs and the device."""
+    folder, device = arguments
+    worker = Worker(Jobs(folder), device)
+    from studio.backend.quiet import quiet
+
+    quiet()
+    worker.work()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
