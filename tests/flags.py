@@ -5,7 +5,7 @@ from pathlib import Path
 
 from studio.catalog import methods
 from studio.settings import serial
-from studio.settings.config import Run
+from studio.settings.run import Run
 
 FILE = Path(__file__).with_name("flags.txt")
 

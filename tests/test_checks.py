@@ -7,7 +7,7 @@ import pytest
 from studio.adapters.config import Boft, Export, Full, Lora
 from studio.catalog.checks import check
 from studio.errors import StudioError
-from studio.settings.config import Run
+from studio.settings.run import Run
 from trainers.dreambooth.config import DreamBooth
 
 

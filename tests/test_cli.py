@@ -10,7 +10,7 @@ from studio.console import Console
 from studio.data.config import Labelled
 from studio.records import runs
 from studio.records.runs import EventLog
-from studio.settings.config import Run
+from studio.settings.run import Run
 from trainers.dreambooth.config import DreamBooth
 from trainers.vit.config import Vit
 

@@ -11,7 +11,7 @@ from studio.catalog import methods
 from studio.contracts.trainer import Trainer
 from studio.records import runs
 from studio.records.runs import RunFolder
-from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim, Run
 from studio.training.loop import rows
 from studio.training.train import export_again, run_to_end, train
 from studio.training.verify import verify_resume

@@ -6,12 +6,12 @@ import pytest
 
 from studio.backend.core import Backend
 from studio.catalog import methods
-from studio.contracts.trainer import Edit, Request
+from studio.contracts.sampling import Edit, Request
 from studio.models.build import load
 from studio.models.draw import draw
 from studio.sampling import infer
 from studio.settings import serial
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from tests.cases import EDITS
 
 METHODS = [name for name in methods.names() if methods.card(name).edit]

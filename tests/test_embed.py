@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.settings.config import Loop, Run
+from studio.settings.run import Loop, Run
 from studio.training import embed
 from studio.training.train import run_to_end
 from tests.toy.config import Toy

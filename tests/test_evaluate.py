@@ -13,7 +13,7 @@ from studio.evaluation.subject import evaluate
 from studio.metrics.build import Jury
 from studio.metrics.config import DreamBenchEval, FeatureDiversity, Judges, OpenClip, SubjectEval, Timm
 from studio.models.build import load
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from tests.metrics.judges import clip_folder, picture, timm_folder
 
 CPU = Hardware(device="cpu")

@@ -8,7 +8,7 @@ from studio.diffusion.config import LogitNormalTimes
 from studio.errors import StudioError
 from studio.flags import flags
 from studio.settings import serial
-from studio.settings.config import Loop, Optim, Run
+from studio.settings.run import Loop, Optim, Run
 from studio.settings.sampling import SampleRequest
 from trainers.texforce.config import TexForce
 

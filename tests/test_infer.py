@@ -12,7 +12,7 @@ from studio.models.build import load
 from studio.records import recipes
 from studio.sampling import infer
 from studio.settings import serial
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from studio.settings.sampling import SampleRequest, Text
 
 

@@ -14,7 +14,7 @@ from studio.catalog.checks import check
 from studio.errors import RunFailed, StudioError
 from studio.records import runs
 from studio.records.runs import RunFolder
-from studio.settings.config import Hardware, Loop, Optim, Preview, Run
+from studio.settings.run import Hardware, Loop, Optim, Preview, Run
 from studio.training import checkpoint
 from studio.training.session import Session
 from studio.training.train import resume, run_to_end, train

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from studio.assets import path as asset
 from studio.records import runs
 from studio.records.runs import RunFolder
-from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim, Run
 from studio.training.train import run_to_end
 from trainers.dreambooth import DreamBooth
 

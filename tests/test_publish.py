@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from studio.errors import StudioError
 from studio.records import runs
-from studio.settings.config import Loop, Preview, Run
+from studio.settings.run import Loop, Preview, Run
 from studio.training.train import run_to_end
 from studio.weights import publish
 from tests.toy.config import Toy

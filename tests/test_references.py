@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 
 from studio.backend.core import Backend
-from studio.contracts.trainer import Edit, PlainEdit, Request
+from studio.contracts.sampling import Edit, PlainEdit, Request
 from studio.errors import StudioError
 from studio.models.build import load
 from studio.models.draw import draw
 from studio.records import recipes, trained
 from studio.same_subject import references
 from studio.sampling import infer, reference_check
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from studio.settings.sampling import SampleRequest
 from studio.weights import artifacts
 

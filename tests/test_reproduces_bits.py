@@ -13,7 +13,7 @@ from studio.backend.core import Backend
 from studio.models.build import load
 from studio.records import recipes
 from studio.sampling import infer
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from studio.settings.sampling import SampleRequest
 
 HARDWARE = Hardware(device="cpu", precision="fp32")

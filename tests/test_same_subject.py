@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.data.folder_sets import FolderSets
 from studio.data.set_config import SetFolder
 from studio.errors import StudioError

@@ -15,7 +15,7 @@ from studio.errors import StudioError
 from studio.queue.jobs import Job, Jobs
 from studio.queue.supervisor import Supervisor
 from studio.records import runs
-from studio.settings.config import Loop, Preview, Run
+from studio.settings.run import Loop, Preview, Run
 from studio.worker import live
 from studio.worker.worker import Worker
 from trainers.dreambooth.config import DreamBooth, NoPrior

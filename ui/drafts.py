@@ -17,7 +17,7 @@ from studio.errors import StudioError
 from studio.queue.jobs import OPEN
 from studio.records import runs
 from studio.settings import serial
-from studio.settings.config import Run
+from studio.settings.run import Run
 from ui import forms
 from ui.forms import Leaf
 from ui.workspace import Workspace

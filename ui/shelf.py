@@ -14,7 +14,7 @@ from studio.errors import StudioError
 from studio.queue.jobs import Job
 from studio.records import runs, trained
 from studio.settings import serial
-from studio.settings.config import Run
+from studio.settings.run import Run
 from ui import parts
 from ui.page import QUICK, SETS, Page, clickable
 

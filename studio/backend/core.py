@@ -4,7 +4,7 @@ import contextlib
 import datetime as dt
 import os
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -15,9 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from studio.backend import sharding
 from studio.backend.attention import choose_attention, forced_kernel
 from studio.backend.rng import Rng, mix
-from studio.contracts.batch import Batch, Shard
+from studio.backend.shard import Shard
 from studio.errors import StudioError
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 
 M = TypeVar("M", bound=nn.Module)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -122,7 +122,7 @@ class Backend:
         start = self.rank * rows + part * size
         return Rng(seed, step, total=rows * self.world, start=start, stop=start + size, device=self.device)
 
-    def move(self, batch: Batch) -> Batch:
+    def move(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch with its tensors on the device."""
         return {
             k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()

@@ -31,7 +31,8 @@ from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.data.config import Labelled
 from studio.models.vit import load_classifier
-from studio.settings.config import Hardware, Positive, config
+from studio.settings.config import Positive, config
+from studio.settings.run import Hardware
 from studio.vision.robustness import Examined, held_out
 
 OTHER = "torchattacks"

@@ -24,14 +24,16 @@ from pydantic import Field
 from torch import Tensor
 
 from studio.backend.core import Backend
+from studio.backend.shard import Shard
 from studio.bench.dreambooth_step import Compared
 from studio.catalog import methods
-from studio.contracts.batch import Batch, Shard
+from studio.contracts.batch import Batch
 from studio.data.scenes import SceneSource
 from studio.data.sticker_config import Stickers
 from studio.models.clip import load_clip
 from studio.records import runs
-from studio.settings.config import Hardware, Positive, config
+from studio.settings.config import Positive, config
+from studio.settings.run import Hardware
 from studio.training.loop import fit
 from studio.training.session import Session
 

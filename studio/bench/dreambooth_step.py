@@ -27,7 +27,8 @@ from studio.bench.plain_diffusers import PlainRecipe
 from studio.catalog import methods
 from studio.models import build
 from studio.records import runs
-from studio.settings.config import Hardware, Positive, Run, config
+from studio.settings.config import Positive, config
+from studio.settings.run import Hardware, Run
 from studio.training.loop import fit
 from studio.training.session import Session
 

@@ -15,7 +15,7 @@ import torch
 
 from studio.backend.core import Backend
 from studio.backend.quiet import quiet
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import draw_scenes
 from studio.models.build import EMBEDDED_MODELS, load

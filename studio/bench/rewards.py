@@ -24,9 +24,9 @@ from torch import Tensor
 
 from studio.backend.core import Backend
 from studio.backend.quiet import quiet
-from studio.contracts.batch import Shard
+from studio.backend.shard import Shard
+from studio.contracts.condition import Condition
 from studio.models import build
-from studio.models.base import Condition
 from studio.models.denoising import Prompts
 from studio.rewards.config import ClipAlignment, HeldOut, Incompressible, NoReward
 from studio.rl.config import Ppo, Reinforced, Rollouts, Sampler
@@ -37,7 +37,8 @@ from studio.rl.policy import Policy
 from studio.rl.rollout import roll_out
 from studio.rl.trainer import part_of
 from studio.rl.watch import Drift
-from studio.settings.config import Hardware, Positive, config
+from studio.settings.config import Positive, config
+from studio.settings.run import Hardware
 
 _PROMPTS = ("a sticker of a dog", "a sticker of a car", "a sticker of an apple", "a sticker of a rocket")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -7,7 +7,7 @@ from typing import Any
 from studio.catalog import methods
 from studio.errors import StudioError
 from studio.settings import serial
-from studio.settings.config import Run
+from studio.settings.run import Run
 
 _SHARDED_OPTIMIZERS = ("adamw", "sgd")
 """Optimizers that treat each number alone, so that a share of a matrix steps as the whole would."""

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from studio.adapters.config import Adapter, Lora
-from studio.catalog.methods import Preset
-from studio.settings.config import Hardware, Positive, config
+from studio.catalog.cards import Preset
+from studio.settings.config import Positive, config
+from studio.settings.run import Hardware
 
 Part = Literal["vision", "projector", "language"]
 

@@ -15,7 +15,8 @@ from studio.adapters.merge import merged_copy
 from studio.backend.core import Backend
 from studio.chat.config import Chat
 from studio.chat.model import ChatModel, Encoded, load_vlm
-from studio.contracts.trainer import Group, Output, Request
+from studio.contracts.sampling import Output, Request
+from studio.contracts.trainer import Group
 from studio.data.conversations import (
     MARK,
     Conversation,

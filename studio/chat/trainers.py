@@ -7,7 +7,7 @@ from studio.adapters.build import after_step
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.chat.task import Task
-from studio.contracts.trainer import Output, Request
+from studio.contracts.sampling import Output, Request
 
 
 class Answers:

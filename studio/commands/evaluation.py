@@ -4,6 +4,7 @@ import dataclasses
 
 from studio.commands import robustness, vlm
 from studio.console import Console
+from studio.data import layouts
 from studio.errors import StudioError, unknown
 from studio.flags import flags
 from studio.metrics import table
@@ -38,7 +39,8 @@ _NAMES = ("subject", "dreambench", "robustness", "nullspace", "vlm")
 def _subject(argv: list[str], console: Console) -> None:
     request: SubjectEval = flags.parse(SubjectEval, argv, prog="studio eval subject")
     found_at = places.artifact(request.artifact)
-    request = dataclasses.replace(request, artifact=found_at, data=places.pictures(request.data))
+    layouts.find(request.data)
+    request = dataclasses.replace(request, artifact=found_at)
     from studio.backend.quiet import quiet
     from studio.evaluation.subject import evaluate as run
     from studio.reports.report import summary

@@ -21,7 +21,7 @@ from studio.errors import RunFailed, StudioError
 from studio.flags import flags
 from studio.records import runs
 from studio.settings import serial
-from studio.settings.config import Run
+from studio.settings.run import Run
 
 STICKERS = "stickers"
 """Data that evaluations take by themselves."""

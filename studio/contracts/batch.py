@@ -1,21 +1,13 @@
-"""What data gives and steps take: a batch, the rows of it that one process reads, and a source of batches."""
+"""What data gives and steps take: a batch, and a source of batches."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
+
+from studio.backend.shard import Shard
 
 Batch = dict[str, Any]
 """One step's examples. Usual keys: `images` (b c h w in [-1, 1]), `latents`, `captions` (list of str),
 `loss_mask` (b 1 h w in [0, 1]), `labels` (b), `rows` (global positions). Values are tensors or lists, b long."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The rows of a global batch of `total` examples that one process reads: `start` to `stop`."""
-
-    total: int
-    start: int
-    stop: int
 
 
 @runtime_checkable

@@ -1,38 +1,21 @@
-"""The contracts a method is written against.
+"""The contract of a method that trains: a `Trainer` says what to learn; the loop learns it.
 
-A `Trainer` says what to learn; the loop learns it. An `Edit` changes sampling without learning. Axes in the
-signatures: `b` batch, `c h w` image or latent, `d` width. Images are in [-1, 1] inside.
+Axes in the signatures: `b` batch, `c h w` image or latent, `d` width. Images are in [-1, 1] inside.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
-from PIL.Image import Image
 from torch import Tensor, nn
 
-from studio.contracts.batch import Batch, Shard, Source
+from studio.contracts.batch import Batch, Source
+from studio.contracts.sampling import Output, Request
 
 if TYPE_CHECKING:
     from studio.backend.core import Backend
     from studio.backend.rng import Rng
-    from studio.models.base import Condition
-    from studio.models.draw import Guidance
-
-__all__ = [
-    "AttentionFunction",
-    "Batch",
-    "Edit",
-    "Group",
-    "Loss",
-    "Output",
-    "PlainEdit",
-    "Request",
-    "Shard",
-    "Source",
-    "Trainer",
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,34 +53,6 @@ class Loss:
 
     total: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What to sample. One picture a (prompt, seed): picture i of a prompt has seed `seed + i`."""
-
-    prompts: Sequence[str] = ()
-    negative: str = ""
-    num_images: int = 1
-    seed: int = 0
-    steps: int = 20
-    guidance: float = 4.0
-    width: int = 0
-    height: int = 0
-    scheduler: str = ""
-    edits: Sequence["Edit"] = ()
-    references: Sequence[Image] = ()
-    """RGB pictures of the subject, of any size, for methods that look at some while they draw."""
-    batch: Batch | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """What a request gave: images as PIL (prompt-major order), or texts, or scores of labels (b, classes)."""
-
-    images: Sequence[Image] = ()
-    texts: Sequence[str] = ()
-    logits: Tensor | None = None
 
 
 class Trainer(ABC):
@@ -168,85 +123,3 @@ class Trainer(ABC):
     @abstractmethod
     def export(self, folder: Any) -> list[Any]:
         """Write the trained weights in the ecosystem's formats into `folder`; return the files written."""
-
-
-@runtime_checkable
-class Edit(Protocol):
-    """Changes sampling without learning; edits apply in list order. `PlainEdit` has every verb as the identity."""
-
-    def begin(self, request: Request, scheduler: Any) -> None:
-        """Told before pictures are drawn: the request with its size, and the sampler set to its steps."""
-        ...
-
-    def at(self, step: int) -> None:
-        """Told before each sampler step, counted from 0."""
-        ...
-
-    def condition(self, cond: "Condition") -> "Condition":
-        """Change the text condition."""
-        ...
-
-    def start(self, latents: Tensor, rng: "Rng") -> Tensor:
-        """Change the initial noise (b c h w)."""
-        ...
-
-    def attention(self, layer: str) -> "AttentionFunction | None":
-        """A replacement for the attention of one layer, or None to leave it as it is."""
-        ...
-
-    def predict(
-        self,
-        x_t: Tensor,
-        t: Tensor,
-        *,
-        cond: "Condition",
-        uncond: "Condition | None",
-        guidance: "Guidance",
-    ) -> Tensor | None:
-        """The guided native prediction of a sampler step in place of the usual one, or None to leave it as it is.
-
-        Of several edits the first that gives one is taken. `x_t` (b c h w) is what the denoiser sees at times t (b);
-        all edits' attention is in place; `uncond` is None where guidance needs no second pass.
-        """
-        ...
-
-
-AttentionFunction = Callable[..., Tensor]
-"""(query, key, value, *, layer, cross, scale, ordinary) -> (b, heads, n, d); see `studio.models.attention`."""
-
-
-class PlainEdit:
-    """Changes nothing: an edit says what it changes and takes the rest from here."""
-
-    def begin(self, request: Request, scheduler: Any) -> None:
-        """Needs to know nothing."""
-
-    def at(self, step: int) -> None:
-        """Follows nothing."""
-
-    def condition(self, cond: "Condition") -> "Condition":
-        """The condition as it is."""
-        return cond
-
-    def start(self, latents: Tensor, rng: "Rng") -> Tensor:
-        """The noise as it is."""
-        del rng
-        return latents
-
-    def attention(self, layer: str) -> "AttentionFunction | None":
-        """Attention as it is."""
-        del layer
-        return None
-
-    def predict(
-        self,
-        x_t: Tensor,
-        t: Tensor,
-        *,
-        cond: "Condition",
-        uncond: "Condition | None",
-        guidance: "Guidance",
-    ) -> Tensor | None:
-        """The prediction as it is."""
-        del x_t, t, cond, uncond, guidance
-        return None

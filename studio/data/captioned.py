@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from studio.backend.rng import mix
-from studio.contracts.batch import Batch, Shard, Source
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch, Source
 from studio.data.build import images
 from studio.data.config import Images
 from studio.data.source import Photos

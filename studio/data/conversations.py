@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from studio.contracts.batch import Batch, Shard
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch
 from studio.data import images
 from studio.data.order import Order
 from studio.data.prefetch import prefetch

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
 from studio.backend.rng import mix
-from studio.contracts.batch import Batch, Shard
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch
 from studio.data.chance import seeded
 from studio.data.config import Labelled
 from studio.data.images import BadImageError

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from studio.backend.rng import mix
-from studio.contracts.batch import Batch, Shard
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch
 from studio.data import buckets, captions
 from studio.data.buckets import View
 from studio.data.cache import Cache, Encoder, digest

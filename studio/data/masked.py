@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.backend.rng import mix
-from studio.contracts.batch import Batch, Shard, Source
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch, Source
 from studio.data.build import images
 from studio.data.source import Example, Photos
 from studio.data.sticker_views import StickerViews, named, names, views_of

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import torch
 
 from studio.backend.rng import mix
-from studio.contracts.batch import Batch, Shard
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import draw_scenes
 

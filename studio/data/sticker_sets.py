@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.backend.rng import mix
-from studio.contracts.batch import Batch, Shard
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch
 from studio.data import stickers
 from studio.data.set_config import StickerSets
 from studio.data.sticker_views import concepts

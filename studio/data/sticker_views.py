@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.backend.rng import mix
-from studio.contracts.batch import Batch, Shard
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch
 from studio.data import stickers
 from studio.data.view_config import Views
 from studio.data.views import NUMBERS, fill, see, turn_hues

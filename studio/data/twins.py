@@ -11,7 +11,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from studio.backend.rng import mix
-from studio.contracts.batch import Batch, Shard
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch
 from studio.data.images import BadImageError, read
 from studio.data.order import Order
 from studio.data.sticker_config import StickerPairs

@@ -1,7 +1,17 @@
 """Guidance: how a conditional and an unconditional prediction make one. Axes: `b` batch, `...` any others."""
 
+from dataclasses import dataclass
+
 from jaxtyping import Float
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Scale of classifier-free guidance, and share of its rescaling (phi in Lin et al. 2024; 0 none)."""
+
+    scale: float
+    phi: float = 0.0
 
 
 def classifier_free(

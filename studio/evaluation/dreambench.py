@@ -18,7 +18,7 @@ from PIL import Image
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.data import dreambench
 from studio.data import images as reading
 from studio.data.dreambench import Subject

@@ -18,7 +18,7 @@ from PIL import Image
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Edit, Request
+from studio.contracts.sampling import Edit, Request
 from studio.evaluation import exam
 from studio.evaluation.exam import Exam
 from studio.evaluation.scoring import Drawn, Scoring

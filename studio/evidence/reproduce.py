@@ -23,7 +23,8 @@ from studio.errors import StudioError
 from studio.evidence import tables
 from studio.evidence.tables import Finished
 from studio.records import runs
-from studio.settings.config import Count, Hardware, config
+from studio.settings.config import Count, config
+from studio.settings.run import Hardware
 
 log = logging.getLogger(__name__)
 

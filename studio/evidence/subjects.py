@@ -14,6 +14,7 @@ from typing import Any
 
 from studio import assets
 from studio.catalog import methods
+from studio.catalog.cards import Card
 from studio.evidence.reproduce import Cell, Reproduce, Result, new_run
 from studio.records import runs
 from studio.settings import serial
@@ -130,7 +131,7 @@ def weights_of(model: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def _model(card: methods.Card) -> str:
+def _model(card: Card) -> str:
     """The model that the method takes by default."""
     return next((str(f.default) for f in dataclasses.fields(card.config) if f.name == "model"), "")
 

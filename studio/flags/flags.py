@@ -13,11 +13,11 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from studio.catalog import methods
-from studio.catalog.methods import Card
+from studio.catalog.cards import Card
 from studio.errors import StudioError, unknown
 from studio.flags import names
 from studio.settings import serial
-from studio.settings.config import Run
+from studio.settings.run import Run
 
 T = TypeVar("T", int, float)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Output, Request
+from studio.contracts.sampling import Output, Request
 from studio.data.config import Labelled
 from studio.matching.build import Tuned
 from studio.matching.config import Classes, Tuning

@@ -7,7 +7,8 @@ from pydantic import Field
 from studio.adapters.config import Adapter, Lora
 from studio.data.config import Images, Labelled
 from studio.data.sticker_config import Stickers
-from studio.settings.config import Count, Fraction, Hardware, Positive, config
+from studio.settings.config import Count, Fraction, Positive, config
+from studio.settings.run import Hardware
 from studio.vision.config import AdaptFormer
 
 TEMPLATES = ("a photo of {a name}",)

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from studio.contracts.batch import Batch, Shard
-from studio.contracts.trainer import Source
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch, Source
 from studio.data.build import images as open_images
 from studio.data.config import Labelled
 from studio.data.labelled import LabelledPhotos

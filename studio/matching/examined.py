@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from studio.backend.rng import mix
-from studio.contracts.trainer import Shard
+from studio.backend.shard import Shard
 from studio.data.config import Labelled
 from studio.data.labelled import LabelledPhotos
 from studio.data.pools import Pool, open_pool, split

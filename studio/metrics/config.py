@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.settings.config import Count, Hardware, Positive, config
+from studio.settings.config import Count, Positive, config
+from studio.settings.run import Hardware
 
 
 @config

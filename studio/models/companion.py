@@ -15,11 +15,12 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from jaxtyping import Float
 from torch import Tensor
 
+from studio.contracts.condition import Condition
 from studio.diffusion.prediction import to_eps, to_x0
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
 from studio.models.attention import Ordinary
-from studio.models.base import Condition, Family
+from studio.models.base import Family
 
 Level = tuple[Tensor, Tensor]
 """(alpha, sigma) of a noise level."""

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from studio.backend.rng import Rng
 from studio.contracts.batch import Batch
+from studio.contracts.condition import Condition
 from studio.diffusion.config import Denoising
 from studio.diffusion.objective import latent_mask, min_snr_weight, offset_noise, per_example
-from studio.models.base import Condition, Family
+from studio.models.base import Family
 
 
 @dataclass(frozen=True)

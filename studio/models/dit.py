@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
+from studio.contracts.condition import Condition
 from studio.diffusion.process import NUM_TIMESTEPS, Flow
-from studio.models.base import Condition, Family
+from studio.models.base import Family
 from studio.models.text import encode_clip, encode_t5
 
 CLIP_LENGTH = 77

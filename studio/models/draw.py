@@ -19,11 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Edit, Request
-from studio.diffusion.guidance import classifier_free, rescale
+from studio.contracts.condition import Condition
+from studio.contracts.sampling import Edit, Request
+from studio.diffusion.guidance import Guidance, classifier_free, rescale
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
-from studio.models.base import Condition, Family
+from studio.models.base import Family
 
 log = logging.getLogger(__name__)
 CHUNK = 4
@@ -54,14 +55,6 @@ class Progress:
     def preview(self) -> list[Image.Image]:
         """The chunk as 8-bit pictures (costs a decoding)."""
         return as_pictures(self.clean_images())
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """Scale of classifier-free guidance, and share of its rescaling (phi in Lin et al. 2024; 0 none)."""
-
-    scale: float
-    phi: float = 0.0
 
 
 Drawing = Generator[Progress, None, list[Image.Image]]

@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from studio.contracts.batch import Batch
-from studio.diffusion.guidance import classifier_free, rescale
-from studio.models.base import Condition, Family
-from studio.models.draw import Guidance, guided
+from studio.contracts.condition import Condition
+from studio.diffusion.guidance import Guidance, classifier_free, rescale
+from studio.models.base import Family
+from studio.models.draw import guided
 
 Seeing = Callable[[Bool[Tensor, " r"]], AbstractContextManager[None]]
 """Lets the rows that are True see, while the context is open."""

@@ -14,10 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
+from studio.contracts.condition import Condition
 from studio.diffusion.config import Prediction
 from studio.diffusion.process import Discrete
 from studio.errors import unknown
-from studio.models.base import Condition, Family
+from studio.models.base import Family
 from studio.models.text import encode_clip
 
 _KINDS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}

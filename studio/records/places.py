@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from studio.catalog import methods
-from studio.data import layouts
 from studio.errors import StudioError
 from studio.records import runs, trained
 
@@ -59,13 +58,3 @@ def absent(path: str | Path, field: str = "artifact") -> StudioError:
         f"name of an embedded artifact ({shipped}).",
         field=field,
     )
-
-
-def pictures(folder: str) -> str:
-    """A folder that holds pictures.
-
-    Raises:
-        StudioError: It does not exist, is a file, or holds none.
-    """
-    layouts.find(folder)
-    return folder

@@ -22,7 +22,7 @@ from typing import Any
 from studio.catalog import methods
 from studio.errors import StudioError, unknown
 from studio.settings import serial
-from studio.settings.config import Run
+from studio.settings.run import Run
 
 
 @dataclass(frozen=True)

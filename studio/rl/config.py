@@ -7,7 +7,7 @@ from pydantic import Field
 
 from studio import assets
 from studio.adapters.config import Export, Lora
-from studio.catalog.methods import Preset
+from studio.catalog.cards import Preset
 from studio.errors import StudioError
 from studio.rewards.config import ClipAlignment, HeldOut, Reward
 from studio.settings.config import Count, Positive, config

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from studio.backend.rng import mix
-from studio.contracts.batch import Batch, Shard
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch
 from studio.errors import StudioError
 
 

@@ -10,9 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from studio.adapters.strength import detached
-from studio.models.base import Condition, Family
+from studio.contracts.condition import Condition
+from studio.diffusion.guidance import Guidance
+from studio.models.base import Family
 from studio.models.denoising import Prompts
-from studio.models.draw import Guidance, guided
+from studio.models.draw import guided
 from studio.rl.config import Sampler
 from studio.rl.stepper import stepper
 

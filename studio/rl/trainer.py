@@ -18,7 +18,8 @@ from studio.adapters.metadata import Facts
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.contracts.batch import Batch, Source
-from studio.contracts.trainer import Group, Loss, Output, Request, Trainer
+from studio.contracts.sampling import Output, Request
+from studio.contracts.trainer import Group, Loss, Trainer
 from studio.errors import StudioError
 from studio.metrics.images import to_tensor
 from studio.models.base import Family

@@ -13,10 +13,12 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from typing_extensions import override
 
-from studio.contracts.trainer import PlainEdit, Request
+from studio.contracts.condition import Condition
+from studio.contracts.sampling import PlainEdit, Request
+from studio.diffusion.guidance import Guidance
 from studio.diffusion.objective import latent_mask
-from studio.models.base import Condition, Family
-from studio.models.draw import Guidance, draw, guided
+from studio.models.base import Family
+from studio.models.draw import draw, guided
 from studio.same_subject import references
 
 FEATHER = 0.01

@@ -6,7 +6,8 @@ from pydantic import Field
 
 from studio.errors import StudioError
 from studio.metrics.config import Judges
-from studio.settings.config import Count, Fraction, Hardware, Positive, config
+from studio.settings.config import Count, Fraction, Positive, config
+from studio.settings.run import Hardware
 
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from studio.backend.core import Backend
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.errors import StudioError
 from studio.metrics.build import Jury
 from studio.models.build import load

@@ -18,12 +18,16 @@ from torchvision.transforms.functional import pil_to_tensor
 from typing_extensions import override
 
 from studio.backend.rng import Rng
-from studio.contracts.batch import Batch, Shard, Source
-from studio.contracts.trainer import Edit, Loss, Output, PlainEdit, Request, Trainer
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch, Source
+from studio.contracts.condition import Condition
+from studio.contracts.sampling import Edit, Output, PlainEdit, Request
+from studio.contracts.trainer import Loss, Trainer
 from studio.data.masked import Wanted, view_source
 from studio.data.view_config import STICKERS, Views
-from studio.models.base import Condition, Family
-from studio.models.draw import Guidance, as_pictures, draw
+from studio.diffusion.guidance import Guidance
+from studio.models.base import Family
+from studio.models.draw import as_pictures, draw
 from studio.models.seeing import Passes, gain, guided_seeing
 from studio.models.vision_tower import VisionTower
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from studio.backend.core import Backend
 from studio.catalog import methods
-from studio.contracts.trainer import Edit, Request
+from studio.contracts.sampling import Edit, Request
 from studio.errors import StudioError
 from studio.models import build, draw
 from studio.models.base import Family

@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from studio.errors import StudioError
-from studio.settings.config import Count, Hardware, Positive, config
+from studio.settings.config import Count, Positive, config
+from studio.settings.run import Hardware
 
 SCHEDULERS = ("ddim", "ddpm", "euler", "euler_a", "heun", "lms", "pndm", "lcm", "dpm++", "dpm++_karras", "dpm++_sde",
               "unipc")  # fmt: skip

@@ -16,10 +16,10 @@ import torch
 
 from studio import assets
 from studio.catalog.methods import card_of
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.records.runs import RunFolder
-from studio.settings.config import Run
-from studio.worker import live
+from studio.settings.run import Run
+from studio.training.session import opened
 
 log = logging.getLogger(__name__)
 LICENSE = """## License
@@ -116,7 +116,7 @@ def artifact(run: str, name: str, folder: Path, note: str = "") -> Path:
 
     A note on its card says how the run was led.
     """
-    session = live.opened(run)
+    session = opened(run)
     session.resume()
     trainer, method = session.trainer, card_of(session.run.method)
     target = folder / name

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from studio.backend.core import Backend
-from studio.contracts.trainer import Batch, Loss, Trainer
+from studio.contracts.batch import Batch
+from studio.contracts.trainer import Loss, Trainer
 from studio.errors import RunFailed
-from studio.settings.config import Run
+from studio.settings.run import Run
 from studio.training.optim import Learner
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from studio.backend.sharding import laid_out_as, whole
 from studio.contracts.trainer import Group
 from studio.errors import StudioError, unknown
-from studio.settings.config import Loop, Optim
+from studio.settings.run import Loop, Optim
 
 _NAMED = {
     "adamw": "torch.optim:AdamW",

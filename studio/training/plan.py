@@ -19,13 +19,14 @@ import torch
 
 from studio.backend.core import Backend
 from studio.backend.peak import Peak, limit_gib, release
+from studio.backend.shard import Shard
 from studio.catalog import methods
 from studio.catalog.checks import check
-from studio.contracts.batch import Batch, Shard
+from studio.contracts.batch import Batch
 from studio.contracts.trainer import Trainer
 from studio.records import runs
 from studio.records.runs import RunFolder
-from studio.settings.config import Run
+from studio.settings.run import Run
 from studio.training.loop import fit
 from studio.training.session import Session
 

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 
 from studio.backend.core import Backend
-from studio.contracts.batch import Shard
-from studio.contracts.trainer import Group, Request, Trainer
+from studio.backend.shard import Shard
+from studio.catalog import methods
+from studio.contracts.sampling import Request
+from studio.contracts.trainer import Group, Trainer
+from studio.errors import StudioError
 from studio.records import runs
 from studio.records.runs import RunFolder, share
-from studio.settings.config import Run
+from studio.settings.run import Run
 from studio.training import checkpoint
 from studio.training.loop import require_finite, rows, split
 from studio.training.optim import Learner
@@ -141,3 +144,25 @@ class Session:
             f"trainable: {trained:,} of {total:,} parameters",
             f"batch: {loop.batch_size} examples a step{parts}",
         ]
+
+
+def opened(path: str | Path) -> Session:
+    """A run as it stands, without training it: for pictures from its checkpoints."""
+    folder, run = runs.open_run(path)
+    trainer = methods.card_of(run.method).load_trainer()(run.method)
+    return Session(run, folder, trainer, Backend(run.hardware))
+
+
+def at_step(session: Session, step: int) -> None:
+    """Take the weights of one checkpoint.
+
+    Raises:
+        StudioError: The run kept none of this step.
+    """
+    found = {checkpoint.step_of(path): path for path in session.folder.checkpoints.glob("step-*")}
+    if step not in found:
+        kept = ", ".join(str(each) for each in sorted(found)) or "none"
+        raise StudioError(
+            f"There is no checkpoint of step {step}; the run keeps: {kept}.", field="checkpoint"
+        )
+    checkpoint.restore_weights(found[step], session.groups)

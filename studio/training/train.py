@@ -23,7 +23,7 @@ from studio.errors import RunFailed, StudioError
 from studio.records import runs
 from studio.records.runs import EventLog, RunFolder
 from studio.settings import serial
-from studio.settings.config import Run
+from studio.settings.run import Run
 from studio.training import checkpoint
 from studio.training.loop import fit
 from studio.training.session import Event, Session

@@ -7,7 +7,8 @@ from pydantic import Field
 from studio.adapters.config import Adapter, Lora
 from studio.attacks.config import Attacks
 from studio.data.config import Labelled
-from studio.settings.config import Count, Fraction, Hardware, Positive, config
+from studio.settings.config import Count, Fraction, Positive, config
+from studio.settings.run import Hardware
 
 Scale = Annotated[float, Field(ge=0)]
 

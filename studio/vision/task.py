@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from studio.adapters.merge import merged_copy
 from studio.backend.core import Backend
 from studio.contracts.batch import Batch
-from studio.contracts.trainer import Output, Request
+from studio.contracts.sampling import Output, Request
 from studio.data.config import Labelled
 from studio.data.labelled import LabelledPhotos
 from studio.data.pools import split

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Output, Request
+from studio.contracts.sampling import Output, Request
 from studio.data.labelled import LabelledPhotos
 from studio.vision.task import Task
 

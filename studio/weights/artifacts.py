@@ -16,7 +16,7 @@ from studio.adapters.files import load_lora, read, read_peft
 from studio.adapters.metadata import KINDS
 from studio.adapters.strength import set_strength
 from studio.catalog import methods
-from studio.contracts.trainer import Edit
+from studio.contracts.sampling import Edit
 from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.files import absent

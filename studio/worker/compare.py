@@ -13,7 +13,7 @@ from studio.records import recipes
 from studio.sampling.grid import Axis, axes, changed
 from studio.settings.sampling import SampleRequest
 from studio.settings.serial import from_dict
-from studio.training.session import Session
+from studio.training.session import Session, at_step, opened
 from studio.worker import live
 
 MARGIN = 28
@@ -88,7 +88,7 @@ class _Checkpoints:
             raise StudioError(
                 "The axis 'checkpoint' takes exactly one run as the artifact, and no edits.", field="artifact"
             )
-        self._session: Session = live.opened(request.artifact[0])
+        self._session: Session = opened(request.artifact[0])
         self._folder, self._count, self._step = folder, 0, -1
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -98,7 +98,7 @@ class _Checkpoints:
             raise StudioError(f"{text!r} is no step of a checkpoint; give whole numbers.", field="checkpoint")
         if int(text) != self._step:
             self._step = int(text)
-            live.at_step(self._session, self._step)
+            at_step(self._session, self._step)
 
     def draw(self, request: SampleRequest) -> Path:
         """One cell."""

@@ -10,16 +10,14 @@ from typing import Any
 import torch
 from PIL import Image
 
-from studio.backend.core import Backend
 from studio.catalog.methods import card_of
 from studio.errors import StudioError
 from studio.queue.jobs import Job, Jobs
-from studio.records import recipes, runs
+from studio.records import recipes
 from studio.sampling import reference_check
 from studio.sampling.infer import asking
 from studio.settings.sampling import SampleRequest
 from studio.settings.serial import from_dict
-from studio.training import checkpoint
 from studio.training.session import Session
 
 log = logging.getLogger(__name__)
@@ -45,28 +43,6 @@ def pictures(session: Session, request: SampleRequest) -> Sequence[Image.Image]:
     if not images:
         raise StudioError(f"Method {card_of(session.run.method).name!r} draws no pictures.", field="run")
     return images
-
-
-def opened(path: str | Path) -> Session:
-    """A run as it stands, without training it: for pictures from its checkpoints."""
-    folder, run = runs.open_run(path)
-    trainer = card_of(run.method).load_trainer()(run.method)
-    return Session(run, folder, trainer, Backend(run.hardware))
-
-
-def at_step(session: Session, step: int) -> None:
-    """Take the weights of one checkpoint.
-
-    Raises:
-        StudioError: The run kept none of this step.
-    """
-    found = {checkpoint.step_of(path): path for path in session.folder.checkpoints.glob("step-*")}
-    if step not in found:
-        kept = ", ".join(str(each) for each in sorted(found)) or "none"
-        raise StudioError(
-            f"There is no checkpoint of step {step}; the run keeps: {kept}.", field="checkpoint"
-        )
-    checkpoint.restore_weights(found[step], session.groups)
 
 
 class Answers:

@@ -11,10 +11,10 @@ from studio.adapters.config import Full, Lora
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.chat.model import IGNORED, load_vlm
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.data.conversations import open_conversations
 from studio.errors import StudioError
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from trainers.vlm.config import Vlm
 from trainers.vlm.trainer import VlmTrainer
 

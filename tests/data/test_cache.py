@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.contracts.batch import Shard
+from studio.backend.shard import Shard
 from studio.data.build import images
 from studio.data.cache import Cache, Encoder, TextCache, check_cache, digest
 from studio.data.config import Captions, Images

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.contracts.batch import Shard
+from studio.backend.shard import Shard
 from studio.data.folder_sets import FolderSets
 from studio.data.set_config import SetFolder, StickerSets, check_sets
 from studio.data.sticker_config import Stickers

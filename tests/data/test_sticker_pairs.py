@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.contracts.batch import Shard
+from studio.backend.shard import Shard
 from studio.data.sticker_config import StickerPairs
 from studio.data.sticker_pairs import draw_twins, is_held_out
 from studio.data.twins import FileTwins, StickerTwins

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.contracts.batch import Shard, Source
+from studio.backend.shard import Shard
+from studio.contracts.batch import Source
 from studio.data.buckets import shapes
 from studio.data.build import images
 from studio.data.captions import Words

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.contracts.batch import Shard
+from studio.backend.shard import Shard
 from studio.data.masked import MaskedPhotos, Wanted, view_source
 from studio.data.sticker_views import StickerViews, concepts, named
 from studio.data.view_config import Views

@@ -14,7 +14,7 @@ from studio.evaluation.nullspace import analyze
 from studio.evaluation.robustness import Found, evaluate
 from studio.metrics import robustness as metrics
 from studio.models.vit import Classifier
-from studio.settings.config import Loop, Optim, Run
+from studio.settings.run import Loop, Optim, Run
 from studio.training.train import run_to_end
 from studio.vision.config import Nullspace, Robustness
 from studio.vision.line import load_before

@@ -11,7 +11,7 @@ from studio.adapters.build import attach
 from studio.adapters.config import Lora
 from studio.backend.core import Backend
 from studio.models.build import load
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 
 LORA = Lora(rank=4, alpha=8)
 

@@ -14,7 +14,7 @@ from studio.adapters.verify import ask
 from studio.backend.core import Backend
 from studio.errors import StudioError
 from studio.models.build import load
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from studio.weights import artifacts
 from studio.weights.export import export
 from tests.export.conftest import LORA, train

@@ -1,6 +1,6 @@
 """Card of the looking method."""
 
-from studio.catalog.methods import Card
+from studio.catalog.cards import Card
 from studio.settings.config import config
 
 

@@ -1,6 +1,6 @@
 """Shifts predictions by the brightness of references."""
 
-from studio.contracts.trainer import PlainEdit
+from studio.contracts.sampling import PlainEdit
 from studio.errors import StudioError
 from studio.models.draw import guided
 from studio.same_subject import references

@@ -28,7 +28,7 @@ from studio.matching.files import Described, load_matcher, save_matcher
 from studio.matching.losses import in_chunks, sigmoid_loss, softmax_loss
 from studio.matching.words import sentence
 from studio.models.clip import TINY
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from tests.models.test_clip import fresh, pictures
 
 NAMES = ("cat", "dog", "fox")

@@ -4,7 +4,7 @@ import pytest
 
 from studio.backend.core import Backend
 from studio.models.build import load
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 
 NAMES = ("sd1", "sd2", "sdxl", "sd3", "flux")
 

@@ -6,10 +6,10 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 
 from studio.backend.core import Backend
-from studio.contracts.trainer import PlainEdit, Request
+from studio.contracts.sampling import PlainEdit, Request
 from studio.models.build import load
 from studio.models.draw import draw
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 
 
 def predict(family, b=2):

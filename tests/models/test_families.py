@@ -5,10 +5,10 @@ import torch
 from diffusers import AutoencoderTiny
 
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Request
+from studio.contracts.condition import Condition
+from studio.contracts.sampling import Request
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
-from studio.models.base import Condition
 from studio.models.build import load
 from studio.models.dit import pack
 from studio.models.draw import draw, drawing, start_noise

@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from studio.backend.core import Backend
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.errors import StudioError
 from studio.models import build
 from studio.models.build import load
 from studio.models.draw import draw
 from studio.models.layouts import clip_tokenizer, write_layout
 from studio.models.tiny import T5_TOKENS
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from studio.settings.sampling import Text
 
 _SPEC = importlib.util.spec_from_file_location(

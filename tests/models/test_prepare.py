@@ -5,10 +5,10 @@ import logging
 import torch
 
 from studio.backend.core import Backend
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.models.build import load
 from studio.models.draw import draw
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 
 ONE = Request(prompts=["a dog"], steps=1)
 

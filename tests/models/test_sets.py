@@ -8,7 +8,7 @@ from studio.backend.core import Backend
 from studio.models.build import load
 from studio.models.entry import hinted, more_channels
 from studio.models.sets import Coupling, coupling
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 
 NAMES = ("sd1", "sd3", "flux")
 

@@ -7,7 +7,7 @@ from einops import rearrange
 from studio.backend.core import Backend
 from studio.models.tiled_tower import tiled
 from studio.models.vision_tower import load_tower
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 
 
 @pytest.fixture(scope="module")

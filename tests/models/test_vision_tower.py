@@ -9,7 +9,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from studio.backend.core import Backend
 from studio.errors import StudioError
 from studio.models.vision_tower import load_tower, square, squares
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 
 TOWERS = {
     "tiny:clip": (17, 32, 24),

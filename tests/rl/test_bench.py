@@ -3,7 +3,7 @@
 import pytest
 
 from studio.bench.rewards import RewardBench, paired, ratio, run
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 
 
 def test_throughput_and_savings_are_told():

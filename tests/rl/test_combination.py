@@ -17,7 +17,7 @@ from studio.models.base import Family
 from studio.models.build import load
 from studio.rewards.config import Brightness, Redness
 from studio.rl.config import Ppo, Rollouts
-from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim, Run
 from studio.training.train import run_to_end
 from studio.weights import artifacts
 from trainers.ddpo.config import Ddpo

@@ -3,7 +3,7 @@
 import torch
 
 from studio.backend.core import Backend
-from studio.contracts.batch import Shard
+from studio.backend.shard import Shard
 from studio.diffusion.sampling import log_probability
 from studio.rewards.config import Brightness, Redness
 from studio.rl.advantages import flat_groups
@@ -13,7 +13,7 @@ from studio.rl.orders import Draws
 from studio.rl.rollout import roll_out
 from studio.rl.stepper import Ddim, FlowSde
 from studio.rl.watch import diversity
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from trainers.texforce.config import TexForce
 from trainers.texforce.trainer import TexForceTrainer
 

@@ -11,7 +11,7 @@ from studio.backend.core import Backend
 from studio.diffusion.sampling import log_probability
 from studio.models.build import load
 from studio.rl.stepper import Ddim, FlowSde, learnable, stepper
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 
 KINDS = {"eps": "epsilon", "v": "v_prediction"}
 

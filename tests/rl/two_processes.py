@@ -8,7 +8,7 @@ import torch
 from studio.backend.core import Backend
 from studio.rewards.config import Brightness, Redness
 from studio.rl.config import Ppo, Rollouts
-from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim, Run
 from studio.training.loop import Objective, _backward
 from studio.training.optim import Learner
 from trainers.texforce.config import TexForce

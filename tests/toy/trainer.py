@@ -12,7 +12,10 @@ from torch import nn
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng, mix
-from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Shard, Trainer
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch
+from studio.contracts.sampling import Output, Request
+from studio.contracts.trainer import Group, Loss, Trainer
 from tests.toy.config import Toy
 
 

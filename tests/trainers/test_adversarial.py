@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from studio.attacks.build import Attacker
 from studio.attacks.config import Attacks, Pgd
-from studio.contracts.trainer import Batch
+from studio.contracts.batch import Batch
 from studio.data.config import Labelled
 from studio.training.verify import verify_resume
 from studio.vision.config import AdaptFormer

@@ -11,7 +11,7 @@ from studio.adapters.config import Full
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.errors import StudioError
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from tests.cases import chats
 from trainers.cafe.config import Cafe
 from trainers.cafe.trainer import CafeTrainer, contrastive

@@ -5,11 +5,11 @@ import torch
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.data.sticker_config import StickerPairs
 from studio.errors import StudioError
 from studio.models.clip import load_clip
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from trainers.cola.config import Cola, LinearProbe, Multimodal, PromptTuning
 from trainers.cola.exam import hard_average_precision, multi_object
 from trainers.cola.heads import MultimodalHead, PromptHead

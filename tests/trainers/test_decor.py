@@ -8,13 +8,13 @@ from safetensors.torch import save_file
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.build import load
 from studio.models.draw import draw
 from studio.models.text import BOS, WORD
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from trainers.decor.config import Decor
 from trainers.decor.edit import DecorEdit, suggest_undesired
 from trainers.decor.projection import analyze, directions, project_out

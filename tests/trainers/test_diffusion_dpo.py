@@ -15,9 +15,10 @@ from pyarrow import parquet
 from studio.adapters.config import Lora
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.batch import Batch, Shard
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch
 from studio.errors import StudioError
-from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim, Run
 from studio.training.loop import fit
 from studio.training.optim import Learner
 from studio.training.train import train

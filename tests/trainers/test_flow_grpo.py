@@ -8,13 +8,13 @@ import torch
 from studio.adapters.config import Lora
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.batch import Shard
+from studio.backend.shard import Shard
 from studio.diffusion.sampling import log_probability
 from studio.errors import StudioError
 from studio.rewards.config import Brightness, Redness
 from studio.rl.config import Ppo, RolloutAdvantage, Rollouts
 from studio.rl.stepper import FlowSde
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from trainers.flow_grpo.config import FlowGrpo, check
 from trainers.flow_grpo.trainer import FlowGrpoTrainer
 

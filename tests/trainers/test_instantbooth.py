@@ -11,13 +11,13 @@ from PIL import Image
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.batch import Shard
-from studio.contracts.trainer import Request
+from studio.backend.shard import Shard
+from studio.contracts.sampling import Request
 from studio.errors import StudioError
 from studio.models.build import load
 from studio.models.draw import draw
 from studio.models.vision_tower import squares
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from studio.weights import artifacts
 from trainers.instantbooth.config import METHOD, InstantBooth, check
 from trainers.instantbooth.networks import GatedAdapter, placed, positions, transformer_blocks

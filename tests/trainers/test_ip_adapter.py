@@ -11,15 +11,15 @@ from studio.adapters.config import Lora
 from studio.adapters.merge import bare
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.batch import Shard
-from studio.contracts.trainer import Request
+from studio.backend.shard import Shard
+from studio.contracts.sampling import Request
 from studio.errors import StudioError
 from studio.models.attention import Ordinary
 from studio.models.base import unwrap
 from studio.models.build import load
 from studio.models.draw import draw
 from studio.models.vision_tower import square
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from studio.weights import artifacts
 from trainers.ip_adapter.check import through_diffusers
 from trainers.ip_adapter.config import Global, IpAdapter, Patches, Plus, check

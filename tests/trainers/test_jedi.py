@@ -9,16 +9,18 @@ from PIL import Image
 from studio.adapters.config import Full, Lora
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import PlainEdit, Request, Shard
+from studio.backend.shard import Shard
+from studio.contracts.condition import Condition
+from studio.contracts.sampling import PlainEdit, Request
 from studio.data.set_config import StickerSets
 from studio.data.sticker_config import Stickers
+from studio.diffusion.guidance import Guidance
 from studio.errors import StudioError
-from studio.models.base import Condition
 from studio.models.build import load
-from studio.models.draw import Guidance, draw
+from studio.models.draw import draw
 from studio.records import trained
 from studio.same_subject import references
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from studio.weights import artifacts
 from trainers.jedi.config import Jedi, Joint, TextOnly, TwoScales, check
 from trainers.jedi.edit import JediEdit

@@ -14,7 +14,7 @@ from studio.evidence.reproduce import Cell, Reproduce, recipe_of
 from studio.evidence.tables import Finished
 from studio.models.build import load
 from studio.records import runs
-from studio.settings.config import Hardware, Loop, Optim, Preview, Run
+from studio.settings.run import Hardware, Loop, Optim, Preview, Run
 from studio.training.train import train
 from trainers.oft import reproduce_control
 from trainers.oft.config import Colors, OftControl

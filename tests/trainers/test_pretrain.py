@@ -15,16 +15,16 @@ from safetensors import safe_open
 from studio import assets
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.backend.shard import Shard
 from studio.catalog import methods
 from studio.console import Console
-from studio.contracts.trainer import Shard
 from studio.data.sticker_concepts import HELD_OUT
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import draw_scenes, names
 from studio.errors import StudioError
 from studio.records import runs
 from studio.settings import serial
-from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim, Run
 from studio.training.train import resume, train
 from trainers.pretrain.autoencoder import SceneSource, build
 from trainers.pretrain.cards import write_card

@@ -6,12 +6,12 @@ import torch
 from studio import assets
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import draw_scenes
 from studio.models.build import load
 from studio.models.draw import draw
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from trainers.pretrain.config import Dit
 from trainers.pretrain.dit import T5_ROWS, DitRecipe, build_transformer
 from trainers.pretrain.latents import tokenize

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from studio.backend.core import Backend
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.models.build import load
 from studio.models.draw import draw
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from trainers.shared_attention.config import SharedAttention
 from trainers.shared_attention.edit import SharedAttentionEdit
 

@@ -6,13 +6,13 @@ from PIL import Image
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.errors import StudioError
 from studio.models.attention import Ordinary
 from studio.models.build import load
 from studio.models.companion import Features, image_layers, invert, last
 from studio.models.draw import draw
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from trainers.style_injection.config import StyleInjection
 from trainers.style_injection.edit import StyleInjectionEdit, adain
 

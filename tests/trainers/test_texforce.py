@@ -11,15 +11,16 @@ import torch
 from studio.adapters.config import Lora
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.batch import Batch, Shard
-from studio.contracts.trainer import Request
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch
+from studio.contracts.sampling import Request
 from studio.errors import RunFailed, StudioError
 from studio.rewards.config import Brightness, Mix, Redness, User
 from studio.rl.config import GroupAdvantage, Ppo, PromptAdvantage, Rollouts
 from studio.rl.orders import Orders
 from studio.rl.rollout import roll_out
 from studio.rl.trainer import ReinforcedTrainer
-from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim, Run
 from studio.training.loop import fit
 from studio.training.optim import Learner
 from studio.training.train import run_to_end, train

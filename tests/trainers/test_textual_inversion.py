@@ -9,7 +9,7 @@ from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.errors import StudioError
 from studio.models.build import load
-from studio.settings.config import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim, Run
 from studio.training.train import run_to_end
 from studio.weights import artifacts
 from tests.cases import photos

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from studio.adapters.config import Lora, Oft
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.models import adaptformer

@@ -20,7 +20,7 @@ from studio import assets
 from studio.queue.jobs import Jobs
 from studio.records import runs
 from studio.records.runs import RunFolder
-from studio.settings.config import Loop, Preview, Run
+from studio.settings.run import Loop, Preview, Run
 from tests.ui.browser import Studio, wait
 from trainers.dreambooth.config import DreamBooth, NoPrior
 

@@ -14,7 +14,7 @@ from studio import assets
 from studio.queue.jobs import Jobs
 from studio.records import runs
 from studio.records.runs import EventLog
-from studio.settings.config import Loop, Run
+from studio.settings.run import Loop, Run
 from tests.ui.browser import CHROMIUM, DRIVER, Browser, Studio, browser, wait
 from trainers.dreambooth.config import DreamBooth
 

@@ -7,7 +7,7 @@ import pytest
 from studio.queue.jobs import Process
 from studio.records import runs
 from studio.records.runs import EventLog
-from studio.settings.config import Loop, Run
+from studio.settings.run import Loop, Run
 from trainers.dreambooth.config import DreamBooth
 from ui import charts, parts, records
 from ui.workspace import Workspace

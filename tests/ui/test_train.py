@@ -10,7 +10,7 @@ from studio.errors import StudioError
 from studio.flags import flags
 from studio.records import runs
 from studio.settings import serial
-from studio.settings.config import Run
+from studio.settings.run import Run
 from tests.ui.conftest import picture
 from ui import drafts, forms
 from ui.workspace import Workspace

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from studio.attacks.config import Pgd
-from studio.catalog.methods import Card, Preset
+from studio.catalog.cards import Card, Preset
 from studio.data.config import Labelled
 from studio.settings.config import Count, config
 from studio.vision.config import Tuning, Whole

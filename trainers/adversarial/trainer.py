@@ -20,7 +20,8 @@ from studio.attacks.ball import Ball
 from studio.attacks.gradient import Objective, Walk, ascend, cross_entropy, divergence, under_attack
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Batch, Group, Loss, Trainer
+from studio.contracts.batch import Batch
+from studio.contracts.trainer import Group, Loss, Trainer
 from studio.vision.task import classification_loss, load_task
 from studio.vision.trainers import Classifies, CountsSteps
 from studio.vision.tuning import warn_if_partial

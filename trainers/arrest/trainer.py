@@ -27,7 +27,8 @@ from studio.attacks.gradient import Walk, ascend, cross_entropy, under_attack
 from studio.backend.core import Backend
 from studio.backend.precision import full_precision
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Batch, Group, Loss, Trainer
+from studio.contracts.batch import Batch
+from studio.contracts.trainer import Group, Loss, Trainer
 from studio.errors import StudioError
 from studio.models.vit import Classifier
 from studio.vision.task import classification_loss, load_task

@@ -29,7 +29,8 @@ from studio.backend.rng import Rng
 from studio.chat.model import Encoded, Inputs
 from studio.chat.task import load_task
 from studio.chat.trainers import Answers
-from studio.contracts.trainer import Batch, Group, Loss, Source, Trainer
+from studio.contracts.batch import Batch, Source
+from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.conversations import MARK, Conversation, Turn
 from studio.errors import StudioError
 from trainers.cafe.config import Cafe

@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.catalog.methods import Card, Preset
+from studio.catalog.cards import Card, Preset
+from studio.data import layouts
 from studio.data.config import Images
 from studio.data.sticker_config import Stickers
 from studio.errors import StudioError
-from studio.records import places
 from studio.settings.config import config
 
 STICKERS = "stickers"
@@ -68,7 +68,7 @@ def check(settings: Captioner) -> None:
             asked for.
     """
     if settings.data != STICKERS:
-        places.pictures(settings.data)
+        layouts.find(settings.data)
     if isinstance(settings.objective, Discriminative) and settings.model.startswith("new:"):
         raise StudioError(
             f"model {settings.model!r} has not learned to write yet, so there is nothing to reward; train it with "

@@ -18,7 +18,7 @@ from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result, new_run
 from studio.evidence.tables import GAP, INK, MARGIN, PAPER, SOFT, TILE, Finished
 from studio.records import runs
 from studio.settings import serial
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 
 if TYPE_CHECKING:
     from studio.models.captioner import Captioner

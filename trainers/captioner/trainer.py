@@ -27,7 +27,8 @@ from typing_extensions import override
 from studio.backend.core import Backend
 from studio.backend.rng import Rng, mix
 from studio.contracts.batch import Batch, Source
-from studio.contracts.trainer import Group, Loss, Output, Request, Trainer
+from studio.contracts.sampling import Output, Request
+from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.captioned import Numbered, pictures
 from studio.data.scenes import SceneSource
 from studio.models.captioner import Captioner as Model

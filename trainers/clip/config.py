@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from studio.catalog.methods import Card, Preset
+from studio.catalog.cards import Card, Preset
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.matching.config import TEMPLATES, Adapted, Classes, Pairs, Tuning, Whole

@@ -22,7 +22,8 @@ from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Batch, Group, Loss, Source, Trainer
+from studio.contracts.batch import Batch, Source
+from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.matching.asked import Asked, Counts

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.catalog.methods import Card, Preset
+from studio.catalog.cards import Card, Preset
 from studio.data.sticker_config import StickerPairs
 from studio.errors import StudioError
 from studio.settings.config import Count, Positive, config

@@ -30,7 +30,8 @@ from typing_extensions import override
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.contracts.batch import Batch, Source
-from studio.contracts.trainer import Group, Loss, Output, Request, Trainer
+from studio.contracts.sampling import Output, Request
+from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.twins import FileTwins, StickerTwins
 from studio.models.clip import load_clip
 from studio.settings import serial

@@ -8,11 +8,12 @@ import torch
 
 from studio.backend.quiet import quiet
 from studio.console import Console
-from studio.contracts.trainer import PlainEdit, Request
+from studio.contracts.condition import Condition
+from studio.contracts.sampling import PlainEdit, Request
 from studio.data import layouts
 from studio.errors import StudioError, unknown
 from studio.flags import flags
-from studio.models.base import Condition, Family
+from studio.models.base import Family
 from studio.models.draw import draw
 from studio.models.text import BOS, EOS, PAD
 from studio.sampling import reference_check

@@ -21,9 +21,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from typing_extensions import override
 
-from studio.contracts.trainer import PlainEdit
+from studio.contracts.condition import Condition
+from studio.contracts.sampling import PlainEdit
 from studio.errors import StudioError
-from studio.models.base import Condition, Family
+from studio.models.base import Family
 from studio.models.text import BOS, EOS, PAD, WORD
 from trainers.decor.config import Decor
 from trainers.decor.projection import directions, overlap, without

@@ -124,10 +124,10 @@ def _draw(
     """Scores and files of every point of both curves."""
     from studio.adapters.strength import set_strength
     from studio.backend.core import Backend
-    from studio.contracts.trainer import Request
+    from studio.contracts.sampling import Request
     from studio.models import build
     from studio.models.draw import draw
-    from studio.settings.config import Hardware
+    from studio.settings.run import Hardware
     from studio.weights import artifacts
     from trainers.decor.config import Decor
     from trainers.decor.edit import DecorEdit

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from studio.adapters.config import Lora
-from studio.catalog.methods import Card, Preset
+from studio.catalog.cards import Card, Preset
 from studio.diffusion.config import NativeTimes, Times
 from studio.errors import StudioError
 from studio.rl import config as rl

@@ -24,7 +24,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from studio.contracts.batch import Batch, Shard
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch
 from studio.data import buckets, images, layouts
 from studio.data.buckets import Shape
 from studio.data.order import Order

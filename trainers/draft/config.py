@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from studio.adapters.config import Lora
-from studio.catalog.methods import Card, Preset
+from studio.catalog.cards import Card, Preset
 from studio.data.config import Images
 from studio.errors import StudioError
 from studio.rewards.config import BLACK_BOXES, Mix, User

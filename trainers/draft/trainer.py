@@ -25,7 +25,8 @@ from typing_extensions import override
 from studio.adapters.config import Adapter
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.batch import Batch, Shard, Source
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch, Source
 from studio.contracts.trainer import Loss
 from studio.data.build import images
 from studio.diffusion.config import Denoising

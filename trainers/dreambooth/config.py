@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from studio.adapters.config import Adapter, Export, Lora
-from studio.catalog.methods import Card, Preset
+from studio.catalog.cards import Card, Preset
 from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from studio.adapters.build import names
 from studio.backend.rng import Rng
-from studio.contracts.batch import Batch, Shard, Source
-from studio.contracts.trainer import Request
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch, Source
+from studio.contracts.sampling import Request
 from studio.models.base import Family
 from studio.models.draw import draw
 from trainers.dreambooth.config import GeneratedPrior

@@ -26,7 +26,9 @@ from studio.adapters.metadata import Facts
 from studio.adapters.strength import detached
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Source, Trainer
+from studio.contracts.batch import Batch, Source
+from studio.contracts.sampling import Output, Request
+from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.build import images, photos
 from studio.data.cache import Encoder, check_cache
 from studio.data.captions import Words, fill

@@ -1,7 +1,7 @@
 """Settings and card of Flow-GRPO."""
 
 from studio.adapters.config import Lora
-from studio.catalog.methods import Card, Preset
+from studio.catalog.cards import Card, Preset
 from studio.rl import config as rl
 from studio.settings.config import config
 

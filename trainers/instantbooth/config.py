@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.catalog.methods import Card, Preset
+from studio.catalog.cards import Card, Preset
 from studio.data.view_config import STICKERS, Views, check_data
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError

@@ -14,9 +14,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from studio.adapters.files import read
-from studio.contracts.trainer import Request
+from studio.contracts.condition import Condition
+from studio.contracts.sampling import Request
 from studio.errors import StudioError
-from studio.models.base import Condition, Family
+from studio.models.base import Family
 from studio.models.tiled_tower import tiled
 from studio.models.vision_tower import VisionTower, load_tower, squares
 from studio.records.trained import CARD, Trained

@@ -17,8 +17,9 @@ from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from studio.contracts.condition import Condition
 from studio.errors import StudioError
-from studio.models.base import Condition, Family, unwrap
+from studio.models.base import Family, unwrap
 from studio.models.vision_tower import Seen, VisionTower
 from trainers.instantbooth.places import features, grid, layer_for
 

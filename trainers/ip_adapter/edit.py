@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from typing_extensions import override
 
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.models.base import Family
 from studio.models.vision_tower import squares
 from studio.records.trained import Trained

@@ -22,8 +22,9 @@ from typing_extensions import override
 from studio.adapters.files import staged, write
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Batch, Group, Loss
-from studio.models.base import Condition
+from studio.contracts.batch import Batch
+from studio.contracts.condition import Condition
+from studio.contracts.trainer import Group, Loss
 from studio.models.build import load
 from studio.models.denoising import add_noise, errors, latents_of
 from studio.models.vision_tower import load_tower

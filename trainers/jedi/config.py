@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from studio.adapters.config import Adapter, Full, Lora
-from studio.catalog.methods import Card, Preset
+from studio.catalog.cards import Card, Preset
 from studio.data.set_config import SetData, SetSizes, StickerSets, check_sets
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError

@@ -21,11 +21,11 @@ from studio.adapters.config import Full
 from studio.adapters.files import read
 from studio.adapters.strength import set_strength
 from studio.backend.rng import Rng
-from studio.contracts.trainer import PlainEdit, Request
-from studio.diffusion.guidance import rescale
+from studio.contracts.condition import Condition
+from studio.contracts.sampling import PlainEdit, Request
+from studio.diffusion.guidance import Guidance, rescale
 from studio.errors import StudioError
-from studio.models.base import Condition, Family
-from studio.models.draw import Guidance
+from studio.models.base import Family
 from studio.records.trained import Trained
 from studio.same_subject import references
 from studio.sampling import reference_check

@@ -14,11 +14,11 @@ from einops import rearrange
 
 from studio import assets
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Shard
+from studio.backend.shard import Shard
 from studio.data.set_config import StickerSets
 from studio.data.sticker_sets import StickerSetSource
 from studio.training import embed
-from studio.worker import live
+from studio.training.session import opened
 from trainers.jedi.config import Jedi
 from trainers.jedi.trainer import JediTrainer
 
@@ -36,7 +36,7 @@ SCORES = """Error of the target's prediction, on {count} sets of {size} with con
 
 def install(run: str, folder: Path, note: str = "") -> Path:
     """Write a run's weights with a card, which says in a note how the run was led; gives their folder."""
-    session = live.opened(run)
+    session = opened(run)
     session.resume()
     trainer = session.trainer
     if not isinstance(trainer, JediTrainer):

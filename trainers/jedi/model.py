@@ -10,7 +10,8 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from studio.models.base import Condition, Family
+from studio.contracts.condition import Condition
+from studio.models.base import Family
 from studio.models.entry import hinted, more_channels
 from studio.models.sets import Coupling, coupling
 

@@ -128,7 +128,7 @@ def _show(cell: Cell, folder: Path) -> Result:
     """Draw with references, judge, and time one picture alone."""
     from studio.evaluation.scoring import Drawn, Scoring
     from studio.evaluation.subject import drawn_before
-    from studio.settings.config import Hardware
+    from studio.settings.run import Hardware
 
     settings = cell.settings
     shown = Shown(**settings["shown"])
@@ -177,7 +177,7 @@ def _draw(
     settings: Mapping[str, Any], asked: exam.Exam, shown: Shown, hardware: Any
 ) -> tuple[list[Any], float]:
     """The pictures of all prompts, and the seconds that the first one takes by itself."""
-    from studio.contracts.trainer import Request
+    from studio.contracts.sampling import Request
     from studio.models.draw import draw
     from studio.sampling import reference_check
 
@@ -193,9 +193,9 @@ def _draw(
 
 def _seconds_of(cell: Cell) -> float:
     """Seconds of one picture of the base model, which a trained one also takes."""
-    from studio.contracts.trainer import Request
+    from studio.contracts.sampling import Request
     from studio.models.draw import draw
-    from studio.settings.config import Hardware
+    from studio.settings.run import Hardware
 
     hardware = serial.from_dict(Hardware, cell.settings["run"]["hardware"])
     family, _ = _family(hardware, cell.settings["run"]["method"]["model"])

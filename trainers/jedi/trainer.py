@@ -31,7 +31,10 @@ from studio.adapters.config import Full
 from studio.adapters.files import staged, write
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Shard, Source, Trainer
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch, Source
+from studio.contracts.sampling import Output, Request
+from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.folder_sets import FolderSets
 from studio.data.set_config import StickerSets
 from studio.data.sticker_sets import StickerSetSource

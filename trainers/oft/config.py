@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from studio.adapters.config import Adapter, Export, Oft
-from studio.catalog.methods import Card, Preset
+from studio.catalog.cards import Card, Preset
 from studio.data.config import Images
 from studio.data.sticker_config import Stickers
 from studio.diffusion.config import Denoising

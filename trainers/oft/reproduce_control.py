@@ -110,7 +110,7 @@ def _scale(settings: Mapping[str, Any]) -> str:
 def _family() -> Any:
     from studio.backend.core import Backend
     from studio.models.build import load
-    from studio.settings.config import Hardware
+    from studio.settings.run import Hardware
 
     return load(MODEL, Backend(Hardware(device="cpu")))
 

@@ -32,7 +32,10 @@ from studio.adapters.metadata import Facts
 from studio.adapters.orthogonal import project
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Shard, Source, Trainer
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch, Source
+from studio.contracts.sampling import Output, Request
+from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.build import images
 from studio.data.captions import Words
 from studio.data.scenes import SceneSource

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.records.runs import RunFolder
-from studio.settings.config import Run
+from studio.settings.run import Run
 from studio.settings.serial import kind
 from studio.training import embed
 from trainers.pretrain import config

@@ -19,7 +19,8 @@ from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Batch, Group, Loss
+from studio.contracts.batch import Batch
+from studio.contracts.trainer import Group, Loss
 from studio.diffusion.process import NUM_TIMESTEPS, Flow
 from studio.models.dit import EMPTY_T5_ROWS_OF_SMALL_MODELS as T5_ROWS
 from studio.models.files import from_folder

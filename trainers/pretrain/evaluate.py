@@ -31,7 +31,7 @@ from studio.data.stickers import compose, held_out_pairs, index, plan_scenes
 from studio.metrics.sets import frechet
 from studio.models.dit import EMPTY_T5_ROWS_OF_SMALL_MODELS
 from studio.models.files import from_folder
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from trainers.pretrain.autoencoder import fit_pca, unseen_images
 from trainers.pretrain.config import VARIED
 from trainers.pretrain.pca import psnr

@@ -18,7 +18,10 @@ from transformers import CLIPTokenizer
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng, mix
-from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Shard, Source
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch, Source
+from studio.contracts.sampling import Output, Request
+from studio.contracts.trainer import Group, Loss
 from studio.data.cache import Cache, digest
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import Plan, compose, plan_scenes, write_captions

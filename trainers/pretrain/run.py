@@ -21,7 +21,7 @@ from studio.errors import unknown
 from studio.records import runs
 from studio.records.runs import RunFolder, share, write_text
 from studio.settings import serial
-from studio.settings.config import Hardware, Loop, Optim, Preview, Run
+from studio.settings.run import Hardware, Loop, Optim, Preview, Run
 from studio.training.train import Event, resume, train
 from trainers.pretrain import config
 from trainers.pretrain.cards import write_card

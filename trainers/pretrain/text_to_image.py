@@ -14,7 +14,8 @@ from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Batch, Group, Loss
+from studio.contracts.batch import Batch
+from studio.contracts.trainer import Group, Loss
 from studio.diffusion.process import NUM_TIMESTEPS, Discrete
 from trainers.pretrain import config
 from trainers.pretrain.latents import LATENT_CHANNELS, LATENT_SIZE, LatentRecipe

@@ -16,7 +16,9 @@ from torch.nn import functional as F
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Source
+from studio.contracts.batch import Batch, Source
+from studio.contracts.sampling import Output, Request
+from studio.contracts.trainer import Group, Loss
 from studio.data.stickers import draw_scenes, names
 from trainers.pretrain import config
 from trainers.pretrain.autoencoder import SceneSource

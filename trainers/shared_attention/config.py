@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.catalog.methods import Card
+from studio.catalog.cards import Card
 from studio.settings.config import Count, Fraction, config
 
 

@@ -21,10 +21,11 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from studio.contracts.trainer import AttentionFunction, PlainEdit, Request
+from studio.contracts.condition import Condition
+from studio.contracts.sampling import AttentionFunction, PlainEdit, Request
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.models.attention import Ordinary
-from studio.models.base import Condition, Family
+from studio.models.base import Family
 from studio.models.companion import Features, features, image_layers, last
 from studio.models.draw import trajectory
 from trainers.shared_attention.config import SharedAttention

@@ -25,12 +25,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from studio.backend.rng import Rng
-from studio.contracts.trainer import AttentionFunction, PlainEdit, Request
+from studio.contracts.condition import Condition
+from studio.contracts.sampling import AttentionFunction, PlainEdit, Request
 from studio.data.images import BadImageError, read
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
 from studio.models.attention import Ordinary
-from studio.models.base import Condition, Family
+from studio.models.base import Family
 from studio.models.companion import Features, features, image_layers, invert, last
 from studio.same_subject import references
 from trainers.style_injection.config import StyleInjection

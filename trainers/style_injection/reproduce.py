@@ -44,7 +44,7 @@ def _run(cell: Cell, folder: Path) -> Result:
     """Draw a content in every style one way."""
     import time
 
-    from studio.contracts.trainer import Request
+    from studio.contracts.sampling import Request
     from studio.models.draw import draw
     from trainers.style_injection.config import StyleInjection
 
@@ -124,7 +124,7 @@ _INVERTED: dict[tuple[str, str, int], Any] = {}
 
 def _inverted(name: str, kind: str, seed: int, content: Path, style: Path) -> Any:
     """The edit of a pair of pictures: all ways of drawing it share one inversion, which is kept while they last."""
-    from studio.contracts.trainer import Request
+    from studio.contracts.sampling import Request
     from trainers.style_injection.config import StyleInjection
     from trainers.style_injection.edit import StyleInjectionEdit
 
@@ -141,7 +141,7 @@ def _inverted(name: str, kind: str, seed: int, content: Path, style: Path) -> An
 def _family() -> Any:
     from studio.backend.core import Backend
     from studio.models import build
-    from studio.settings.config import Hardware
+    from studio.settings.run import Hardware
 
     return build.load(MODEL, Backend(Hardware(device="cpu")))
 

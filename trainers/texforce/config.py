@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from studio.adapters.config import Lora
-from studio.catalog.methods import Card, Preset
+from studio.catalog.cards import Card, Preset
 from studio.rl import config as rl
 from studio.settings.config import Fraction, config
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.backend.core import Backend
-from studio.contracts.trainer import Request
+from studio.contracts.sampling import Request
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import compose, names, plan_scenes
 from studio.metrics.backbones import load_timm
@@ -29,7 +29,7 @@ from studio.rewards.build import Terms
 from studio.rewards.config import ClipAlignment, Incompressible, Redness
 from studio.rl.watch import diversity, thumbnails
 from studio.sampling.infer import grid
-from studio.settings.config import Hardware
+from studio.settings.run import Hardware
 from studio.weights import artifacts
 
 REWARDS = {"redness": Redness(), "CLIP alignment": ClipAlignment(), "JPEG kB": Incompressible()}

@@ -24,8 +24,10 @@ from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng, mix
-from studio.contracts.batch import Batch, Shard
-from studio.contracts.trainer import Group, Loss, Output, Request, Source, Trainer
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch, Source
+from studio.contracts.sampling import Output, Request
+from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.build import images
 from studio.data.cache import Encoder, check_cache
 from studio.data.captions import Words

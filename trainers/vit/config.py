@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.catalog.methods import Card, Preset
+from studio.catalog.cards import Card, Preset
 from studio.data.config import Labelled
 from studio.settings.config import config
 from studio.vision.config import Tuning, Whole

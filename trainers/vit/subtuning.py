@@ -19,7 +19,7 @@ import torch
 from timm.data import resolve_model_data_config
 
 from studio.backend.core import Backend
-from studio.contracts.batch import Shard
+from studio.backend.shard import Shard
 from studio.data.labelled import LabelledPhotos
 from studio.data.pools import split
 from studio.models.vit import Classifier, load_classifier

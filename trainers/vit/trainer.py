@@ -15,7 +15,8 @@ from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Batch, Group, Loss, Trainer
+from studio.contracts.batch import Batch
+from studio.contracts.trainer import Group, Loss, Trainer
 from studio.vision.config import LpFt, SubTuning
 from studio.vision.task import classification_loss, load_task
 from studio.vision.trainers import Classifies, CountsSteps

@@ -22,7 +22,10 @@ from typing_extensions import override
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.contracts.trainer import Batch, Group, Loss, Output, Request, Shard, Trainer
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch
+from studio.contracts.sampling import Output, Request
+from studio.contracts.trainer import Group, Loss, Trainer
 from studio.training.loop import rows
 from studio.vision.nullspace import Found, noise_change, permuted, search_noise
 from studio.vision.task import classification_loss, load_task

@@ -1,6 +1,6 @@
 """Settings and card of supervised finetuning of chat models with pictures."""
 
-from studio.catalog.methods import Card
+from studio.catalog.cards import Card
 from studio.chat.config import PRESETS, Chat
 from studio.settings.config import config
 

@@ -13,7 +13,8 @@ from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.chat.task import load_task
 from studio.chat.trainers import Answers
-from studio.contracts.trainer import Batch, Group, Loss, Source, Trainer
+from studio.contracts.batch import Batch, Source
+from studio.contracts.trainer import Group, Loss, Trainer
 from trainers.vlm.config import Vlm
 
 

@@ -1,0 +1,71 @@
+"""The card of a method: what it is, where its parts are, and the presets that suit some models. No torch."""
+
+import fnmatch
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from studio.contracts.sampling import Edit
+    from studio.contracts.trainer import Trainer
+    from studio.models.base import Family
+    from studio.records.trained import Trained
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values that suit some models: dotted names of settings (`optim.lr`, `method.adapter.rank`) to values."""
+
+    values: Mapping[str, Any]
+    models: tuple[str, ...] = ()
+    """Patterns of model names for which this preset is taken by itself."""
+    note: str = ""
+    """Where the values come from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a method is and where its parts are."""
+
+    name: str
+    title: str
+    summary: str
+    paper: str
+    config: type
+    trainer: str = ""
+    """`package.module:Class` of the trainer, imported only when a run starts; empty for an edit."""
+    edit: str = ""
+    artifact: str = ""
+    """`package.module:Class` of the edit that a trained folder of this method is (see `studio.records.trained`), for methods
+    whose weights no other program reads."""
+    needs_references: bool = False
+    """Whether sampling with a trained folder needs pictures of the subject."""
+    offers: tuple[str, ...] = ()
+    """What a finished run is good for; decides what the command proposes to do next."""
+    presets: Mapping[str, Preset] = field(default_factory=dict[str, Preset])
+    check: Callable[[Any], None] = lambda settings: None
+    """Refuses settings that cannot work, before torch is imported."""
+    hidden: bool = False
+    """Left out of listings: used by other commands (pretraining of the embedded models)."""
+
+    def load_trainer(self) -> "type[Trainer]":
+        """The trainer class. Imports torch."""
+        module, _, name = self.trainer.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def load_edit(self) -> "Callable[[Any, Family], Edit]":
+        """The edit class, made as `Class(settings, family)`. Imports torch."""
+        module, _, name = self.edit.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def load_artifact(self) -> "Callable[[Trained, Family, float], Edit]":
+        """The class of a trained folder, made as `Class(trained, family, strength)`. Imports torch."""
+        module, _, name = self.artifact.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def preset_for(self, model: str) -> str:
+        """Name of the preset that a model takes by itself; empty if none fits."""
+        return next(
+            (n for n, p in self.presets.items() if any(fnmatch.fnmatch(model, q) for q in p.models)), ""
+        )

@@ -1,0 +1,58 @@
+"""Embedded prompts, as a family gives them to its denoiser and edits change them.
+
+Axes: `b` batch, `l` text length, `d` width, `p` width of the pooled vector.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from einops import repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Embedded prompts.
+
+    Attributes:
+        tokens: One row a token.
+        pooled: One vector a prompt, where the family uses one.
+        extra: Further tensors, b rows each. Always `kinds` (b l): 0 padding, 1 word, 2 begin, 3 end; of U-Nets also
+            `ids` (b l), the numbers of the tokens. Read where given: `time_ids` (b 6; SDXL: original height and
+            width, crop top and left, target height and width), `guidance` (b; FLUX.1 dev).
+    """
+
+    tokens: Float[Tensor, "b l d"]
+    pooled: Float[Tensor, "b p"] | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def rows(self, index: slice | Sequence[int] | Int[Tensor, " n"]) -> "Condition":
+        """Some rows, in the order given."""
+        pooled = None if self.pooled is None else self.pooled[index]
+        return Condition(self.tokens[index], pooled, {key: value[index] for key, value in self.extra.items()})
+
+    def cat(self, other: "Condition") -> "Condition":
+        """The rows of this, then the rows of another; both need the same length and the same extras."""
+        pooled = None
+        if self.pooled is not None and other.pooled is not None:
+            pooled = torch.cat([self.pooled, other.pooled])
+        extra = {key: torch.cat([self.extra[key], other.extra[key]]) for key in self.extra}
+        return Condition(torch.cat([self.tokens, other.tokens]), pooled, extra)
+
+    def repeat(self, n: int) -> "Condition":
+        """Every row n times, one copy beside the other (prompt-major)."""
+        return self.rows(repeat(torch.arange(len(self)), "b -> (b n)", n=n))
+
+    def to(self, device: torch.device | str) -> "Condition":
+        """The same on another device."""
+        pooled = None if self.pooled is None else self.pooled.to(device)
+        return Condition(self.tokens.to(device), pooled, {k: v.to(device) for k, v in self.extra.items()})
+
+    def with_extra(self, **tensors: Tensor) -> "Condition":
+        """The same with further tensors."""
+        return replace(self, extra={**self.extra, **tensors})

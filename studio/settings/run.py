@@ -1,0 +1,136 @@
+"""What every run can be told: how long, how the weights move, on what hardware, what to draw meanwhile. No torch."""
+
+import dataclasses
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from studio.errors import StudioError
+from studio.settings.config import Count, Fraction, Positive, config
+
+
+@config
+class Loop:
+    """How long to train, and how often to look."""
+
+    steps: Positive = 1000
+    """Optimizer steps."""
+    batch_size: Positive = 4
+    """Examples an optimizer step sees, over all processes and accumulated parts."""
+    accumulate: Positive = 1
+    """Parts that a batch is split into, one after the other, to save memory; the result is the same."""
+    clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Largest norm of the gradient; 0 switches clipping off (1.0: diffusers' scripts)."""
+    log_every: Positive = 10
+    """Steps between two logged events."""
+    checkpoint_every: Count = 500
+    """Steps between two checkpoints; 0 saves only at the end, at a stop and at an error."""
+    keep_checkpoints: Positive = 2
+    """Newest checkpoints to keep; the best one is kept besides."""
+    validate_every: Count = 0
+    """Steps between two losses on held-out data with fixed noise; 0 never. Needs held-out data."""
+
+
+@config
+class Optim:
+    """How the weights move."""
+
+    name: str = "adamw"
+    """adamw, adamw8bit, lion8bit, adafactor, prodigy, schedule-free, sgd, muon, or a dotted path to an optimizer class."""
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    """Learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """Decoupled weight decay (1e-2: torch, diffusers)."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay of the running mean and variance of the gradient."""
+    options: dict[str, float | int | bool | str] = field(default_factory=dict)
+    """Further arguments of the optimizer, by name."""
+    schedule: Literal[
+        "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+    ] = "constant"
+    """Learning-rate schedule, as named in diffusers."""
+    warmup: Count = 0
+    """Steps of linear warm-up (for every schedule but constant)."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the moving average of the weights, which then samples and exports; 0 switches it off."""
+
+
+@config
+class Hardware:
+    """Where and how precisely to compute."""
+
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """Device; auto takes the best one present."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Compute precision; auto is bf16 on GPUs that have it, else fp32. Trained weights stay fp32."""
+    attention: Literal["auto", "sdpa", "flash", "xformers", "math"] = "auto"
+    """Attention kernel; auto probes and prints what is used and why."""
+    compile: bool = False
+    """Compile the repeated blocks (torch.compile)."""
+    gradient_checkpointing: bool = False
+    """Recompute activations instead of keeping them: less memory, about a third slower."""
+    quantize: Literal["none", "nf4", "int8"] = "none"
+    """Store frozen base weights in fewer bits (needs bitsandbytes and a GPU)."""
+    offload: bool = False
+    """Keep frozen parts that a step does not need on the CPU."""
+    tf32: bool = True
+    """Allow TF32 matrix products on NVIDIA GPUs."""
+    channels_last: bool = True
+    """Memory layout of convolutions (faster on GPUs and on CPUs); sharded weights keep torch's own."""
+    deterministic: bool = False
+    """Refuse kernels whose result can differ from run to run."""
+    threads: Count = 0
+    """CPU threads; 0 leaves torch's choice."""
+    num_processes: Positive = 1
+    """Processes on this machine; each takes its share of the batch (DDP)."""
+    sharded: bool = False
+    """Spread the trained models' weights, gradients and optimizer state over the processes (FSDP2): less memory a GPU."""
+
+
+@config
+class Preview:
+    """Pictures drawn while training, always from the same seeds, also before the first step."""
+
+    every: Count = 0
+    """Steps between two previews; 0 draws none."""
+    prompts: tuple[str, ...] = ()
+    """Prompts; none takes what the method suggests."""
+    num_images: Positive = 1
+    """Pictures a prompt."""
+    steps: Positive = 20
+    """Sampler steps."""
+    guidance: Annotated[float, Field(ge=0)] = 4.0
+    """Classifier-free guidance scale."""
+
+
+@config
+class Run:
+    """One training run. `config.json` in the run folder holds it whole and re-creates it."""
+
+    method: Any
+    """The method's own settings."""
+    name: str = ""
+    """Name of the run folder; empty makes one from the method and the time."""
+    output: str = "runs"
+    """Folder of all runs."""
+    seed: Count = 0
+    """Every random number is a function of this and the step."""
+    loop: Loop = Loop()
+    optim: Optim = Optim()
+    hardware: Hardware = Hardware()
+    preview: Preview = Preview()
+    trackers: tuple[Literal["auto", "trackio", "tensorboard", "wandb"], ...] = ("auto",)
+    """Trackers besides events.jsonl, which is always written; auto: a local Trackio, where installed."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no method's settings.
+
+        Raises:
+            StudioError: Such as the name of a method.
+        """
+        if isinstance(self.method, type) or not dataclasses.is_dataclass(self.method):
+            raise StudioError(
+                f"method was given as {self.method!r}; give a method's settings, such as DreamBooth(data='photos').",
+                field="method",
+            )
