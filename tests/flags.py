@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from studio.catalog import methods
+from studio.catalog.run import Run
 from studio.settings import serial
-from studio.settings.run import Run
 
 FILE = Path(__file__).with_name("flags.txt")
 

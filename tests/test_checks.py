@@ -6,8 +6,8 @@ import pytest
 
 from studio.adapters.config import Boft, Export, Full, Lora
 from studio.catalog.checks import check
+from studio.catalog.run import Run
 from studio.errors import StudioError
-from studio.settings.run import Run
 from trainers.dreambooth.config import DreamBooth
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from studio import cli
+from studio.catalog.run import Run
 from studio.commands import training, usage
 from studio.console import Console
 from studio.data.config import Labelled
 from studio.records import runs
 from studio.records.runs import EventLog
-from studio.settings.run import Run
 from trainers.dreambooth.config import DreamBooth
 from trainers.vit.config import Vit
 

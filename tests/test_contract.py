@@ -8,10 +8,10 @@ import torch
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.catalog import methods
+from studio.catalog.run import Run
 from studio.contracts.trainer import Trainer
-from studio.records import runs
 from studio.records.runs import RunFolder
-from studio.settings.run import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim
 from studio.training.loop import rows
 from studio.training.train import export_again, run_to_end, train
 from studio.training.verify import verify_resume
@@ -94,4 +94,4 @@ def test_a_run_that_stopped_early_is_exported_from_its_checkpoint(run: Run) -> N
 
 @pytest.mark.parametrize("run", METHODS, indirect=True)
 def test_settings_survive_json(run: Run) -> None:
-    assert runs.build(runs.dump(run)) == run
+    assert Run.from_dict(run.to_dict()) == run

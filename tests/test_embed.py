@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from studio.settings.run import Loop, Run
+from studio.catalog.run import Run
+from studio.settings.run import Loop
 from studio.training import embed
 from studio.training.train import run_to_end
 from tests.toy.config import Toy

@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 
+from studio.catalog.run import Run
 from studio.diffusion.config import LogitNormalTimes
 from studio.errors import StudioError
 from studio.flags import flags
 from studio.settings import serial
-from studio.settings.run import Loop, Optim, Run
+from studio.settings.run import Loop, Optim
 from studio.settings.sampling import SampleRequest
 from trainers.texforce.config import TexForce
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from studio.catalog.checks import check
+from studio.catalog.run import Run
 from studio.errors import RunFailed, StudioError
-from studio.records import runs
 from studio.records.runs import RunFolder
-from studio.settings.run import Hardware, Loop, Optim, Preview, Run
+from studio.settings.run import Hardware, Loop, Optim, Preview
 from studio.training import checkpoint
 from studio.training.session import Session
 from studio.training.train import resume, run_to_end, train
@@ -160,9 +160,9 @@ def test_killed_in_a_step_resumes_to_the_uninterrupted_run(tmp_path: Path) -> No
     straight = run_to_end(make_run(tmp_path, name="straight"))
     code = (
         "from studio.records import runs; from studio.training.train import run_to_end; import json, sys;"
-        "run_to_end(runs.build(json.loads(sys.argv[1])))"
+        "run_to_end(Run.from_dict(json.loads(sys.argv[1])))"
     )
-    values = runs.dump(make_run(tmp_path, name="killed", method=Toy(die_at=7)))
+    values = make_run(tmp_path, name="killed", method=Toy(die_at=7)).to_dict()
     result = subprocess.run(
         [sys.executable, "-c", code, json.dumps(values)], check=False, capture_output=True
     )
@@ -180,9 +180,9 @@ def test_killed_in_a_save_leaves_the_older_checkpoint(tmp_path: Path) -> None:
         "    if 'step-00000008' in str(path): os.kill(os.getpid(), signal.SIGKILL)\n"
         "    real(path, text)\n"
         "checkpoint.write_text = die\n"
-        "run_to_end(runs.build(json.loads(sys.argv[1])))"
+        "run_to_end(Run.from_dict(json.loads(sys.argv[1])))"
     )
-    values = runs.dump(make_run(tmp_path, name="killed"))
+    values = make_run(tmp_path, name="killed").to_dict()
     result = subprocess.run(
         [sys.executable, "-c", code, json.dumps(values)], check=False, capture_output=True
     )
@@ -252,7 +252,7 @@ def launched(path: Path, *, steps: int = 12, **hardware: object) -> RunFolder:
     path.mkdir(exist_ok=True)
     here = Hardware(num_processes=2, device="cpu", threads=1, **hardware)
     run = make_run(path, hardware=here, loop=Loop(steps=steps, batch_size=8, log_every=1, checkpoint_every=4))
-    (path / "run.json").write_text(json.dumps(runs.dump(run)))
+    (path / "run.json").write_text(json.dumps(run.to_dict()))
     _processes("--config", str(path / "run.json"))
     return RunFolder(path / "toy")
 

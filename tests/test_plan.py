@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from studio.backend.peak import Peak
+from studio.catalog.run import Run
 from studio.data.config import Images
 from studio.errors import StudioError
-from studio.settings.run import Hardware, Loop, Preview, Run
+from studio.settings.run import Hardware, Loop, Preview
 from studio.training.plan import Plan, changes, duration, plan
 from tests.toy.config import Toy
 from trainers.dreambooth.config import DreamBooth, NoPrior

@@ -11,9 +11,9 @@ import yaml
 from safetensors.torch import load_file
 
 from studio.assets import path as asset
-from studio.records import runs
+from studio.catalog.run import Run
 from studio.records.runs import RunFolder
-from studio.settings.run import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim
 from studio.training.train import run_to_end
 from trainers.dreambooth import DreamBooth
 
@@ -31,7 +31,7 @@ def subject_run(path: Path) -> Run:
 
 def from_command(run: Run, folder: Path) -> subprocess.CompletedProcess[str]:
     file = folder / "run.yaml"
-    file.write_text(yaml.safe_dump(runs.dump(run)), encoding="utf-8")
+    file.write_text(yaml.safe_dump(run.to_dict()), encoding="utf-8")
     command = [sys.executable, "-m", "studio.cli", "train", "--config", str(file), "--json"]
     return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
 

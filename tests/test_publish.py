@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.records import runs
-from studio.settings.run import Loop, Preview, Run
+from studio.settings.run import Loop, Preview
 from studio.training.train import run_to_end
 from studio.weights import publish
 from tests.toy.config import Toy

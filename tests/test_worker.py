@@ -11,11 +11,12 @@ import psutil
 import pytest
 
 from studio import assets
+from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.queue.jobs import Job, Jobs
 from studio.queue.supervisor import Supervisor
 from studio.records import runs
-from studio.settings.run import Loop, Preview, Run
+from studio.settings.run import Loop, Preview
 from studio.worker import live
 from studio.worker.worker import Worker
 from trainers.dreambooth.config import DreamBooth, NoPrior

@@ -12,12 +12,11 @@ import yaml
 
 from studio.catalog import methods
 from studio.catalog.checks import check
+from studio.catalog.run import Run
 from studio.data.view_config import STICKERS
 from studio.errors import StudioError
 from studio.queue.jobs import OPEN
-from studio.records import runs
 from studio.settings import serial
-from studio.settings.run import Run
 from ui import forms
 from ui.forms import Leaf
 from ui.workspace import Workspace
@@ -85,7 +84,7 @@ def build(values: Mapping[str, Any], workspace: Workspace) -> Run:
         raise _missing(min(missing))
     workspace.check(values, json.loads(_usual(values["method"]["kind"])))
     _check_data(values["method"], workspace)
-    run = runs.build(dict(values) | {"output": "runs"})
+    run = Run.from_dict(dict(values) | {"output": "runs"})
     check(run)
     if run.name and ("/" in run.name or run.name.startswith(".")):
         raise StudioError(f"name {run.name!r} must be a plain name without a slash.", field="name")
@@ -124,12 +123,12 @@ def _check_data(method: Mapping[str, Any], workspace: Workspace) -> None:
 
 def as_yaml(run: Run) -> str:
     """The settings file of a run."""
-    return yaml.safe_dump(runs.dump(run), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(run.to_dict(), sort_keys=False, allow_unicode=True)
 
 
 def command(run: Run) -> str:
     """The command that does the same: what differs from the defaults and from the model's own preset."""
-    values = runs.dump(run)
+    values = run.to_dict()
     method = values["method"]["kind"]
     card = methods.card(method)
     preset = card.preset_for(str(values["method"].get("model", "")))

@@ -211,7 +211,7 @@ class RunsPage:
 
     def _clone(self, name: str) -> list[Any]:
         _, run = runs.open_run(self.workspace.run(name).path)
-        return ["", *filled(runs.dump(run) | {"name": ""}), gr.Tabs(selected="train")]
+        return ["", *filled(run.to_dict() | {"name": ""}), gr.Tabs(selected="train")]
 
     def _together(self, names: list[str], smooth: float) -> str:
         return run_view.side_by_side([records.read(self.workspace, name) for name in names or []], smooth)

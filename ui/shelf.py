@@ -10,11 +10,11 @@ import gradio as gr
 
 from studio import assets
 from studio.adapters import config as adapters
+from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.queue.jobs import Job
 from studio.records import runs, trained
 from studio.settings import serial
-from studio.settings.run import Run
 from ui import parts
 from ui.page import QUICK, SETS, Page, clickable
 

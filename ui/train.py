@@ -8,9 +8,9 @@ import gradio as gr
 import yaml
 
 from studio.catalog import methods
+from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.queue.jobs import Job
-from studio.records import runs
 from studio.settings import serial
 from ui import boxes, drafts, forms, parts
 from ui.forms import Leaf
@@ -112,7 +112,7 @@ class TrainPage:
         def load(path: str) -> list[Any]:
             return [
                 parts.note("Loaded.", "good"),
-                *filled(runs.dump(runs.build(serial.read_file(Path(path))))),
+                *filled(Run.from_dict(serial.read_file(Path(path))).to_dict()),
             ]
 
         def fresh(now: Shape, chosen: str | None) -> list[Any]:
@@ -175,12 +175,12 @@ class TrainPage:
     def _start(self, values: Mapping[str, Any]) -> Any:
         run = drafts.build(values, self.workspace)
         name = run.name or self.workspace.new_run_name(values["method"]["kind"])
-        self.workspace.submit("train", runs.dump(run) | {"name": name}, name, run=self.workspace.runs / name)
+        self.workspace.submit("train", run.to_dict() | {"name": name}, name, run=self.workspace.runs / name)
         return parts.note(f"Started {name}.", "good"), gr.Tabs(selected="runs"), name
 
     def _plan(self, values: Mapping[str, Any]) -> tuple[str, int]:
         run = drafts.build(values, self.workspace)
-        return "", self.workspace.submit("plan", runs.dump(run), "Measuring a few real steps")
+        return "", self.workspace.submit("plan", run.to_dict(), "Measuring a few real steps")
 
     def _save(self, values: Mapping[str, Any]) -> str:
         run = drafts.build(values, self.workspace)

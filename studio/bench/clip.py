@@ -27,6 +27,7 @@ from studio.backend.core import Backend
 from studio.backend.shard import Shard
 from studio.bench.dreambooth_step import Compared
 from studio.catalog import methods
+from studio.catalog.run import Run
 from studio.contracts.batch import Batch
 from studio.data.scenes import SceneSource
 from studio.data.sticker_config import Stickers
@@ -90,7 +91,7 @@ def our_steps(settings: ClipBench, batches: list[Batch], folder: Path) -> Iterat
         "output": str(folder),
         "name": "ours",
     }
-    run = runs.build(values)
+    run = Run.from_dict(values)
     trainer: Any = methods.card_of(run.method).load_trainer()(run.method)
     session = Session(run, runs.create(run), trainer, Backend(run.hardware))
     trainer.pairs = Kept(batches)

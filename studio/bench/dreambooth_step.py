@@ -25,10 +25,11 @@ from studio import assets
 from studio.backend.core import Backend
 from studio.bench.plain_diffusers import PlainRecipe
 from studio.catalog import methods
+from studio.catalog.run import Run
 from studio.models import build
 from studio.records import runs
 from studio.settings.config import Positive, config
-from studio.settings.run import Hardware, Run
+from studio.settings.run import Hardware
 from studio.training.loop import fit
 from studio.training.session import Session
 
@@ -107,7 +108,7 @@ def _run(settings: StepBench, cache: str, folder: Path) -> Run:
     loop = {"steps": _ENDLESS, "batch_size": settings.batch, "log_every": _ENDLESS}
     hardware = {"device": settings.device}
     values = {"method": method, "loop": loop, "hardware": hardware, "output": str(folder), "name": "ours"}
-    return runs.build(values)
+    return Run.from_dict(values)
 
 
 def plain_steps(settings: StepBench) -> tuple[Iterator[object], int]:

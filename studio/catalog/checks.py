@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from studio.catalog import methods
+from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.settings import serial
-from studio.settings.run import Run
 
 _SHARDED_OPTIMIZERS = ("adamw", "sgd")
 """Optimizers that treat each number alone, so that a share of a matrix steps as the whole would."""

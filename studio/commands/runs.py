@@ -42,7 +42,7 @@ def _show(name: str, console: Console) -> None:
 
     folder, run = folders.open_run(name)
     console.print(f"{folder.path}: {folder.status()}")
-    console.print(yaml.safe_dump(folders.dump(run), sort_keys=False))
+    console.print(yaml.safe_dump(run.to_dict(), sort_keys=False))
     for event in folder.read_events():
         console.record(event)
         if event["event"] not in ("step", "start"):

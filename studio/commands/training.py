@@ -16,12 +16,12 @@ import yaml
 
 from studio.catalog import methods
 from studio.catalog.checks import check
+from studio.catalog.run import Run
 from studio.console import Console
 from studio.errors import RunFailed, StudioError
 from studio.flags import flags
 from studio.records import runs
 from studio.settings import serial
-from studio.settings.run import Run
 
 STICKERS = "stickers"
 """Data that evaluations take by themselves."""
@@ -105,7 +105,7 @@ def _resume(path: str, wanted: Run, allow: bool, console: Console) -> None:
     from studio.training.train import resume
 
     quiet()
-    events = resume(path, runs.dump(wanted), allow_changes=allow, stop=StopRequest(console))
+    events = resume(path, wanted.to_dict(), allow_changes=allow, stop=StopRequest(console))
     _follow(events, wanted.loop.steps, console)
 
 
@@ -140,7 +140,7 @@ def _next(folder: runs.RunFolder) -> list[str]:
     _, run = runs.open_run(folder.path)
     offers, path = methods.card_of(run.method).offers, shlex.quote(str(folder.path))
     lines: list[str] = []
-    data = runs.dump(run)["method"].get("data", "")
+    data = run.to_dict()["method"].get("data", "")
     train = data.get("train", STICKERS) if isinstance(data, dict) else STICKERS
     known = f" --data.train {shlex.quote(train)}" if train != STICKERS else ""
     if "text-to-image" in offers and "control" not in offers:
@@ -162,7 +162,7 @@ def _launch_new(run: Run, console: Console) -> None:
     """Train in several processes, all on the same settings file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.yaml"
-        path.write_text(yaml.safe_dump(runs.dump(run)), encoding="utf-8")
+        path.write_text(yaml.safe_dump(run.to_dict()), encoding="utf-8")
         _launch(["--config", str(path)], run.hardware.num_processes, console)
 
 

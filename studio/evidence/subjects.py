@@ -15,8 +15,8 @@ from typing import Any
 from studio import assets
 from studio.catalog import methods
 from studio.catalog.cards import Card
+from studio.catalog.run import Run
 from studio.evidence.reproduce import Cell, Reproduce, Result, new_run
-from studio.records import runs
 from studio.settings import serial
 
 TOKEN = "sks"
@@ -117,7 +117,7 @@ def _run(method: str, variant: Variant, trial: Trial, seed: int, request: Reprod
     own = {"kind": method, "data": str(trial.data), "class_word": trial.class_word, "token": TOKEN}
     values |= {"method": {**values.get("method", {}), **own}, "seed": seed}
     values = serial.merge(values, {"hardware": serial.to_dict(request.hardware)})
-    return runs.dump(runs.build(values))
+    return Run.from_dict(values).to_dict()
 
 
 @cache
@@ -144,7 +144,7 @@ def run(cell: Cell, folder: Path) -> Result:
 
     settings = cell.settings
     place = {"output": str(folder), "name": new_run(folder)}
-    events = list(train(runs.build(serial.merge(dict(settings["run"]), place))))
+    events = list(train(Run.from_dict(serial.merge(dict(settings["run"]), place))))
     artifact = folder / place["name"]
     pairs = [{"prompt": prompt, "target": target} for prompt, target in settings["prompts"]]
     prompts = folder / "prompts.json"

@@ -14,10 +14,11 @@ import tyro
 
 from studio.catalog import methods
 from studio.catalog.cards import Card
+from studio.catalog.presets import starting
+from studio.catalog.run import Run
 from studio.errors import StudioError, unknown
 from studio.flags import names
 from studio.settings import serial
-from studio.settings.run import Run
 
 T = TypeVar("T", int, float)
 
@@ -82,14 +83,9 @@ def parse_run(method: str, argv: Sequence[str], *, prog: str = "") -> tuple[Run,
     own, rest = take(argv, "config", "preset")
     file = serial.read_file(Path(own["config"])) if "config" in own else {}
     _check_kind(file, card)
-    preset = own.get("preset") or card.preset_for(_model(file, card, rest))
-    if preset and preset not in card.presets:
-        raise unknown("preset", preset, card.presets, field="preset")
-    base = serial.nest(dict(card.presets[preset].values)) if preset else {}
-    values = serial.merge(base, file)
-    values.get("method", {}).pop("kind", None)
-    flat = parse(_run_class(card), rest, prog=prog or f"studio train {card.name}", values=values)
-    return Run(**{f.name: getattr(flat, f.name) for f in dataclasses.fields(flat)}), preset
+    start = starting(card, file=file, model=_model(rest), preset=own.get("preset", ""))
+    flat = parse(_run_class(card), rest, prog=prog or f"studio train {card.name}", values=start.values)
+    return Run(**{f.name: getattr(flat, f.name) for f in dataclasses.fields(flat)}), start.preset
 
 
 def change_run(run: Run, argv: Sequence[str]) -> Run:
@@ -136,11 +132,10 @@ def _check_kind(file: Mapping[str, Any], card: Card) -> None:
         )
 
 
-def _model(file: Mapping[str, Any], card: Card, argv: Sequence[str]) -> str:
-    """The model's name, which decides the preset, before everything else is read."""
+def _model(argv: Sequence[str]) -> str:
+    """The model that flags name, which decides the preset before everything else is read; empty if none does."""
     named, _ = take([a for a in argv if not a.startswith(("-h", "--help"))], "model")
-    default = next((f.default for f in dataclasses.fields(card.config) if f.name == "model"), "")
-    return named.get("model") or file.get("method", {}).get("model") or str(default)
+    return named.get("model", "")
 
 
 def _run_class(card: Card) -> type:
@@ -199,7 +194,9 @@ def _outline(cls: type, values: Mapping[str, Any], where: str = "") -> Any:
         value = values.get(field.name, dataclasses.MISSING)
         allowed = serial.members(types_[field.name])
         if allowed:
-            value = _outline_nested(field, allowed, value, f"{where}{field.name}")
+            path, plain = f"{where}{field.name}", {} if value is dataclasses.MISSING else value
+            member, given = serial.over_default(cls, field.name, allowed, plain, path.removeprefix("method."))
+            value = _outline(member, given, f"{path}.") if member else value
         elif value is dataclasses.MISSING:
             value = _plain_default(field)
         object.__setattr__(made, field.name, tuple(value) if isinstance(value, list) else value)
@@ -210,15 +207,3 @@ def _plain_default(field: Any) -> Any:
     if field.default is not dataclasses.MISSING:
         return field.default
     return tyro.MISSING if field.default_factory is dataclasses.MISSING else field.default_factory()
-
-
-def _outline_nested(field: Any, allowed: tuple[type, ...], value: Any, where: str) -> Any:
-    default = None if field.default is dataclasses.MISSING else field.default
-    given = {"kind": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
-    if "kind" in given:
-        member = serial.member_named(given["kind"], allowed, where.removeprefix("method."))
-    else:
-        member = type(default) if default is not None else allowed[0]
-    base = serial.to_dict(default) if type(default) is member else {}
-    given.pop("kind", None)
-    return _outline(member, serial.merge(base, given), f"{where}.")

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.catalog import methods
+from studio.catalog.run import Run
 from studio.errors import StudioError, unknown
-from studio.settings import serial
-from studio.settings.run import Run
 
 
 @dataclass(frozen=True)
@@ -152,26 +151,6 @@ def share(path: Path) -> None:
             file.chmod(file.parent.stat().st_mode & 0o666)
 
 
-def dump(run: Run) -> dict[str, Any]:
-    """A run's settings as plain values, with the method's name."""
-    values = serial.to_dict(run)
-    values["method"] = {"kind": methods.card_of(run.method).name, **serial.to_dict(run.method)}
-    return values
-
-
-def build(values: dict[str, Any]) -> Run:
-    """A run from plain values: what `dump` gave, or a settings file."""
-    rest = dict(values)
-    method = dict(rest.pop("method", {}))
-    if "kind" not in method:
-        raise StudioError(
-            "The settings name no method; add `method: {kind: dreambooth, ...}`.", field="method"
-        )
-    card = methods.card(method.pop("kind"))
-    rest["method"] = serial.from_dict(card.config, method, where="method")
-    return serial.from_dict(Run, rest)
-
-
 def create(run: Run) -> RunFolder:
     """Make the folder of a new run and write its settings.
 
@@ -191,7 +170,7 @@ def create(run: Run) -> RunFolder:
         folder.path.mkdir(parents=True, exist_ok=True)
         for sub in (folder.checkpoints, folder.samples, folder.export):
             sub.mkdir(exist_ok=True)
-        write_text(folder.config, json.dumps(dump(run), indent=2) + "\n")
+        write_text(folder.config, json.dumps(run.to_dict(), indent=2) + "\n")
     except OSError as error:
         raise StudioError(
             f"Cannot write to {str(folder.path)!r} ({error.strerror}); choose a writable --output.",
@@ -219,7 +198,7 @@ def open_run(path: str | Path) -> tuple[RunFolder, Run]:
     for candidate in (given, Path("runs") / given):
         if (candidate / "config.json").exists():
             folder = RunFolder(candidate)
-            return folder, build(_settings(folder.config))
+            return folder, Run.from_dict(_settings(folder.config))
     found = [p.parent.name for p in Path("runs").glob("*/config.json")]
     raise unknown("run", str(path), found, field="run")
 

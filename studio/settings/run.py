@@ -1,12 +1,10 @@
 """What every run can be told: how long, how the weights move, on what hardware, what to draw meanwhile. No torch."""
 
-import dataclasses
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.errors import StudioError
 from studio.settings.config import Count, Fraction, Positive, config
 
 
@@ -102,35 +100,3 @@ class Preview:
     """Sampler steps."""
     guidance: Annotated[float, Field(ge=0)] = 4.0
     """Classifier-free guidance scale."""
-
-
-@config
-class Run:
-    """One training run. `config.json` in the run folder holds it whole and re-creates it."""
-
-    method: Any
-    """The method's own settings."""
-    name: str = ""
-    """Name of the run folder; empty makes one from the method and the time."""
-    output: str = "runs"
-    """Folder of all runs."""
-    seed: Count = 0
-    """Every random number is a function of this and the step."""
-    loop: Loop = Loop()
-    optim: Optim = Optim()
-    hardware: Hardware = Hardware()
-    preview: Preview = Preview()
-    trackers: tuple[Literal["auto", "trackio", "tensorboard", "wandb"], ...] = ("auto",)
-    """Trackers besides events.jsonl, which is always written; auto: a local Trackio, where installed."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is no method's settings.
-
-        Raises:
-            StudioError: Such as the name of a method.
-        """
-        if isinstance(self.method, type) or not dataclasses.is_dataclass(self.method):
-            raise StudioError(
-                f"method was given as {self.method!r}; give a method's settings, such as DreamBooth(data='photos').",
-                field="method",
-            )

@@ -78,7 +78,7 @@ def to_dict(settings: Any) -> dict[str, Any]:
             tag = {} if allowed == (type(value),) else {"kind": kind(type(value))}
             result[name] = tag | to_dict(value)
         else:
-            result[name] = _plain(value)
+            result[name] = plain(value)
     return result
 
 
@@ -88,13 +88,14 @@ def spoken(settings: Any) -> str:
     return kind(type(settings)) + (f" ({values})" if values else "")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A setting's value, ready for JSON or YAML; a settings class takes its name along."""
     if is_config(type(value)):
         return {"kind": kind(type(value))} | to_dict(value)
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     return str(value) if isinstance(value, Path) else value
 
 
@@ -123,16 +124,17 @@ def prepare(cls: type, values: Mapping[str, Any], where: str = "") -> dict[str, 
         path = f"{where}.{name}" if where else name
         if name not in types_:
             raise unknown("setting", path, [f"{where}.{n}" if where else n for n in types_], field=path)
-        result[name] = _nested(types_[name], value, path)
+        result[name] = _nested(cls, name, types_[name], value, path)
     return result
 
 
-def _nested(annotation: Any, value: Any, path: str) -> Any:
+def _nested(cls: type, name: str, annotation: Any, value: Any, path: str) -> Any:
     allowed = members(annotation)
-    if not allowed:
-        item = members(typing.get_args(annotation)[0]) if typing.get_origin(annotation) is tuple else ()
-        return tuple(_build(item, v, f"{path}[{i}]") for i, v in enumerate(value)) if item else value
-    return _build(allowed, value, path)
+    if allowed:
+        member, given = over_default(cls, name, allowed, value, path)
+        return value if member is None else from_dict(member, given, where=path)
+    item = members(typing.get_args(annotation)[0]) if typing.get_origin(annotation) is tuple else ()
+    return tuple(_build(item, v, f"{path}[{i}]") for i, v in enumerate(value)) if item else value
 
 
 def _build(allowed: tuple[type, ...], value: Any, path: str) -> Any:
@@ -144,6 +146,68 @@ def _build(allowed: tuple[type, ...], value: Any, path: str) -> Any:
     named = inner.pop("kind", None)
     cls = allowed[0] if named is None and len(allowed) == 1 else member_named(str(named), allowed, path)
     return from_dict(cls, inner, where=path)
+
+
+def over_default(
+    cls: type, name: str, allowed: tuple[type, ...], value: Any, path: str
+) -> tuple[type | None, dict[str, Any]]:
+    """What a nested setting's plain values choose, and these values over the default's, where that is the same choice.
+
+    Args:
+        cls: The settings that it stands in.
+        name: Of its field.
+        allowed: What may be chosen.
+        value: The name of a choice, or values with the name under `kind`; without a name the default's choice is meant.
+        path: Dotted name, for messages.
+
+    Returns:
+        The class and its values; None and nothing if `value` is no plain value, such as settings built already.
+    """
+    if isinstance(value, str):
+        value = {"kind": value}
+    if not isinstance(value, Mapping):
+        return None, {}
+    default = default_of(cls, name)
+    given = {key: item for key, item in value.items() if key != "kind"}
+    if "kind" in value:
+        member = member_named(str(value["kind"]), allowed, path)
+    elif default is not dataclasses.MISSING:
+        member = type(default)
+    else:
+        member = allowed[0] if len(allowed) == 1 else member_named("", allowed, path)
+    return member, _laid(member, to_dict(default) if type(default) is member else {}, given)
+
+
+def default_of(cls: type, name: str) -> Any:
+    """The default of a field; `dataclasses.MISSING` if it has none."""
+    field = next(f for f in dataclasses.fields(cls) if f.name == name)
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _laid(cls: type, base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of one class over others of the same class; values that are dictionaries themselves are replaced whole."""
+    types_ = hints(cls)
+    nested = {name for name in over if name in types_ and members(types_[name])}
+    return {
+        **base,
+        **{
+            name: _laid_choice(members(types_[name]), base.get(name), value) if name in nested else value
+            for name, value in over.items()
+        },
+    }
+
+
+def _laid_choice(allowed: tuple[type, ...], base: Any, over: Any) -> Any:
+    """One nested setting over another, where both choose the same."""
+    if not isinstance(base, Mapping) or not isinstance(over, Mapping):
+        return over
+    tag = {"kind": base["kind"]} if "kind" in base else {}
+    if over.get("kind", base.get("kind")) != base.get("kind"):
+        return over
+    member = member_named(base["kind"], allowed, "kind") if tag else allowed[0]
+    return {**tag, **_laid(member, base, over)}
 
 
 def read_file(path: Path) -> dict[str, Any]:

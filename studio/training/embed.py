@@ -16,9 +16,9 @@ import torch
 
 from studio import assets
 from studio.catalog.methods import card_of
+from studio.catalog.run import Run
 from studio.contracts.sampling import Request
 from studio.records.runs import RunFolder
-from studio.settings.run import Run
 from studio.training.session import opened
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from studio.backend.core import Backend
+from studio.catalog.run import Run
 from studio.contracts.batch import Batch
 from studio.contracts.trainer import Loss, Trainer
 from studio.errors import RunFailed
-from studio.settings.run import Run
 from studio.training.optim import Learner
 
 

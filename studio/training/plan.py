@@ -22,11 +22,11 @@ from studio.backend.peak import Peak, limit_gib, release
 from studio.backend.shard import Shard
 from studio.catalog import methods
 from studio.catalog.checks import check
+from studio.catalog.run import Run
 from studio.contracts.batch import Batch
 from studio.contracts.trainer import Trainer
 from studio.records import runs
 from studio.records.runs import RunFolder
-from studio.settings.run import Run
 from studio.training.loop import fit
 from studio.training.session import Session
 

@@ -10,12 +10,12 @@ import torch
 from studio.backend.core import Backend
 from studio.backend.shard import Shard
 from studio.catalog import methods
+from studio.catalog.run import Run
 from studio.contracts.sampling import Request
 from studio.contracts.trainer import Group, Trainer
 from studio.errors import StudioError
 from studio.records import runs
 from studio.records.runs import RunFolder, share
-from studio.settings.run import Run
 from studio.training import checkpoint
 from studio.training.loop import require_finite, rows, split
 from studio.training.optim import Learner
@@ -68,7 +68,7 @@ class Session:
                 self.step,
                 self.groups,
                 state,
-                runs.dump(self.run),
+                self.run.to_dict(),
                 writes=writes,
             )
         if writes:

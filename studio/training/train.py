@@ -19,11 +19,11 @@ import torch
 from studio.backend.core import Backend
 from studio.catalog import methods
 from studio.catalog.checks import check
+from studio.catalog.run import Run
 from studio.errors import RunFailed, StudioError
 from studio.records import runs
 from studio.records.runs import EventLog, RunFolder
 from studio.settings import serial
-from studio.settings.run import Run
 from studio.training import checkpoint
 from studio.training.loop import fit
 from studio.training.session import Event, Session
@@ -95,15 +95,15 @@ def resume(
         between: Called with the run in progress after each step.
     """
     folder, old = runs.open_run(path)
-    values = runs.dump(old)
-    run = runs.build(serial.merge(values, changes or {}))
-    _refuse_changes(values, runs.dump(run), allow_changes)
+    values = old.to_dict()
+    run = Run.from_dict(serial.merge(values, changes or {}))
+    _refuse_changes(values, run.to_dict(), allow_changes)
     check(run)
     trainer = methods.card_of(run.method).load_trainer()(run.method)
     backend = Backend(run.hardware)
     if backend.rank == 0:
         checkpoint.sweep(folder.checkpoints)
-        runs.write_text(folder.config, json.dumps(runs.dump(run), indent=2) + "\n")
+        runs.write_text(folder.config, json.dumps(run.to_dict(), indent=2) + "\n")
     session = Session(run, folder, trainer, backend)
     yield from _drive(session, stop, between, resume=True)
 
@@ -145,7 +145,7 @@ def _agreed_folder(run: Run, backend: Backend) -> RunFolder:
         names = [name]
         torch.distributed.broadcast_object_list(names)
         name = names[0]
-    named = runs.build(serial.merge(runs.dump(run), {"name": name}))
+    named = Run.from_dict(serial.merge(run.to_dict(), {"name": name}))
     if backend.rank == 0:
         return runs.create(named)
     return RunFolder(Path(run.output) / name)

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from studio.catalog.run import Run
 from studio.records.runs import RunFolder
-from studio.settings.run import Run
 from studio.training import checkpoint
 from studio.training.train import resume, run_to_end, train
 

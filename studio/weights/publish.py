@@ -27,7 +27,7 @@ USES = {
 def card(folder: runs.RunFolder) -> str:
     """The model card of a run: base model, trigger, files, samples, scores, and the settings that make it again."""
     _, run = runs.open_run(folder.path)
-    method: Mapping[str, Any] = runs.dump(run)["method"]
+    method: Mapping[str, Any] = run.to_dict()["method"]
     info = methods.card(str(method["kind"]))
     own: Mapping[str, Any] = method.get("export", {})
     trigger = _trigger(folder) or " ".join(str(method[k]) for k in ("token", "class_word") if method.get(k))
@@ -50,7 +50,7 @@ def card(folder: runs.RunFolder) -> str:
         "\n".join(f"![sample]({picture})" for picture in pictures),
         _scores(folder),
         _files(folder),
-        f"## Settings\n\n```json\n{json.dumps(runs.dump(run), indent=2)}\n```",
+        f"## Settings\n\n```json\n{json.dumps(run.to_dict(), indent=2)}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from studio.catalog.run import Run
 from studio.queue.jobs import Job
 
 
@@ -29,10 +30,9 @@ def do(job: Job, folder: Path) -> dict[str, Any]:
 
 
 def _plan(job: Job) -> dict[str, Any]:
-    from studio.records import runs
     from studio.training.plan import plan
 
-    found = plan(runs.build(dict(job.payload)))
+    found = plan(Run.from_dict(dict(job.payload)))
     return {"lines": found.lines(), "fits": found.fits, "advice": found.advice}
 
 
@@ -80,5 +80,5 @@ def _export(job: Job) -> dict[str, Any]:
 
     folder, run = runs.open_run(job.payload["run"])
     if formats := job.payload["export"]:
-        run = runs.build(serial.merge(runs.dump(run), {"method": {"export": formats}}))
+        run = Run.from_dict(serial.merge(run.to_dict(), {"method": {"export": formats}}))
     return {"files": export_again(folder, run)}

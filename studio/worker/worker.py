@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.queue import jobs as queue
 from studio.queue.jobs import LONG, Job, Jobs
@@ -144,7 +145,7 @@ class Worker:
         pulse, answers = self._pulse, Answers(self.jobs, job)
         stop: Callable[[], bool] = pulse or (lambda: False)
         if job.kind == "train":
-            run = runs.build(dict(job.payload))
+            run = Run.from_dict(dict(job.payload))
             if run.hardware.num_processes > 1:
                 raise StudioError(
                     "A job of the app runs in one process; start runs of several with the command.",

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from studio.attacks.config import Attacks
 from studio.attacks.constants import BENCHMARK, EXTRA
+from studio.catalog.run import Run
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.evaluation.nullspace import analyze
 from studio.evaluation.robustness import Found, evaluate
 from studio.metrics import robustness as metrics
 from studio.models.vit import Classifier
-from studio.settings.run import Loop, Optim, Run
+from studio.settings.run import Loop, Optim
 from studio.training.train import run_to_end
 from studio.vision.config import Nullspace, Robustness
 from studio.vision.line import load_before

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.evidence.classifiers import units
 from studio.evidence.classifiers.run import run
 from studio.evidence.classifiers.units import Variant
 from studio.evidence.reproduce import Reproduce, recipe_of
-from studio.records import runs
 from tests.trainers.pictures import BACKEND, class_folders
 
 METHODS = ("vit", "vit_nullspace", "arrest", "adversarial")
@@ -23,7 +23,7 @@ def test_every_cell_is_a_run_that_can_be_built(method: str, tmp_path: Path) -> N
     found = recipe_of(method).cells(request)
     for cell in found:
         for values in (cell.settings["base"], cell.settings["run"]):
-            assert not values or runs.build(json.loads(json.dumps(values))).seed == cell.seed
+            assert not values or Run.from_dict(json.loads(json.dumps(values))).seed == cell.seed
     assert len({cell.name for cell in found}) == len(found)
 
 

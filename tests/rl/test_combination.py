@@ -11,13 +11,14 @@ from PIL import Image
 from studio.adapters.config import Lora
 from studio.adapters.strength import set_strength
 from studio.backend.core import Backend
+from studio.catalog.run import Run
 from studio.commands import use_cases
 from studio.console import Console
 from studio.models.base import Family
 from studio.models.build import load
 from studio.rewards.config import Brightness, Redness
 from studio.rl.config import Ppo, Rollouts
-from studio.settings.run import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim
 from studio.training.train import run_to_end
 from studio.weights import artifacts
 from trainers.ddpo.config import Ddpo

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 
 from studio.backend.core import Backend
+from studio.catalog.run import Run
 from studio.rewards.config import Brightness, Redness
 from studio.rl.config import Ppo, Rollouts
-from studio.settings.run import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim
 from studio.training.loop import Objective, _backward
 from studio.training.optim import Learner
 from trainers.texforce.config import TexForce

@@ -10,10 +10,11 @@ from PIL import Image
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.catalog.run import Run
 from studio.contracts.batch import Batch
 from studio.data.config import Labelled
 from studio.models.vit import save_classifier
-from studio.settings.run import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim
 from tests.classifiers import CLASSES, pictures, trained
 
 BACKEND = Hardware(device="cpu", precision="fp32")

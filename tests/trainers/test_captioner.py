@@ -8,6 +8,7 @@ from PIL import Image
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.catalog.run import Run
 from studio.chat.caption import caption
 from studio.chat.config import Captioning
 from studio.contracts.sampling import Request
@@ -15,7 +16,7 @@ from studio.data.sticker_config import Stickers
 from studio.errors import StudioError
 from studio.models.captioner import load_captioner
 from studio.rl.text import caption_logp
-from studio.settings.run import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim
 from studio.training.verify import verify_resume
 from trainers.captioner.config import METHOD, Captioner, Discriminative
 from trainers.captioner.exam import Exam, appraise

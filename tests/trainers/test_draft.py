@@ -10,13 +10,14 @@ from studio.adapters.config import Lora
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.backend.shard import Shard
+from studio.catalog.run import Run
 from studio.contracts.batch import Batch
 from studio.errors import RunFailed, StudioError
 from studio.models.draw import start_noise
 from studio.rewards.config import Brightness, Incompressible, Mix, Redness, User
 from studio.rl.chain import Span, draw_through
 from studio.rl.config import Sampler
-from studio.settings.run import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim
 from studio.training.loop import fit
 from studio.training.optim import Learner
 from studio.training.train import train

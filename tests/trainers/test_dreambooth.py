@@ -12,12 +12,13 @@ from studio.adapters.build import attach
 from studio.adapters.config import Full, Lora
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.catalog.run import Run
 from studio.contracts.batch import Batch
 from studio.contracts.sampling import Request
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
 from studio.models.build import load
-from studio.settings.run import Hardware, Loop, Run
+from studio.settings.run import Hardware, Loop
 from studio.training.train import run_to_end, train
 from trainers.dreambooth.config import DreamBooth, FolderPrior, GeneratedPrior, NoPrior, OnlinePrior
 from trainers.dreambooth.identifier import STOP_WORDS, pick_identifier

@@ -12,13 +12,14 @@ from studio.adapters.orthogonal import rotated_layers
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.backend.shard import Shard
+from studio.catalog.run import Run
 from studio.contracts.sampling import Request
 from studio.data.config import Images
 from studio.data.scenes import SceneSource
 from studio.data.sticker_config import Stickers
 from studio.errors import StudioError
 from studio.models.build import load
-from studio.settings.run import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim
 from studio.training.train import run_to_end
 from studio.training.verify import verify_resume
 from studio.weights import artifacts

@@ -9,12 +9,12 @@ from PIL import Image
 from studio.adapters.build import attach
 from studio.adapters.config import Oft
 from studio.backend.core import Backend
+from studio.catalog.run import Run
 from studio.data.sticker_config import Stickers
 from studio.evidence.reproduce import Cell, Reproduce, recipe_of
 from studio.evidence.tables import Finished
 from studio.models.build import load
-from studio.records import runs
-from studio.settings.run import Hardware, Loop, Optim, Preview, Run
+from studio.settings.run import Hardware, Loop, Optim, Preview
 from studio.training.train import train
 from trainers.oft import reproduce_control
 from trainers.oft.config import Colors, OftControl
@@ -28,7 +28,7 @@ def test_both_adapters_of_the_study_have_as_many_numbers():
     family = load("studio-tiny", Backend(HARDWARE))
     sizes = []
     for cell in cells[:2]:
-        adapter = runs.build(cell.settings["run"]).method.adapter
+        adapter = Run.from_dict(cell.settings["run"]).method.adapter
         attached = attach(adapter, {"unet": family.denoiser}, name=cell.variant)["unet"]
         values = dict(family.denoiser.named_parameters())
         sizes.append(sum(values[name].numel() for name in attached))
@@ -49,7 +49,7 @@ def small_study(tmp_path):
         loop=Loop(steps=3, batch_size=2, log_every=1, checkpoint_every=0),
         preview=Preview(every=1, steps=1, guidance=1.0),
     )  # fmt: skip
-    return Cell(variant="oft", unit="layouts", seed=0, settings={"run": runs.dump(made), "weights": ""})
+    return Cell(variant="oft", unit="layouts", seed=0, settings={"run": made.to_dict(), "weights": ""})
 
 
 def test_a_stopped_cell_of_the_study_goes_on_and_reads_all_its_previews(tmp_path, monkeypatch):
@@ -57,7 +57,7 @@ def test_a_stopped_cell_of_the_study_goes_on_and_reads_all_its_previews(tmp_path
     monkeypatch.setattr(reproduce_control, "NUM_PICTURES", 2)
     cell = small_study(tmp_path)
     asked = itertools.chain([False], itertools.repeat(True))
-    stopped = list(train(runs.build(cell.settings["run"]), stop=lambda: next(asked)))
+    stopped = list(train(Run.from_dict(cell.settings["run"]), stop=lambda: next(asked)))
     assert (stopped[-1]["event"], stopped[-1]["step"]) == ("stopped", 2)
     result = reproduce_control.RECIPE.run(cell, tmp_path)
     assert [step for step, _ in result.curves["agreement"]] == [0, 1, 2, 3]

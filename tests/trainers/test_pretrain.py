@@ -17,6 +17,7 @@ from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.backend.shard import Shard
 from studio.catalog import methods
+from studio.catalog.run import Run
 from studio.console import Console
 from studio.data.sticker_concepts import HELD_OUT
 from studio.data.sticker_config import Stickers
@@ -24,7 +25,7 @@ from studio.data.stickers import draw_scenes, names
 from studio.errors import StudioError
 from studio.records import runs
 from studio.settings import serial
-from studio.settings.run import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim
 from studio.training.train import resume, train
 from trainers.pretrain.autoencoder import SceneSource, build
 from trainers.pretrain.cards import write_card
@@ -269,11 +270,11 @@ def test_the_classifier_names_unseen_scenes():
 
 def test_a_card_counts_the_steps_of_a_run_and_holds_its_scores(tmp_path):
     values = json.loads(assets.path("models/studio-tiny-vit/run.json").read_text())
-    folder = runs.create(runs.build(values | {"output": str(tmp_path), "name": "vit"}))
+    folder = runs.create(Run.from_dict(values | {"output": str(tmp_path), "name": "vit"}))
     events = [{"event": "start", "time": 0.0}, {"event": "step", "step": 7, "time": 120.0}]
     folder.events.write_text("".join(json.dumps(each) + "\n" for each in events))
     (folder.export / "scores.json").write_text(json.dumps({"clean_accuracy": 0.5, "quality": 0.5}))
-    run = runs.build(values)
+    run = Run.from_dict(values)
     facts = {"device": "a CPU", "commit": "abc", "date": "today", "note": "A note."}
     text = write_card(folder, run, tmp_path, facts).read_text()
     assert (

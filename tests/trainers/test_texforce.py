@@ -12,6 +12,7 @@ from studio.adapters.config import Lora
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.backend.shard import Shard
+from studio.catalog.run import Run
 from studio.contracts.batch import Batch
 from studio.contracts.sampling import Request
 from studio.errors import RunFailed, StudioError
@@ -20,7 +21,7 @@ from studio.rl.config import GroupAdvantage, Ppo, PromptAdvantage, Rollouts
 from studio.rl.orders import Orders
 from studio.rl.rollout import roll_out
 from studio.rl.trainer import ReinforcedTrainer
-from studio.settings.run import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim
 from studio.training.loop import fit
 from studio.training.optim import Learner
 from studio.training.train import run_to_end, train

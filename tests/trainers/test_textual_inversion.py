@@ -7,9 +7,10 @@ import torch
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.models.build import load
-from studio.settings.run import Hardware, Loop, Optim, Run
+from studio.settings.run import Hardware, Loop, Optim
 from studio.training.train import run_to_end
 from studio.weights import artifacts
 from tests.cases import photos

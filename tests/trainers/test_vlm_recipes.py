@@ -4,9 +4,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from studio.catalog.run import Run
 from studio.evidence.reproduce import Reproduce, recipe_of
 from studio.evidence.tables import Finished
-from studio.records import runs
 from trainers.captioner.reproduce import report
 
 
@@ -16,7 +16,7 @@ def test_every_cell_of_both_recipes_is_a_run_that_can_be_built():
         cells = recipe.cells(Reproduce(method=method, num_seeds=3))
         assert {cell.seed for cell in cells} == {0, 1, 2}
         assert len({cell.key for cell in cells}) == len(cells)
-        assert all(runs.build({**cell.settings["run"], "name": "x"}).loop.steps > 0 for cell in cells)
+        assert all(Run.from_dict({**cell.settings["run"], "name": "x"}).loop.steps > 0 for cell in cells)
 
 
 def test_the_report_shows_captions_before_and_after_beside_their_pictures(tmp_path: Path):

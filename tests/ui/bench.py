@@ -17,10 +17,10 @@ import uuid
 from pathlib import Path
 
 from studio import assets
+from studio.catalog.run import Run
 from studio.queue.jobs import Jobs
-from studio.records import runs
 from studio.records.runs import RunFolder
-from studio.settings.run import Loop, Preview, Run
+from studio.settings.run import Loop, Preview
 from tests.ui.browser import Studio, wait
 from trainers.dreambooth.config import DreamBooth, NoPrior
 
@@ -87,7 +87,7 @@ def start_run(studio: Studio, jobs: Jobs) -> tuple[int, RunFolder]:
     method = DreamBooth(data="unicorn", token="sks", prior=NoPrior())
     loop = Loop(steps=1_000_000, batch_size=2, log_every=1, checkpoint_every=0)
     run = Run(method=method, name="bench", output="runs", loop=loop, preview=Preview(every=0))
-    job = jobs.add("train", runs.dump(run), title="bench", run=str(studio.root / "runs" / "bench"))
+    job = jobs.add("train", run.to_dict(), title="bench", run=str(studio.root / "runs" / "bench"))
     folder = RunFolder(studio.root / "runs" / "bench")
     wait(lambda: sum(1 for _ in folder.read_events("step")) > 10, "the first steps", 300)
     return job, folder

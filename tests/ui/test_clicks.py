@@ -11,10 +11,11 @@ import yaml
 from selenium.webdriver.common.keys import Keys
 
 from studio import assets
+from studio.catalog.run import Run
 from studio.queue.jobs import Jobs
 from studio.records import runs
 from studio.records.runs import EventLog
-from studio.settings.run import Loop, Run
+from studio.settings.run import Loop
 from tests.ui.browser import CHROMIUM, DRIVER, Browser, Studio, browser, wait
 from trainers.dreambooth.config import DreamBooth
 

@@ -4,10 +4,11 @@ import time
 
 import pytest
 
+from studio.catalog.run import Run
 from studio.queue.jobs import Process
 from studio.records import runs
 from studio.records.runs import EventLog
-from studio.settings.run import Loop, Run
+from studio.settings.run import Loop
 from trainers.dreambooth.config import DreamBooth
 from ui import charts, parts, records
 from ui.workspace import Workspace

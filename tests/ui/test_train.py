@@ -6,11 +6,10 @@ import gradio as gr
 import pytest
 
 from studio.catalog import methods
+from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.flags import flags
-from studio.records import runs
 from studio.settings import serial
-from studio.settings.run import Run
 from tests.ui.conftest import picture
 from ui import drafts, forms
 from ui.workspace import Workspace
@@ -39,7 +38,7 @@ def test_a_form_gives_back_the_settings_it_was_drawn_from(method: str, workspace
     assert methods.card_of(run.method).name == method
     name = methods.card(method).preset_for(str(serial.to_dict(run.method).get("model", "")))
     usual = serial.nest(dict(methods.card(method).presets[name].values)) if name else {}
-    given = {k: v for k, v in serial.flatten(runs.dump(run)).items() if k in serial.flatten(usual)}
+    given = {k: v for k, v in serial.flatten(run.to_dict()).items() if k in serial.flatten(usual)}
     assert given == {k: v for k, v in serial.flatten(usual).items() if k in given}
 
 
@@ -48,7 +47,7 @@ def test_the_command_shown_does_what_the_form_does(method: str, workspace: Works
     run = drafts.build(filled(method, workspace, **{"loop.steps": 17, "optim.lr": 3e-4}), workspace)
     words = shlex.split(drafts.command(run))
     again, _ = flags.parse_run(method, words[3:])
-    assert serial.differences(runs.dump(run), runs.dump(again)) == []
+    assert serial.differences(run.to_dict(), again.to_dict()) == []
 
 
 def test_every_field_has_help_and_a_label():

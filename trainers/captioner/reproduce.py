@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from studio.catalog.run import Run
 from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result, new_run
 from studio.evidence.tables import GAP, INK, MARGIN, PAPER, SOFT, TILE, Finished
 from studio.records import runs
@@ -71,7 +72,7 @@ def run(cell: Cell, folder: Path) -> Result:
     exams = _exams(values["method"], cell.settings)
     before = load_captioner(values["method"]["model"])
     started = time.monotonic()
-    place = run_to_end(runs.build({**values, "output": str(folder), "name": new_run(folder)}))
+    place = run_to_end(Run.from_dict({**values, "output": str(folder), "name": new_run(folder)}))
     seconds = time.monotonic() - started
     after = load_captioner(str(place.path))
     measures: dict[str, tuple[float | None, float]] = {}

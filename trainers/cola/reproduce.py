@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from studio.catalog.run import Run
 from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result, new_run
-from studio.records import runs
 from studio.settings import serial
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run(cell: Cell, folder: Path) -> Result:
 
     values = dict(cell.settings["run"])
     started = time.monotonic()
-    place = run_to_end(runs.build({**values, "output": str(folder), "name": new_run(folder)}))
+    place = run_to_end(Run.from_dict({**values, "output": str(folder), "name": new_run(folder)}))
     seconds = time.monotonic() - started
     _, head = load_head(place.export)
     measures: dict[str, tuple[float | None, float]] = {}

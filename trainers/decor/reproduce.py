@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from studio.catalog.run import Run
 from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result
 from studio.evidence.subjects import TOKEN, Trial, spread, trials, weights_of
 from trainers.decor.leaks import (
@@ -68,7 +69,6 @@ def _on_white(trial: Trial) -> Path:
 
 def _run(cell: Cell, folder: Path) -> Result:
     """Train the leaking adapter; draw its prompts along both curves."""
-    from studio.records import runs
     from studio.settings import serial
     from studio.training.train import train
 
@@ -84,7 +84,7 @@ def _run(cell: Cell, folder: Path) -> Result:
         "method": {"kind": "dreambooth", "data": str(folder / "references"), "class_word": settings["class_word"]},
         "output": str(folder), "name": name, "seed": settings["seed"],
     }  # fmt: skip
-    events = list(train(runs.build(serial.merge(dict(settings["training"]), own))))
+    events = list(train(Run.from_dict(serial.merge(dict(settings["training"]), own))))
     drawn = _draw(leak, folder / name, folder, settings)
     measures = {
         f"{point}: {key}": (None, value)

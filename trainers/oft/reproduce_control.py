@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from studio.catalog.run import Run
 from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result
 from studio.evidence.subjects import weights_of
 from studio.evidence.tables import Finished
-from studio.records import runs
 from studio.settings import serial
 
 MODEL = "studio-tiny"
@@ -45,7 +45,7 @@ def _cells(request: Reproduce) -> Sequence[Cell]:
             values = serial.merge(
                 serial.merge(dict(SETTINGS), own), {"hardware": serial.to_dict(request.hardware)}
             )
-            settings = {"run": runs.dump(runs.build(values)), "weights": weights_of(MODEL)}
+            settings = {"run": Run.from_dict(values).to_dict(), "weights": weights_of(MODEL)}
             found.append(Cell(variant=name, unit="layouts of colors", seed=seed, settings=settings))
     return found
 
@@ -57,7 +57,9 @@ def _run(cell: Cell, folder: Path) -> Result:
     place = folder / "run"
     started = any((place / "checkpoints").glob("step-*"))
     name = {"output": str(folder), "name": "run"}
-    events = resume(place) if started else train(runs.build(serial.merge(dict(cell.settings["run"]), name)))
+    events = (
+        resume(place) if started else train(Run.from_dict(serial.merge(dict(cell.settings["run"]), name)))
+    )
     facts = [line for event in events if event["event"] == "start" for line in event["facts"]]
     told = _events(place)
     curve = [(e["step"], e["scores"]["agreement"]) for e in told if e["event"] == "preview"]
@@ -94,7 +96,7 @@ def _scale(settings: Mapping[str, Any]) -> str:
     from trainers.oft.control import agreement, signal
     from trainers.oft.trainer import shown
 
-    method = runs.build(dict(settings)).method
+    method = Run.from_dict(dict(settings)).method
     pictures, family = shown(method)["images"], _family()
     wanted = signal(method.control, pictures)
     with torch.no_grad():
@@ -150,7 +152,7 @@ def _signals(settings: Mapping[str, Any]) -> list[Any]:
     from trainers.oft.control import signal
     from trainers.oft.trainer import shown
 
-    method = runs.build(dict(settings)).method
+    method = Run.from_dict(dict(settings)).method
     return [to_pil_image(one) for one in signal(method.control, shown(method)["images"])[:NUM_PICTURES]]
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from studio import assets
+from studio.catalog.run import Run
 from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result, new_run
-from studio.records import runs
 from studio.settings import serial
 from trainers.ogen import curves
 
@@ -84,7 +84,7 @@ def _settings(
         "hardware": serial.to_dict(request.hardware),
         "trackers": [],
     }  # fmt: skip
-    return runs.dump(runs.build(values))
+    return Run.from_dict(values).to_dict()
 
 
 def _weights() -> str:
@@ -127,7 +127,7 @@ def _run(cell: Cell, folder: Path) -> Result:
 
     key = hashlib.sha256(json.dumps(cell.settings["data"], sort_keys=True).encode()).hexdigest()[:12]
     place = write(folder.parent / f"scenes-{key}", cell.settings["data"])
-    run = runs.build(json.loads(json.dumps(dict(cell.settings["run"]))))
+    run = Run.from_dict(json.loads(json.dumps(dict(cell.settings["run"]))))
     data: Labelled = dataclasses.replace(run.method.data, train=str(place))
     run = dataclasses.replace(
         run, method=dataclasses.replace(run.method, data=data), output=str(folder), name=new_run(folder)

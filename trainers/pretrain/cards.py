@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from studio.catalog.run import Run
 from studio.records.runs import RunFolder
-from studio.settings.run import Run
 from studio.settings.serial import kind
 from studio.training import embed
 from trainers.pretrain import config

@@ -16,12 +16,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from studio.catalog.run import Run
 from studio.console import Console
 from studio.errors import unknown
-from studio.records import runs
 from studio.records.runs import RunFolder, share, write_text
 from studio.settings import serial
-from studio.settings.run import Hardware, Loop, Optim, Preview, Run
+from studio.settings.run import Hardware, Loop, Optim, Preview
 from studio.training.train import Event, resume, train
 from trainers.pretrain import config
 from trainers.pretrain.cards import write_card
@@ -123,7 +123,7 @@ def finish(folder: RunFolder, install: Path, *, note: str = "") -> Path:
         install: Folder of the embedded models.
         note: A sentence for the card about how the run was led.
     """
-    settings = runs.build(json.loads(folder.config.read_text("utf-8")))
+    settings = Run.from_dict(json.loads(folder.config.read_text("utf-8")))
     exported, target = _places(folder, settings.method.model, install)
     shutil.copytree(exported, target, dirs_exist_ok=True)
     _tidy(target)
@@ -131,7 +131,7 @@ def finish(folder: RunFolder, install: Path, *, note: str = "") -> Path:
         scenes, sheet = settings.method.model.scenes, target / "samples.png"
         scores = judge_autoencoder(target / "vae") | judge_pictures(target, scenes, GUIDANCE, sheet)
         write_text(folder.export / "scores.json", json.dumps(scores, indent=2) + "\n")
-    write_text(target / "run.json", json.dumps(runs.dump(replace(settings, output="runs")), indent=2) + "\n")
+    write_text(target / "run.json", json.dumps(replace(settings, output="runs").to_dict(), indent=2) + "\n")
     write_card(folder, settings, target, facts(folder) | {"note": note})
     return target
 

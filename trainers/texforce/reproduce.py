@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from studio.catalog.run import Run
 from studio.evidence.reproduce import Cell, Recipe, Reproduce, Result
 from studio.evidence.subjects import weights_of
 from studio.records import runs
@@ -77,7 +78,7 @@ def _run_settings(method: str, reward: str, seed: int, request: Reproduce) -> di
         "optim": {"lr": RATES[method], "weight_decay": 1e-4},
         "hardware": serial.to_dict(request.hardware),
     }
-    return runs.dump(runs.build(values))
+    return Run.from_dict(values).to_dict()
 
 
 def _cells(request: Reproduce) -> Sequence[Cell]:
@@ -126,7 +127,7 @@ def _trained(settings: Mapping[str, Any], weights: str, folder: Path) -> tuple[P
     place = folder / f"run-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     if not (place / "config.json").exists():
         values = serial.merge(dict(settings), {"output": str(folder), "name": place.name})
-        for _ in train(runs.build(values)):
+        for _ in train(Run.from_dict(values)):
             pass
     elif runs.RunFolder(place).status() != "done":
         for _ in resume(place):

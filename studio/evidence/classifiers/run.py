@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from studio.catalog.run import Run
 from studio.evidence.reproduce import Cell, Result
 from studio.records import runs
 from studio.settings import serial
@@ -66,7 +67,7 @@ def _train(values: Mapping[str, Any], folder: Path) -> Path:
 
     place = folder / "run"
     if not (place / "config.json").exists():
-        return run_to_end(runs.build({**values, "output": str(folder), "name": "run"})).path
+        return run_to_end(Run.from_dict({**values, "output": str(folder), "name": "run"})).path
     if runs.RunFolder(place).status() != "done":
         for _ in resume(place):
             pass

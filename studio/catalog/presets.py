@@ -1,0 +1,45 @@
+"""What a run starts from before a person changes anything: the preset that suits its model, and where each value is from."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from studio.catalog.cards import Card
+from studio.errors import unknown
+from studio.settings import serial
+
+
+@dataclass(frozen=True)
+class Start:
+    """Plain values to begin with, nested; the method's own under `method`, without its name."""
+
+    values: dict[str, Any]
+    preset: str
+    """Name of the preset among them; empty if none fits the model."""
+
+
+def starting(card: Card, *, file: Mapping[str, Any] = {}, model: str = "", preset: str = "") -> Start:
+    """The preset for a model with a settings file over it.
+
+    Args:
+        card: Of the method.
+        file: Values of a settings file.
+        model: The model, as given beside the file; empty takes the file's, or the method's default.
+        preset: Name of a preset to take whatever the model is.
+
+    Raises:
+        StudioError: There is no such preset.
+    """
+    taken = preset or card.preset_for(model or file.get("method", {}).get("model") or default_model(card))
+    if taken and taken not in card.presets:
+        raise unknown("preset", taken, card.presets, field="preset")
+    base = serial.nest(dict(card.presets[taken].values)) if taken else {}
+    values = serial.merge(base, file)
+    values["method"] = {key: value for key, value in values.get("method", {}).items() if key != "kind"}
+    return Start(values, taken)
+
+
+def default_model(card: Card) -> str:
+    """The model that a method takes when none is named; empty if it has none."""
+    return next((str(f.default) for f in dataclasses.fields(card.config) if f.name == "model"), "")
