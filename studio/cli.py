@@ -1,6 +1,6 @@
 """The `studio` command. Each command imports what it needs only when it runs; nothing here imports torch.
 
-Exit codes: 0 done or stopped on request, 1 the work failed, 2 the person's mistake.
+Exit codes: 0 done, or stopped on request and saved; 1 the work failed; 2 the person's mistake.
 """
 
 import importlib
@@ -12,26 +12,9 @@ from importlib.metadata import version
 from types import FrameType
 
 from studio.commands import process, usage
+from studio.commands.table import HELP, find
 from studio.console import Console
-from studio.errors import RunFailed, StudioError, unknown
-
-COMMANDS = {
-    "demo": "studio.demo:demo",
-    "train": "studio.commands.training:train",
-    "sample": "studio.commands.use_cases:sample",
-    "eval": "studio.commands.evaluation:evaluate",
-    "export": "studio.commands.use_cases:export",
-    "data": "studio.commands.data:data",
-    "plan": "studio.commands.use_cases:plan",
-    "runs": "studio.commands.runs:runs",
-    "models": "studio.commands.house:models",
-    "decor": "trainers.decor.command:command",
-    "adapters": "studio.commands.house:adapters",
-    "reproduce": "studio.commands.evaluation:reproduce",
-    "ui": "studio.commands.house:ui",
-    "doctor": "studio.commands.house:doctor",
-}
-"""Where each command is; `studio.commands.usage` says what it is for."""
+from studio.errors import RunFailed, StudioError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -64,17 +47,19 @@ def run(argv: list[str]) -> int:
 def _answer(arguments: list[str], console: Console) -> None:
     """Help, the version, or the command itself."""
     match arguments:
-        case [] | ["-h" | "--help" | "help"]:
+        case [] | ["help"]:
+            console.print(usage.usage())
+        case [first, *_] if first in HELP:
             console.print(usage.usage())
         case ["--version"]:
             console.print(version("finetuning-studio"))
-        case [command, "-h" | "--help"] if text := usage.of(command):
-            console.print(text)
-        case [command, *rest] if command in COMMANDS:
-            module, _, function = COMMANDS[command].partition(":")
-            getattr(importlib.import_module(module), function)(rest, console)
-        case [command, *_]:
-            raise unknown("command", command, COMMANDS)
+        case _:
+            asked = find(arguments)
+            if asked.wants_help:
+                console.print(usage.of(asked))
+                return
+            module, _, function = asked.command.where.partition(":")
+            getattr(importlib.import_module(module), function)(asked.rest, console)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

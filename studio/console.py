@@ -33,25 +33,33 @@ class Console:
         if self.json:
             print(json.dumps(dict(values), default=str), flush=True)
 
-    def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """A table; as JSON one line a row."""
+    def table(self, header: Sequence[str], rows: Iterable[Sequence[object]], *, form: str = ".3f") -> None:
+        """A table; as JSON one line a row, numbers as they are.
+
+        Args:
+            header: Names of the columns.
+            rows: Cells; None is one without a value.
+            form: How fractions are shown to people.
+        """
         rows = [list(r) for r in rows]
         if self.json:
             for row in rows:
                 self.record(dict(zip(header, row, strict=True)))
+            return
+        if self.silent:
             return
         from rich.console import Console as Rich
         from rich.table import Table
 
         table = Table(*header, box=None, header_style="bold")
         for row in rows:
-            table.add_row(*(str(cell) for cell in row))
+            table.add_row(*(_shown(cell, form) for cell in row))
         Rich().print(table)
 
     def points(self, line: Sequence[Mapping[str, float]]) -> None:
         """Numbers along a line of weights as a table; nothing if there is no line."""
         if line:
-            self.table(list(line[0]), [[f"{value:.3f}" for value in point.values()] for point in line])
+            self.table(list(line[0]), [list(point.values()) for point in line])
 
     def progress(self, total: int, what: str, done: int = 0) -> None:
         """Start a progress bar, where there is a terminal to show it."""
@@ -105,3 +113,9 @@ class Console:
         resumed = f" (resumed at step {step})" if event["resumed"] else ""
         self.print(f"run folder: {event['folder']}{resumed}")
         self.progress(total, "training", step)
+
+
+def _shown(cell: object, form: str) -> str:
+    if cell is None:
+        return ""
+    return format(cell, form) if isinstance(cell, float) else str(cell)

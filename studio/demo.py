@@ -27,4 +27,4 @@ def demo(argv: list[str], console: Console) -> None:
     training.train([methods.card("dreambooth").name, *data, *where, *rest], console)
     console.print("2/2 drawing it on backgrounds that were in no picture, before and after training")
     exam = ["--data", str(assets.path(f"samples/{SUBJECT}_held_out")), "--artifact", str(Path(output) / name)]
-    evaluation.evaluate(["subject", *exam, "--guidance", GUIDANCE], console)
+    evaluation.subject([*exam, "--guidance", GUIDANCE], console)

@@ -1,5 +1,8 @@
 """The `studio` command: every command helps, and what is wrong is one sentence with exit code 2."""
 
+import importlib
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from studio import cli
 from studio.catalog.run import Run
 from studio.commands import training, usage
+from studio.commands.table import COMMANDS, Command, find
 from studio.console import Console
 from studio.data.config import Labelled
 from studio.records import runs
@@ -24,21 +28,22 @@ def ask(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return code, shown.out, shown.err
 
 
-def test_the_help_names_every_command():
-    assert cli.COMMANDS.keys() == usage.COMMANDS.keys()
+def words(commands: Mapping[str, Command] = COMMANDS, before: str = "") -> Iterator[str]:
+    """Every command and verb, as it is typed."""
+    for name, command in commands.items():
+        yield f"{before}{name}"
+        yield from words(command.verbs, f"{before}{name} ")
+
+
+def test_every_command_and_verb_leads_somewhere():
+    for typed in words():
+        command = find([*typed.split(), "--help"]).command
+        module, _, function = command.where.partition(":")
+        assert command.verbs or callable(getattr(importlib.import_module(module), function)), typed
 
 
 @pytest.mark.parametrize(
-    "command",
-    [
-        *cli.COMMANDS,
-        "data check",
-        "data caption",
-        "data sets",
-        "eval subject",
-        "eval robustness",
-        "train vit",
-    ],
+    "command", [*words(), "train vit", "plan dreambooth", "runs show RUN", "data check DIR"]
 )
 def test_every_command_takes_help(command: str, capsys: pytest.CaptureFixture[str]):
     code, out, err = ask(capsys, *command.split(), "--help")
@@ -63,7 +68,10 @@ def test_methods_that_train_nothing_are_listed_as_edits():
         ("adapters --rounds x", "--rounds was given as 'x'"),
         ("runs show", "studio runs show needs a run"),
         ("runs verify-resume x --foo", "Unknown argument '--foo'"),
-        ("eval", "studio eval needs the name of an evaluation"),
+        ("eval", "studio eval needs one of: subject, dreambench"),
+        ("decor component", "did you mean 'components'?"),
+        ("runs list . more", "Unknown argument 'more'"),
+        ("data check", "studio data check needs a folder of pictures or a file"),
         ("sample --prompt fox --artifact nowhere", "nowhere does not exist; give a run folder"),
         ("eval subject --artifact nowhere --data .", "nowhere does not exist"),
         ("eval subject --artifact jedi-tiny --data nowhere", "Data folder 'nowhere' does not exist"),
@@ -159,3 +167,32 @@ def test_a_settings_file_that_is_broken_is_told_by_its_line(
     code, _, err = ask(capsys, "train", "dreambooth", "--config", str(tmp_path / "run.yaml"))
     assert code == 2
     assert "is not valid YAML or JSON (line 3); repair it" in err
+
+
+def test_the_resolved_settings_say_where_they_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "mine.yaml"
+    file.write_text("method: {kind: dreambooth, class_word: fox}\noptim: {lr: 0.5}\n")
+    given = ["--config", str(file), "--data", "photos", "--loop.steps", "7", "--no-text-encoder"]
+    code, out, err = ask(capsys, "--json", "train", "dreambooth", *given, "--print-config")
+    assert (code, err) == (0, "")
+    found = json.loads(out)["settings"]
+    expected = {
+        "method.data": ("photos", "flag"),
+        "method.text_encoder": (False, "flag"),
+        "method.class_word": ("fox", "file"),
+        "optim.lr": (0.5, "file"),
+        "method.adapter.rank": (16, "preset tiny"),
+        "loop.steps": (7, "flag"),
+        "loop.clip_norm": (1.0, "default"),
+    }
+    assert {name: (found[name]["value"], found[name]["from"]) for name in expected} == expected
+    assert list(tmp_path.iterdir()) == [file]
+    _, out, _ = ask(capsys, "train", "dreambooth", *given, "--print-config")
+    assert "preset tiny: the embedded model; ours" in out
+
+
+def test_numbers_in_json_are_numbers(capsys: pytest.CaptureFixture[str]):
+    _, out, _ = ask(capsys, "models", "list", "--json")
+    sizes = [json.loads(line)["megabytes"] for line in out.splitlines()]
+    assert len(sizes) > 3
+    assert all(isinstance(size, float) for size in sizes)

@@ -159,7 +159,7 @@ def test_a_full_disk_fails_the_save_and_leaves_nothing_half_written(
 def test_killed_in_a_step_resumes_to_the_uninterrupted_run(tmp_path: Path) -> None:
     straight = run_to_end(make_run(tmp_path, name="straight"))
     code = (
-        "from studio.records import runs; from studio.training.train import run_to_end; import json, sys;"
+        "from studio.catalog.run import Run; from studio.training.train import run_to_end; import json, sys;"
         "run_to_end(Run.from_dict(json.loads(sys.argv[1])))"
     )
     values = make_run(tmp_path, name="killed", method=Toy(die_at=7)).to_dict()
@@ -174,7 +174,8 @@ def test_killed_in_a_step_resumes_to_the_uninterrupted_run(tmp_path: Path) -> No
 
 def test_killed_in_a_save_leaves_the_older_checkpoint(tmp_path: Path) -> None:
     code = (
-        "import os, signal, json, sys; from studio import checkpoint, runs; from studio.training.train import run_to_end\n"
+        "import os, signal, json, sys; from studio.catalog.run import Run\n"
+        "from studio.training import checkpoint; from studio.training.train import run_to_end\n"
         "real = checkpoint.write_text\n"
         "def die(path, text):\n"
         "    if 'step-00000008' in str(path): os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -103,12 +103,8 @@ def launch(workspace: Workspace, settings: App) -> tuple[gr.Blocks, str]:
     return blocks, address
 
 
-def command(argv: list[str], console: Console) -> None:
-    """`studio ui`: serve the app until Ctrl-C. Runs go on without it."""
-    from studio.flags import flags
-
-    given = os.environ.get("STUDIO_AUTH", "")  # a password in a flag can be read in the list of processes
-    settings: App = flags.parse(App, argv, prog="studio ui", values={"auth": given} if given else {})
+def serve(settings: App, console: Console) -> None:
+    """Serve the app until Ctrl-C. Runs go on without it."""
     started = time.perf_counter()
     workspace = Workspace(settings.root)
     if settings.host not in LOOPBACK:

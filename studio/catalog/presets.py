@@ -17,6 +17,8 @@ class Start:
     values: dict[str, Any]
     preset: str
     """Name of the preset among them; empty if none fits the model."""
+    layers: Mapping[str, Mapping[str, Any]]
+    """What they are made of, the strongest first: where it is from, to dotted names and values."""
 
 
 def starting(card: Card, *, file: Mapping[str, Any] = {}, model: str = "", preset: str = "") -> Start:
@@ -37,7 +39,8 @@ def starting(card: Card, *, file: Mapping[str, Any] = {}, model: str = "", prese
     base = serial.nest(dict(card.presets[taken].values)) if taken else {}
     values = serial.merge(base, file)
     values["method"] = {key: value for key, value in values.get("method", {}).items() if key != "kind"}
-    return Start(values, taken)
+    layers = {"file": serial.flatten(file), f"preset {taken}": serial.flatten(base)}
+    return Start(values, taken, layers)
 
 
 def default_model(card: Card) -> str:

@@ -7,28 +7,33 @@ from studio.errors import StudioError, unknown
 from studio.flags import flags
 
 
-def data(argv: list[str], console: Console) -> None:
-    """Look at training data, write captions, make same-subject sets: `studio data check|caption|sets ...`."""
-    match argv:
-        case ["check", "-h" | "--help"]:
-            _check_pictures("DIR", ["--help"], console)
-        case ["caption", "-h" | "--help"]:
-            _write_captions("DIR", ["--help"], console)
-        case ["check", where, *rest] if where.endswith((".json", ".jsonl")):
-            _check_conversations(where, rest, console)
-        case ["check", where, *rest]:
-            _check_pictures(where, rest, console)
-        case ["caption", folder, *rest]:
-            _write_captions(folder, rest, console)
-        case ["sets", *rest]:
-            _make_sets(rest, console)
-        case _:
-            raise StudioError(
-                "studio data needs one of: check DIR, check FILE.json, caption DIR, sets; studio data --help explains them."
-            )
+def check(argv: list[str], console: Console) -> None:
+    """What can be trained on, and what cannot and why."""
+    where, rest = _place(argv, "check", "a folder of pictures or a file of conversations")
+    if where.endswith((".json", ".jsonl")):
+        _check_conversations(where, rest, console)
+    else:
+        _check_pictures(where, rest, console)
 
 
-def _make_sets(argv: list[str], console: Console) -> None:
+def caption(argv: list[str], console: Console) -> None:
+    """Captions for a folder of pictures."""
+    _write_captions(*_place(argv, "caption", "a folder of pictures"), console)
+
+
+def _place(argv: list[str], verb: str, what: str) -> tuple[str, list[str]]:
+    """The folder or file that a command begins with, and its flags; where help is asked for, none is needed."""
+    if argv and not argv[0].startswith("-"):
+        return argv[0], argv[1:]
+    if {"-h", "--help"} & set(argv):
+        return "DIR", ["--help"]
+    raise StudioError(
+        f"studio data {verb} needs {what} first; studio data {verb} --help explains it.", field="data"
+    )
+
+
+def sets(argv: list[str], console: Console) -> None:
+    """Same-subject sets, drawn, taken apart and filtered."""
     from studio.same_subject.config import MakeSets
 
     settings: MakeSets = flags.parse(MakeSets, argv, prog="studio data sets")

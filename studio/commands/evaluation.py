@@ -1,42 +1,19 @@
-"""`studio eval NAME ...` and `studio reproduce METHOD ...`. Torch is imported once the flags are right."""
+"""`studio eval subject|dreambench ...` and `studio reproduce METHOD ...`. Torch is imported once the flags are right."""
 
 import dataclasses
+from collections.abc import Sequence
 
-from studio.commands import robustness, vlm
 from studio.console import Console
 from studio.data import layouts
-from studio.errors import StudioError, unknown
 from studio.flags import flags
 from studio.metrics import table
 from studio.metrics.config import DreamBenchEval, SubjectEval
+from studio.metrics.table import Row
 from studio.records import places
 
 
-def evaluate(argv: list[str], console: Console) -> None:
-    """Measure an artifact."""
-    match argv:
-        case ["subject", *rest]:
-            _subject(rest, console)
-        case ["dreambench", *rest]:
-            _dreambench(rest, console)
-        case ["robustness", *rest]:
-            robustness.robustness(rest, console)
-        case ["nullspace", *rest]:
-            robustness.nullspace(rest, console)
-        case ["vlm", *rest]:
-            vlm.vlm(rest, console)
-        case [verb, *_]:
-            raise unknown("evaluation", verb, _NAMES)
-        case _:
-            raise StudioError(
-                f"studio eval needs the name of an evaluation; choose one of: {', '.join(_NAMES)}."
-            )
-
-
-_NAMES = ("subject", "dreambench", "robustness", "nullspace", "vlm")
-
-
-def _subject(argv: list[str], console: Console) -> None:
+def subject(argv: list[str], console: Console) -> None:
+    """How well an artifact draws its subject."""
     request: SubjectEval = flags.parse(SubjectEval, argv, prog="studio eval subject")
     found_at = places.artifact(request.artifact)
     layouts.find(request.data)
@@ -47,22 +24,31 @@ def _subject(argv: list[str], console: Console) -> None:
 
     quiet()
     found = run(request)
-    console.table(table.HEADER, table.lines(found.rows))
+    _shown(found.rows, console)
     console.print("↑ higher is better, ↓ lower is better; ± standard error over pictures")
     console.print(summary(found.rows))
     console.print(f"report: {found.report}")
     console.record({"event": "evaluation", "report": str(found.report), "scores": str(found.scores)})
 
 
-def _dreambench(argv: list[str], console: Console) -> None:
+def dreambench(argv: list[str], console: Console) -> None:
+    """The DreamBench protocol over a run folder a subject."""
     request: DreamBenchEval = flags.parse(DreamBenchEval, argv, prog="studio eval dreambench")
     from studio.backend.quiet import quiet
     from studio.evaluation.dreambench import evaluate as run
 
     quiet()
     found = run(request)
-    console.table(table.HEADER, table.lines(found.rows))
+    _shown(found.rows, console)
     console.print(f"{len(found.subjects)} subjects; report: {found.folder / 'report.html'}")
+
+
+def _shown(rows: Sequence[Row], console: Console) -> None:
+    """The table of scores: estimates with their errors for people, each number on its own for machines."""
+    if not console.json:
+        console.table(table.HEADER, table.lines(rows))
+    for name, row in table.to_dict(rows).items():
+        console.record({"event": "score", "score": name, **row})
 
 
 def reproduce(argv: list[str], console: Console) -> None:

@@ -14,10 +14,10 @@ def robustness(argv: list[str], console: Console) -> None:
     quiet()
     found = evaluate(request)
     numbers = found.numbers | {f"accuracy on {name}": value for name, value in found.shifts.items()}
-    console.table(["measure", "value"], [[name, f"{value:.4f}"] for name, value in numbers.items()])
+    console.table(["measure", "value"], numbers.items(), form=".4f")
     if found.corruptions:
         header = ["accuracy under", *(f"severity {each}" for each in request.severities)]
-        rows = [[name, *(f"{v:.3f}" for v in values)] for name, values in found.corruptions.items()]
+        rows = [[name, *values] for name, values in found.corruptions.items()]
         console.table(header, rows)
     console.points(found.line)
     if not found.checks:
@@ -41,8 +41,8 @@ def nullspace(argv: list[str], console: Console) -> None:
         f"{values['nullity']} of {values['inputs']} directions of a patch are invisible (rank {values['rank']})"
     )
     header = ["noise", "pixels", "embedding", "logits"]
-    rows = [[kind, *(f"{v:.2e}" for v in each.values())] for kind, each in values["changes"].items()]
-    console.table(header, rows)
+    rows = [[kind, *each.values()] for kind, each in values["changes"].items()]
+    console.table(header, rows, form=".2e")
     for name, overlap in values["overlap"].items():
         console.print(f"overlap with {name}: {overlap:.3f} (by chance {values['chance']:.3f})")
     console.print(f"report: {found.report}")

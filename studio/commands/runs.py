@@ -2,30 +2,14 @@
 
 from studio.console import Console
 from studio.errors import RunFailed, StudioError, unknown
+from studio.flags import flags
+from studio.records import runs as folders
 
 
-def runs(argv: list[str], console: Console) -> None:
-    """List runs, show one, or verify that resuming is exact."""
-    match argv:
-        case [] | ["list"]:
-            _list("runs", console)
-        case ["list", output]:
-            _list(output, console)
-        case ["show", name]:
-            _show(name, console)
-        case ["report", name]:
-            _report(name, console)
-        case ["verify-resume", name, *rest]:
-            _verify(name, rest, console)
-        case ["show" | "report" | "verify-resume" as verb]:
-            raise StudioError(f"studio runs {verb} needs a run; give its folder or its name under runs/.")
-        case [verb, *_]:
-            raise unknown("runs command", verb, ["list", "show", "report", "verify-resume"])
-
-
-def _list(output: str, console: Console) -> None:
-    from studio.records import runs as folders
-
+def listed(argv: list[str], console: Console) -> None:
+    """Runs under a folder, newest first."""
+    output, *rest = argv or ["runs"]
+    _nothing_more(rest)
     found = folders.list_runs(output)
     if not found:
         console.print(
@@ -35,11 +19,12 @@ def _list(output: str, console: Console) -> None:
     console.table(["run", "status"], [[f.path.name, f.status()] for f in found])
 
 
-def _show(name: str, console: Console) -> None:
+def show(argv: list[str], console: Console) -> None:
+    """Settings and events of a run."""
     import yaml
 
-    from studio.records import runs as folders
-
+    name, rest = _named(argv, "show")
+    _nothing_more(rest)
     folder, run = folders.open_run(name)
     console.print(f"{folder.path}: {folder.status()}")
     console.print(yaml.safe_dump(run.to_dict(), sort_keys=False))
@@ -54,8 +39,10 @@ def _show(name: str, console: Console) -> None:
             console.print(f"step {event.get('step', 0)}, {event['event']}: {', '.join(told)}")
 
 
-def _report(name: str, console: Console) -> None:
-    from studio.records import runs as folders
+def report(argv: list[str], console: Console) -> None:
+    """The page of a run, anew."""
+    name, rest = _named(argv, "report")
+    _nothing_more(rest)
     from studio.reports.html import write
     from studio.reports.report import from_run
 
@@ -64,11 +51,10 @@ def _report(name: str, console: Console) -> None:
     console.print(str(folder.path / "report.html"))
 
 
-def _verify(name: str, argv: list[str], console: Console) -> None:
-    from studio.flags import flags
-    from studio.records import runs as folders
-
-    own, rest = flags.take(argv, "steps", "at")
+def verify(argv: list[str], console: Console) -> None:
+    """Show that resuming is exact."""
+    name, given = _named(argv, "verify-resume")
+    own, rest = flags.take(given, "steps", "at")
     if rest:
         raise unknown("argument", rest[0], ["--steps N", "--at N"])
     steps, at = flags.number(own, "steps", 6), flags.number(own, "at", 3)
@@ -87,3 +73,17 @@ def _verify(name: str, argv: list[str], console: Console) -> None:
             f"Resuming is not exact: {len(differing)} tensors differ after {steps} steps, such as {differing[0]}."
         )
     console.print(f"exact: {steps} steps straight equal {at} + resume + {steps - at}, bit for bit.")
+
+
+def _named(argv: list[str], verb: str) -> tuple[str, list[str]]:
+    """The run that a command begins with, and what follows."""
+    if not argv or argv[0].startswith("-"):
+        raise StudioError(
+            f"studio runs {verb} needs a run; give its folder or its name under runs/.", field="run"
+        )
+    return argv[0], argv[1:]
+
+
+def _nothing_more(rest: list[str]) -> None:
+    if rest:
+        raise unknown("argument", rest[0], [])

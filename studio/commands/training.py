@@ -1,5 +1,6 @@
 """`studio train METHOD ...` and `studio train --resume RUN`. Torch is imported once the settings are right."""
 
+import json
 import logging
 import os
 import shlex
@@ -7,7 +8,7 @@ import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +20,7 @@ from studio.catalog.checks import check
 from studio.catalog.run import Run
 from studio.console import Console
 from studio.errors import RunFailed, StudioError
-from studio.flags import flags
+from studio.flags import flags, origins
 from studio.records import runs
 from studio.settings import serial
 
@@ -50,11 +51,14 @@ class StopRequest:
 def train(argv: list[str], console: Console) -> None:
     """The command. Everything about the settings is refused before torch is imported."""
     own, rest = flags.take(argv, "resume")
-    allow = "--allow-changes" in rest
-    rest = [a for a in rest if a != "--allow-changes"]
+    allow, shows = "--allow-changes" in rest, "--print-config" in rest
+    rest = [a for a in rest if a not in ("--allow-changes", "--print-config")]
     if "resume" in own:
         _, run = runs.open_run(own["resume"])
         wanted = flags.change_run(run, rest) if rest else run
+        if shows:
+            _print_config(wanted, origins.of_resumed(run, wanted, rest), console)
+            return
         if _is_finished(own["resume"], wanted, console):
             return
         if wanted.hardware.num_processes > 1 and "RANK" not in os.environ:
@@ -63,6 +67,9 @@ def train(argv: list[str], console: Console) -> None:
         _resume(own["resume"], wanted, allow, console)
         return
     method, rest = _method(rest)
+    if shows:
+        _print_config(*origins.of_new(method, rest), console)
+        return
     run, preset = flags.parse_run(method, rest)
     check(run)
     if preset and "RANK" not in os.environ:  # said once, by the process that launched the others
@@ -75,6 +82,20 @@ def train(argv: list[str], console: Console) -> None:
 
     quiet()
     _follow(start(run, stop=StopRequest(console)), run.loop.steps, console)
+
+
+def _print_config(run: Run, settings: Sequence[origins.Setting], console: Console) -> None:
+    """Every resolved setting, with where it comes from; nothing is checked against files, and nothing is trained."""
+    found = {each.path: {"value": each.value, "from": each.origin} for each in settings}
+    console.record({"event": "config", "config": run.to_dict(), "settings": found})
+    if console.json:
+        return
+    for origin in dict.fromkeys(each.origin for each in settings):
+        if said := origins.note(run, origin):
+            console.print(f"{origin}: {said}")
+    width = max(len(each.path) for each in settings)
+    for each in settings:
+        console.print(f"{each.path:<{width}}  {json.dumps(each.value):<24}  {each.origin}")
 
 
 def _method(argv: list[str]) -> tuple[str, list[str]]:

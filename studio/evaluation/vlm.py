@@ -19,7 +19,7 @@ from studio.matching.files import Opened, load_matcher
 from studio.matching.matcher import Matcher
 from studio.matching.measure import measure, on_the_line
 from studio.records import runs
-from studio.reports.vlm import lead, write_page
+from studio.reports.vlm import Measured, lead, write_page
 from studio.settings import serial
 from studio.vision.interpolate import put_between
 
@@ -52,18 +52,13 @@ class Found:
         """What changed, in a sentence."""
         return lead(self.rows())
 
-    def rows(self) -> list[list[str]]:
-        """The table: measure, before, after, change."""
-        made = []
-        for name, value in self.after.items():
-            old = self.before.get(name)
-            change = (
-                ["", f"{value:.3f}", ""]
-                if old is None
-                else [f"{old:.3f}", f"{value:.3f}", f"{value - old:+.3f}"]
-            )
-            made.append([name, *change])
-        return made
+    def rows(self) -> list[Measured]:
+        """The table."""
+        return [
+            (name, old, value, None if old is None else value - old)
+            for name, value in self.after.items()
+            for old in [self.before.get(name)]
+        ]
 
 
 def evaluate(request: VlmEval) -> Found:

@@ -14,7 +14,7 @@ import tyro
 
 from studio.catalog import methods
 from studio.catalog.cards import Card
-from studio.catalog.presets import starting
+from studio.catalog.presets import Start, starting
 from studio.catalog.run import Run
 from studio.errors import StudioError, unknown
 from studio.flags import names
@@ -79,20 +79,26 @@ def _where(made: Any, settings: type | None, prefix: str = "") -> str:
 
 def parse_run(method: str, argv: Sequence[str], *, prog: str = "") -> tuple[Run, str]:
     """A run of a method from flags; also the name of the preset that was taken."""
+    run, start = started(method, argv, prog=prog)
+    return run, start.preset
+
+
+def started(method: str, argv: Sequence[str], *, prog: str = "") -> tuple[Run, Start]:
+    """A run of a method from flags, and what it started from: preset and settings file."""
     card = methods.card(method)
     own, rest = take(argv, "config", "preset")
     file = serial.read_file(Path(own["config"])) if "config" in own else {}
     _check_kind(file, card)
     start = starting(card, file=file, model=_model(rest), preset=own.get("preset", ""))
-    flat = parse(_run_class(card), rest, prog=prog or f"studio train {card.name}", values=start.values)
-    return Run(**{f.name: getattr(flat, f.name) for f in dataclasses.fields(flat)}), start.preset
+    flat = parse(run_class(card), rest, prog=prog or f"studio train {card.name}", values=start.values)
+    return Run(**{f.name: getattr(flat, f.name) for f in dataclasses.fields(flat)}), start
 
 
 def change_run(run: Run, argv: Sequence[str]) -> Run:
     """A run with what flags change; a choice made anew has the defaults of what is chosen."""
     card = methods.card_of(run.method)
     values = serial.to_dict(run) | {"method": serial.to_dict(run.method)}
-    flat = parse(_run_class(card), argv, prog="studio train --resume RUN", values=values)
+    flat = parse(run_class(card), argv, prog="studio train --resume RUN", values=values)
     return Run(**{f.name: getattr(flat, f.name) for f in dataclasses.fields(flat)})
 
 
@@ -138,7 +144,7 @@ def _model(argv: Sequence[str]) -> str:
     return named.get("model", "")
 
 
-def _run_class(card: Card) -> type:
+def run_class(card: Card) -> type:
     """`Run` with the method's own settings at the top level of the flags."""
     types_, texts = serial.hints(Run), serial.helps(Run)
     method = Annotated[card.config, tyro.conf.arg(name="", prefix_name=False)]

@@ -2,10 +2,12 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Sequence
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from studio.errors import StudioError
+from studio.flags.elsewhere import ELSEWHERE
 from studio.settings import serial
 
 Choice = tuple[str, tuple[type, ...]]
@@ -40,13 +42,14 @@ def refuse_unknown(made: Any, argv: Sequence[str], *, prog: str) -> None:
     Raises:
         StudioError: The first such flag, with the nearest ones or with the choice that it belongs to.
     """
-    known = {flag(path): path for path, _, _ in _leaves(made)}
-    known |= {_negated(name): path for name, path in known.items()}
+    leaves = list(_leaves(made))
+    known = {flag(path): path for path, _, _ in leaves}
+    known |= {_negated(flag(path)): path for path, _, owner in leaves if _is_switch(path, owner)}
     for item in argv:
         given = item.partition("=")[0].replace("_", "-")
         if not item.startswith("--") or given in known or given == "--help" or given.startswith("--tyro-"):
             continue
-        advice = _owner(type(made), given) or _nearest(given, known)
+        advice = _owner(type(made), given) or _elsewhere(type(made), given) or _nearest(given, known)
         raise StudioError(f"{prog} has no flag {given}{advice} All flags: {prog} --help", field=given[2:])
 
 
@@ -69,6 +72,32 @@ def refuse_missing(made: Any, argv: Sequence[str], *, prog: str, absent: object)
     if missing and not given & {"-h", "--help"}:
         wanted = " and ".join(f"{flag(path)} ({_text(path, owner)})" for path, owner in missing)
         raise StudioError(f"{prog} needs {wanted}.", field=missing[0][0].removeprefix("method."))
+
+
+def every(cls: type, prefix: str = "") -> Iterator[str]:
+    """All flags that settings can have, whatever is chosen among them."""
+    for name, annotation in serial.hints(cls).items():
+        path, allowed = f"{prefix}{name}", serial.members(annotation)
+        if len(allowed) != 1:
+            yield flag(path)
+        if not allowed and _is_switch(path, cls):
+            yield _negated(flag(path))
+        for member in allowed:
+            yield from every(member, f"{path}.")
+
+
+def given(paths: Iterable[str], argv: Sequence[str]) -> set[str]:
+    """Which of these settings, by dotted name, flags set; the name of a choice counts as its `kind`."""
+    found = {item.partition("=")[0].replace("_", "-") for item in argv if item.startswith("--")}
+    return {
+        path for path in paths if {flag(path), _negated(flag(path)), flag(path.removesuffix(".kind"))} & found
+    }
+
+
+def _is_switch(path: str, owner: type) -> bool:
+    """Whether a setting is on or off, so that `--no-...` exists."""
+    annotation = serial.hints(owner)[path.rpartition(".")[2]]
+    return bool in (annotation, *typing.get_args(annotation))
 
 
 def _text(path: str, owner: type) -> str:
@@ -103,7 +132,14 @@ def _owner(cls: type, given: str) -> str:
     return ""
 
 
-def _nearest(given: str, known: Sequence[str] | dict[str, str]) -> str:
+def _elsewhere(cls: type, given: str) -> str:
+    """Says what a flag of another tool is called here, if these settings have it."""
+    here = ELSEWHERE.get(given.removeprefix("--").replace("-", "_"), "")
+    typed = {word for word in here.split() if word.startswith("--")}
+    return f"; here it is {here}." if typed and typed <= set(every(cls)) else ""
+
+
+def _nearest(given: str, known: Mapping[str, str]) -> str:
     """Offers flags that end alike, such as --optim.lr for --lr, else those that look alike."""
     ends = [name for name in known if name.rpartition(".")[2] == given.removeprefix("--") and "." in name]
     near = ends or difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)

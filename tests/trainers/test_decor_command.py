@@ -5,7 +5,7 @@ from PIL import Image
 
 from studio.console import Console
 from studio.errors import StudioError
-from trainers.decor.command import command
+from trainers.decor.command import components, save, suggest
 from trainers.decor.projector import load_projector
 
 MODEL = ["--model", "tiny:sd1"]
@@ -13,7 +13,7 @@ MODEL = ["--model", "tiny:sd1"]
 
 def test_components_are_printed_plotted_and_drawn(tmp_path, capsys):
     flags = ["--prompt", "a dog on grass", "--take", "0", "1", "--num-images", "2", "--steps", "2"]
-    command(["components", *MODEL, *flags, "--output", str(tmp_path)], Console())
+    components([*MODEL, *flags, "--output", str(tmp_path)], Console())
     told = capsys.readouterr().out
     assert "singular value" in told
     assert "<begin>" in told or "dog" in told
@@ -27,24 +27,19 @@ def test_words_of_most_captions_are_suggested(tmp_path, capsys):
     for index, caption in enumerate(("a sks dog on grass", "a sks dog on green grass", "a sks dog in grass")):
         Image.new("RGB", (64, 64)).save(tmp_path / f"{index}.png")
         (tmp_path / f"{index}.txt").write_text(caption)
-    command(["suggest", "--data", str(tmp_path), "--prompt", "a sks dog on the moon"], Console())
+    suggest(["--data", str(tmp_path), "--prompt", "a sks dog on the moon"], Console())
     assert capsys.readouterr().out.strip() == "grass"
 
 
 def test_a_folder_without_captions_is_refused(tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "0.png")
     with pytest.raises(StudioError, match="has no captions"):
-        command(["suggest", "--data", str(tmp_path), "--prompt", "a dog"], Console())
+        suggest(["--data", str(tmp_path), "--prompt", "a dog"], Console())
 
 
 def test_a_projector_is_written_where_it_is_asked_for(tmp_path):
     path = tmp_path / "run" / "decor.safetensors"
-    command(["save", *MODEL, "--edit.undesired", "grass", "sand", "--output", str(path)], Console())
+    save([*MODEL, "--edit.undesired", "grass", "sand", "--output", str(path)], Console())
     found = load_projector(path)
     assert found.undesired == ("grass", "sand")
     assert len(found.blocks) == 1
-
-
-def test_an_unknown_verb_is_answered_with_the_known_ones():
-    with pytest.raises(StudioError, match="components"):
-        command(["component"], Console())

@@ -1,138 +1,35 @@
-"""`studio decor`: look into a prompt's embedding, find what may leak, keep a projector with an adapter."""
+"""`studio decor components|suggest|save ...`. Torch is imported once the flags are right."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-import torch
-
-from studio.backend.quiet import quiet
 from studio.console import Console
-from studio.contracts.condition import Condition
-from studio.contracts.sampling import PlainEdit, Request
-from studio.data import layouts
-from studio.errors import StudioError, unknown
 from studio.flags import flags
-from studio.models.base import Family
-from studio.models.draw import draw
-from studio.models.text import BOS, EOS, PAD
-from studio.sampling import reference_check
-from studio.sampling.infer import grid, load
-from studio.settings.sampling import SampleRequest
 from trainers.decor.config import Components, Save, Suggest
-from trainers.decor.edit import DecorEdit, suggest_undesired
-from trainers.decor.plot import plot
-from trainers.decor.projection import Components as Parts
-from trainers.decor.projection import analyze
-
-MARKS = {PAD: "·", BOS: "<begin>", EOS: "<end>"}
 
 
-def command(argv: list[str], console: Console) -> None:
-    """`studio decor components|suggest|save ...`."""
-    verbs: dict[str, tuple[type, Callable[[Any, Console], None]]] = {
-        "components": (Components, components),
-        "suggest": (Suggest, suggest),
-        "save": (Save, save),
-    }
-    if not argv or argv[0] not in verbs:
-        raise unknown("decor command", argv[0] if argv else "", verbs)
-    settings, run = verbs[argv[0]]
-    request = flags.parse(settings, argv[1:], prog=f"studio decor {argv[0]}")
+def components(argv: list[str], console: Console) -> None:
+    """What a prompt's embedding is made of."""
+    settings: Components = flags.parse(Components, argv, prog="studio decor components")
+    from studio.backend.quiet import quiet
+    from trainers.decor import look
+
     quiet()
-    run(request, console)
+    look.components(settings, console)
 
 
-def components(settings: Components, console: Console) -> None:
-    """Singular values, energy and loadings as a table and a plot; pictures of kept and of dropped components."""
-    folder = Path(settings.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    family = _family(settings.model, settings.artifact)
-    with torch.no_grad():
-        cond = family.embed([settings.prompt])
-    found = analyze(cond.tokens[0].cpu(), token_names(family, settings.prompt, cond))
-    plot(found, folder / "components.png")
-    rows = [
-        [i, f"{found.s[i]:.3f}", f"{found.energy[i]:.1%}", ", ".join(_owners(found, i))]
-        for i in range(min(settings.shown, len(found.s)))
-    ]
-    console.table(["component", "singular value", "energy", "strongest tokens"], rows)
-    console.record(
-        {"event": "components", "singular_values": found.s.tolist(), "energy": found.energy.tolist()}
-    )
-    console.print(str(folder / "components.png"))
-    if settings.take:
-        _regenerate(settings, family, found, folder, console)
+def suggest(argv: list[str], console: Console) -> None:
+    """Words of most training captions that a new prompt does not have."""
+    settings: Suggest = flags.parse(Suggest, argv, prog="studio decor suggest")
+    from studio.backend.quiet import quiet
+    from trainers.decor import look
+
+    quiet()
+    look.suggest(settings, console)
 
 
-def _owners(found: Parts, component: int) -> list[str]:
-    best = found.loadings[:, component].argsort(descending=True)[:3].tolist()
-    return [str(found.tokens[i]) for i in best]
+def save(argv: list[str], console: Console) -> None:
+    """Keep a projector with an adapter."""
+    settings: Save = flags.parse(Save, argv, prog="studio decor save")
+    from studio.backend.quiet import quiet
+    from trainers.decor import look
 
-
-def token_names(family: Family, prompt: str, cond: Condition) -> list[str]:
-    """What each row of an embedding stands for; a dot for padding."""
-    kinds = cond.extra["kinds"][0].tolist()
-    name = "tokenizer_2" if family.name == "flux" else "tokenizer"
-    tokenizer: Any = family.tokenizers[name]
-    words = iter(tokenizer.tokenize(prompt))
-    return [MARKS.get(kind) or next(words, "?").replace("</w>", "").strip("▁") for kind in kinds]
-
-
-class Rebuilt(PlainEdit):
-    """Puts an embedding of chosen components in the prompt's place; the begin row stays."""
-
-    def __init__(self, found: Parts, keep: list[int]) -> None:
-        self._tokens = found.rebuild(keep)
-
-    def condition(self, cond: Condition) -> Condition:
-        """The condition with the rebuilt rows."""
-        new = self._tokens.to(cond.tokens).expand_as(cond.tokens)
-        begin = (cond.extra["kinds"] == BOS).unsqueeze(-1)
-        return Condition(torch.where(begin, cond.tokens, new), cond.pooled, cond.extra)
-
-
-def _regenerate(settings: Components, family: Family, found: Parts, folder: Path, console: Console) -> None:
-    """A row of pictures each: the prompt, only the taken components, all but them."""
-    taken = [i for i in settings.take if i < len(found.s)]
-    rest = [i for i in range(len(found.s)) if i not in taken]
-    drawn = []
-    for edits in ((), (Rebuilt(found, taken),), (Rebuilt(found, rest),)):
-        request = Request(
-            prompts=[settings.prompt], num_images=settings.num_images, seed=settings.seed, steps=settings.steps,
-            guidance=settings.guidance, edits=edits,
-        )  # fmt: skip
-        drawn += draw(family, request)
-    path = folder / "regenerated.png"
-    grid(drawn, columns=settings.num_images).save(path)
-    console.print(f"{path}: the prompt; only components {taken}; all but them")
-
-
-def suggest(settings: Suggest, console: Console) -> None:
-    """Words that the training captions share and the new prompt does not want."""
-    captions = [record.caption for record in layouts.find(settings.data).records if record.caption]
-    if not captions:
-        raise StudioError(
-            f"{settings.data!r} has no captions to compare; write some beside the pictures.", field="data"
-        )
-    words = suggest_undesired(captions, settings.prompt)
-    console.record({"event": "suggested", "undesired": words})
-    console.print(" ".join(words) if words else "Nothing: no further word is in most captions.")
-
-
-def save(settings: Save, console: Console) -> None:
-    """Fit a projector with the adapters on, and write it."""
-    family = _family(settings.model, settings.artifact)
-    path = Path(settings.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad():
-        found = DecorEdit(settings.edit, family).projector()
-    found.save(path)
-    ranks = ", ".join(str(v.shape[1]) for v in found.blocks)
-    console.print(f"{path}: {ranks} directions of {', '.join(found.undesired)}")
-
-
-def _family(model: str, artifact: tuple[str, ...]) -> Family:
-    request = SampleRequest(prompt=("a picture",), model=model, artifact=artifact)
-    reference_check.check(request)
-    return load(request)[0]
+    quiet()
+    look.save(settings, console)
