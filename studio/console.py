@@ -15,6 +15,7 @@ class Console:
         self.json, self.silent = json, silent
         self._bar: Any = None
         self._task: Any = None
+        self._preparing, self._total = "", 0
 
     def print(self, text: str) -> None:
         """A line for people."""
@@ -84,35 +85,60 @@ class Console:
             self._bar.stop()
             self._bar = None
 
-    def event(self, event: Mapping[str, Any], total: int) -> None:
+    def event(self, event: Mapping[str, Any]) -> None:
         """Show one event of a run."""
         self.record(event)
-        kind, step = event["event"], event.get("step", 0)
-        if kind == "start":
-            self._start(event, step, total)
-        elif kind == "step":
-            text = " ".join(f"{k} {event[k]:.3g}" for k in _SHOWN if k in event)
-            self.advance(step, text)
-            if not self._bar:
-                self.print(f"step {step}/{total} {text}")
-        elif kind in ("preview", "validation"):
-            scores = event.get("scores", {}) | ({"validation loss": event["loss"]} if "loss" in event else {})
-            what = f"pictures in {event['folder']}" if "folder" in event else ""
-            told = [*(f"{k} {v:.4f}" for k, v in scores.items()), *([what] if what else [])]
-            self.print(f"step {step}: {', '.join(told)}")
-        elif kind in ("done", "stopped", "failed"):
-            self.close()
-            self.print(f"{kind} at step {step}")
-        elif kind == "export":
-            for path in event["files"]:
-                self.print(f"exported: {path}")
+        step = event.get("step", 0)
+        match event["event"]:
+            case "prepare":
+                self._prepare(event)
+            case "start":
+                self._start(event, step)
+            case "step":
+                self._step(event, step)
+            case "preview" | "validation":
+                self._scores(event, step)
+            case "done" | "stopped" | "failed" as kind:
+                self.close()
+                self.print(f"{kind} at step {step}")
+            case "export":
+                for path in event["files"]:
+                    self.print(f"exported: {path}")
+            case _:
+                pass
 
-    def _start(self, event: Mapping[str, Any], step: int, total: int) -> None:
+    def _step(self, event: Mapping[str, Any], step: int) -> None:
+        text = " ".join(f"{k} {event[k]:.3g}" for k in _SHOWN if k in event)
+        self.advance(step, text)
+        if not self._bar:
+            self.print(f"step {step}/{self._total} {text}")
+
+    def _scores(self, event: Mapping[str, Any], step: int) -> None:
+        scores = event.get("scores", {}) | ({"validation loss": event["loss"]} if "loss" in event else {})
+        what = f"pictures in {event['folder']}" if "folder" in event else ""
+        told = [*(f"{k} {v:.4f}" for k, v in scores.items()), *([what] if what else [])]
+        self.print(f"step {step}: {', '.join(told)}")
+
+    def _prepare(self, event: Mapping[str, Any]) -> None:
+        """How far the work before the first step is: a line for each piece of it, and a bar where its size is known."""
+        if event["what"] != self._preparing:
+            self.close()
+            self._preparing = event["what"]
+            self.print(
+                f"preparing: {event['what']}" + (f", {event['total']} in all" if event["total"] else "")
+            )
+            if event["total"]:
+                self.progress(event["total"], event["what"])
+        self.advance(event["done"])
+
+    def _start(self, event: Mapping[str, Any], step: int) -> None:
+        self.close()
         for fact in event["facts"]:
             self.print(fact)
         resumed = f" (resumed at step {step})" if event["resumed"] else ""
         self.print(f"run folder: {event['folder']}{resumed}")
-        self.progress(total, "training", step)
+        self._total = event["steps"]
+        self.progress(self._total, "training", step)
 
 
 def _shown(cell: object, form: str) -> str:

@@ -29,7 +29,7 @@ def settings(folder: Path, name: str, steps: int, **loop) -> dict:
     method = DreamBooth(data=str(assets.path("samples/unicorn")), token="sks", prior=NoPrior())
     preview = Preview(every=0)
     loop = Loop(steps=steps, batch_size=1, log_every=1, checkpoint_every=0, **loop)
-    return runs.dump(Run(method=method, name=name, output=str(folder / "runs"), loop=loop, preview=preview))
+    return Run(method=method, name=name, output=str(folder / "runs"), loop=loop, preview=preview).to_dict()
 
 
 def request(**values) -> dict:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.queue.jobs import Job, Jobs
-from studio.records.runs import RunFolder
+from studio.records.runs import STATES, RunFolder
 from ui.workspace import Workspace
 
 QUIET = 900.0
@@ -110,10 +110,8 @@ def status(record: Record, job: Job | None) -> str:
         job and job.state == "failed" and record.changed <= job.ended
     ):  # it broke before it could say so itself
         return "failed"
-    states = [
-        event["event"] for event in record.events if event["event"] in ("start", "done", "stopped", "failed")
-    ]
-    last = {"start": "running"}.get(states[-1], states[-1]) if states else "new"
+    states = [STATES[event["event"]] for event in record.events if event["event"] in STATES]
+    last = states[-1] if states else "new"
     if last == "running" and (job or time.time() - record.changed > QUIET):
         return job.state if job and job.state != "done" else "interrupted"
     return last

@@ -111,6 +111,10 @@ class Backend:
             torch.manual_seed(mix(seed))
             yield
 
+    def here(self) -> contextlib.AbstractContextManager[object]:
+        """In another thread: work on this process's GPU, as the main thread does."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext()
+
     def shard(self, total: int) -> Shard:
         """The rows of a global batch that this process reads."""
         size = total // self.world

@@ -41,7 +41,7 @@ class StopRequest:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
-        self._console.print("Stopping after this step; the run is saved and can be resumed.")
+        self._console.print("Stopping after this step; what is trained is saved and can be resumed.")
 
     def __call__(self) -> bool:
         """Whether stopping was asked for."""
@@ -81,7 +81,7 @@ def train(argv: list[str], console: Console) -> None:
     from studio.training.train import train as start
 
     quiet()
-    _follow(start(run, stop=StopRequest(console)), run.loop.steps, console)
+    _follow(start(run, stop=StopRequest(console)), console)
 
 
 def _print_config(run: Run, settings: Sequence[origins.Setting], console: Console) -> None:
@@ -117,7 +117,8 @@ def _is_finished(path: str, wanted: Run, console: Console) -> bool:
     if done < run.loop.steps or total != run.loop.steps:
         return False
     console.print(f"{folder.path} is finished: {done} of {total} steps; its files are in {folder.export}.")
-    console.print(f"train on: studio train --resume {path} --loop.steps {2 * done}")
+    length = f"--loop.epochs {2 * run.loop.epochs}" if run.loop.epochs else f"--loop.steps {2 * done}"
+    console.print(f"train on: studio train --resume {path} {length}")
     return True
 
 
@@ -127,19 +128,21 @@ def _resume(path: str, wanted: Run, allow: bool, console: Console) -> None:
 
     quiet()
     events = resume(path, wanted.to_dict(), allow_changes=allow, stop=StopRequest(console))
-    _follow(events, wanted.loop.steps, console)
+    _follow(events, console)
 
 
-def _follow(events: Iterator[dict[str, Any]], total: int, console: Console) -> None:
+def _follow(events: Iterator[dict[str, Any]], console: Console) -> None:
     folder = ""
     try:
         for event in events:
             folder = event.get("folder", "") if event["event"] == "start" else folder
-            console.event(event, total)
+            console.event(event)
     finally:
         console.close()
     if folder and "RANK" not in os.environ:
         finish(folder, console)
+    elif not folder:
+        console.print("Stopped before the first step; nothing was trained.")
 
 
 def finish(folder: str, console: Console) -> None:

@@ -19,5 +19,5 @@ class Source(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Number of distinct examples."""
+        """Number of examples in one pass over the data (an epoch), repeats counted."""
         ...

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from studio.backend.progress import counted
 from studio.backend.rng import mix
 from studio.backend.shard import Shard
 from studio.contracts.batch import Batch
@@ -17,7 +18,6 @@ from studio.data.prefetch import prefetch
 from studio.data.source import KEEP_BYTES, Decoder, Photos, take
 
 logger = logging.getLogger(__name__)
-_SAY_EVERY = 200
 _VERSION = "lanczos over white, 1"
 """Part of every key: how a picture becomes pixels. To be counted up when that changes."""
 
@@ -37,7 +37,7 @@ class Latents:
         self._fill()
 
     def __len__(self) -> int:
-        """Number of distinct pictures."""
+        """Number of examples in one pass, repeats counted."""
         return len(self.photos)
 
     def stream(self, seed: int, first: int, shard: Shard) -> Iterator[Batch]:
@@ -63,11 +63,10 @@ class Latents:
 
     def _fill(self) -> None:
         """Ask the encoder for every view before training starts."""
-        for index in range(len(self.photos)):
+        total = len(self.photos.examples)
+        for index in counted(range(total), "latents", total):
             for number in range(self.photos.settings.cache_views):
                 self._latent(index, number)
-            if (index + 1) % _SAY_EVERY == 0:
-                logger.info("latents of %d of %d pictures are there", index + 1, len(self.photos))
         fact = (
             f"latents: {self._cache.hits} from the cache, {self._cache.misses} made, in {self._cache.folder}"
         )

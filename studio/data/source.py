@@ -85,8 +85,8 @@ class Photos:
         self.decoder = decoder
 
     def __len__(self) -> int:
-        """Number of distinct pictures."""
-        return len(self.examples)
+        """Number of examples in one pass, repeats counted."""
+        return sum(example.record.repeats for example in self.examples)
 
     def order(self, seed: int, total: int) -> Order:
         """Which picture stands in which row: repeats count, and a batch holds one shape."""

@@ -23,6 +23,9 @@ from studio.catalog import methods
 from studio.catalog.run import Run
 from studio.errors import StudioError, unknown
 
+STATES = {"prepare": "running", "start": "running", "done": "done", "stopped": "stopped", "failed": "failed"}
+"""Events after which a run is in a state, and which."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -86,9 +89,8 @@ class RunFolder:
         """`new`, `running`, `done`, `stopped` or `failed`, as the last event says."""
         last = ""
         for event in self.read_events():
-            if event["event"] in ("start", "done", "stopped", "failed"):
-                last = event["event"]
-        return {"": "new", "start": "running"}.get(last, last)
+            last = STATES.get(event["event"], last)
+        return last or "new"
 
 
 def _event(line: str) -> dict[str, Any]:

@@ -14,6 +14,8 @@ class Loop:
 
     steps: Positive = 1000
     """Optimizer steps."""
+    epochs: Count = 0
+    """Passes over the data in place of steps, repeats counted as in kohya's scripts; 0 counts steps."""
     batch_size: Positive = 4
     """Examples an optimizer step sees, over all processes and accumulated parts."""
     accumulate: Positive = 1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from studio.backend.core import Backend
 from studio.catalog.run import Run
-from studio.contracts.batch import Batch
+from studio.contracts.batch import Batch, Source
 from studio.contracts.trainer import Loss, Trainer
 from studio.errors import RunFailed
 from studio.training.optim import Learner
@@ -111,14 +111,22 @@ def require_finite(values: dict[str, Tensor], step: int) -> None:
     )
 
 
-def fit(trainer: Trainer, learner: Learner, backend: Backend, run: Run, *, first: int = 0) -> Iterator[Step]:
-    """Train from step `first` to the last one, yielding after each optimizer step.
+def fit(  # what a loop needs
+    trainer: Trainer,
+    learner: Learner,
+    backend: Backend,
+    run: Run,
+    *,
+    first: int = 0,
+    source: Source | None = None,
+) -> Iterator[Step]:
+    """Train from step `first` to the last one, yielding after each optimizer step; on the trainer's source, or a given one.
 
     Closing the generator stops between two steps. A step is one optimizer step over the global batch, at any
     number of processes and any accumulation.
     """
     objective = backend.wrap(Objective(trainer, learner))
-    data = trainer.source().stream(run.seed, first, backend.shard(run.loop.batch_size))
+    data = (source or trainer.source()).stream(run.seed, first, backend.shard(run.loop.batch_size))
     meter = Meter(backend, run.loop.log_every)
     stream = trainer.batches(data, first)
     for step in range(first + 1, run.loop.steps + 1):

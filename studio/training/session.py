@@ -1,7 +1,10 @@
 """One run in progress: its parts, and what is done between its steps."""
 
+import dataclasses
 import json
+import math
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from studio.backend.core import Backend
 from studio.backend.shard import Shard
 from studio.catalog import methods
 from studio.catalog.run import Run
+from studio.contracts.batch import Source
 from studio.contracts.sampling import Request
 from studio.contracts.trainer import Group, Trainer
 from studio.errors import StudioError
@@ -29,14 +33,35 @@ class Session:
     """One run in progress: its parts, and what is done between steps."""
 
     def __init__(self, run: Run, folder: RunFolder, trainer: Trainer, backend: Backend) -> None:
-        self.run, self.folder, self.trainer, self.backend = run, folder, trainer, backend
+        self.folder, self.trainer, self.backend = folder, trainer, backend
         trainer.backend = backend
         with backend.seeded(run.seed):
             self.groups: list[Group] = trainer.setup(backend)
         backend.spread(dict.fromkeys(g.module for g in self.groups if g.trains))
-        self.learner = Learner(self.groups, run.optim, run.loop, backend.scaler())
+        self.run = self._counted(run) if run.loop.epochs else run
+        self.learner = Learner(self.groups, run.optim, self.run.loop, backend.scaler())
         self.step, self.saved, self.best = 0, -1, (float("-inf"), -1)
         self.started = time.time()
+
+    @cached_property
+    def source(self) -> Source:
+        """The training data."""
+        return self.trainer.source()
+
+    def _counted(self, run: Run) -> Run:
+        """A run whose epochs are told in steps.
+
+        Raises:
+            StudioError: The method makes its batches itself, so that there is nothing to pass over.
+        """
+        if type(self.trainer).batches is not Trainer.batches:
+            name = methods.card_of(run.method).name
+            raise StudioError(
+                f"loop.epochs counts passes over the data, and {name} makes its batches itself; set --loop.steps instead.",
+                field="loop.epochs",
+            )
+        each = math.ceil(len(self.source) / run.loop.batch_size)
+        return dataclasses.replace(run, loop=dataclasses.replace(run.loop, steps=run.loop.epochs * each))
 
     def resume(self) -> bool:
         """Take up the newest sound checkpoint, if there is one."""
@@ -143,6 +168,7 @@ class Session:
             *self.backend.facts(),
             f"trainable: {trained:,} of {total:,} parameters",
             f"batch: {loop.batch_size} examples a step{parts}",
+            *([f"length: {loop.epochs} epochs, {loop.steps} steps"] if loop.epochs else []),
         ]
 
 

@@ -1,6 +1,6 @@
 """The training use-case: settings to trained, exported weights, as a generator of events.
 
-    for event in train(Run(method=DreamBooth(data="photos", subject="dog"))):
+    for event in train(Run.of("dreambooth", data="photos", class_word="dog")):
         print(event)
 
 Closing the generator stops the run between two steps and saves it.
@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +21,18 @@ from studio.backend.core import Backend
 from studio.catalog import methods
 from studio.catalog.checks import check
 from studio.catalog.run import Run
+from studio.contracts.batch import Source
+from studio.contracts.trainer import Trainer
 from studio.errors import RunFailed, StudioError
 from studio.records import runs
-from studio.records.runs import EventLog, RunFolder
+from studio.records.runs import RunFolder
 from studio.settings import serial
 from studio.training import checkpoint
 from studio.training.loop import fit
+from studio.training.preparing import Notes, Own, prepared, refuse_changes
 from studio.training.session import Event, Session
-from studio.training.tracking import chosen, tracker
 
 log = logging.getLogger(__name__)
-_EXTENDS = {
-    "loop.steps",
-    "loop.log_every",
-    "loop.checkpoint_every",
-    "loop.keep_checkpoints",
-    "name",
-    "output",
-}
-_MACHINE = ("hardware.", "preview.", "trackers")
-
-
 Between = Callable[[Session], None]
 """Looks at a run between two steps; may draw from its live weights, must not change them."""
 
@@ -49,38 +41,56 @@ def _nothing(session: Session) -> None:
     del session
 
 
-def train(
-    run: Run, *, stop: Callable[[], bool] = lambda: False, between: Between = _nothing
+def train(  # what a person may bring along
+    run: Run,
+    *,
+    trainer: type[Trainer] | None = None,
+    source: Source | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    between: Between = _nothing,
 ) -> Iterator[Event]:
-    """Train a new run. Yields events as they are written to `events.jsonl`.
+    """Train a new run. Yields events as they are written to `events.jsonl`, the first ones while the model is prepared.
 
     Args:
         run: What to do.
-        stop: Asked after each step; yes ends the run there, saved.
+        trainer: A trainer of your own in place of the method's; it is made with the method's settings.
+        source: Data of your own in place of what the trainer's `source` gives, such as a folder with its class pictures.
+        stop: Asked after each step, and while the run is prepared; yes ends the run there, saved.
         between: Called with the run in progress after each step.
 
     Raises:
-        StudioError: the settings cannot work; nothing was written if it is found before the run folder is made.
+        StudioError: the settings cannot work; a run that fails before its first step leaves no folder.
         RunFailed: the run broke; everything up to the last good step is saved.
     """
     check(run)
-    trainer = methods.card_of(run.method).load_trainer()(run.method)
+    own = Own(trainer, source)
+    made = own.made(run)
     backend = Backend(run.hardware)
-    folder = _agreed_folder(run, backend)
-    try:
-        session = Session(run, folder, trainer, backend)
-    except StudioError:
-        if backend.rank == 0:
+    run, folder = _agreed(run, backend)
+    with closing(Notes(folder, backend)) as note:
+        try:
+            session = yield from prepared(
+                lambda: _ready(Session(run, folder, made, backend)), note, backend, stop
+            )
+            note.begin(run.trackers, after=None)
+        except BaseException:
+            if backend.rank == 0:
+                folder.clear()
+            raise
+        if session is None:
             folder.clear()
-        raise
-    yield from _drive(session, stop, between, resume=False)
+            yield {"event": "stopped", "step": 0}
+            return
+        yield from _drive(session, note, own, stop, between)
 
 
-def resume(
+def resume(  # noqa: PLR0913  # what a person may bring along
     path: str | Path,
     changes: dict[str, Any] | None = None,
     *,
     allow_changes: bool = False,
+    trainer: type[Trainer] | None = None,
+    source: Source | None = None,
     stop: Callable[[], bool] = lambda: False,
     between: Between = _nothing,
 ) -> Iterator[Event]:
@@ -91,32 +101,72 @@ def resume(
         changes: Settings to change. Only those that do not change the mathematics, such as `loop.steps` of a
             constant schedule or the hardware, pass without `allow_changes`.
         allow_changes: Take any change; the run is then no longer the uninterrupted one.
-        stop: Asked after each step; yes ends the run there, saved.
+        trainer: The trainer of your own that the run was begun with.
+        source: The data of your own that the run was begun with.
+        stop: Asked after each step, and while the run is prepared; yes ends the run there, saved.
         between: Called with the run in progress after each step.
+
+    Raises:
+        StudioError: Settings were changed that may not, or something the run was begun with is missing.
     """
     folder, old = runs.open_run(path)
     values = old.to_dict()
     run = Run.from_dict(serial.merge(values, changes or {}))
-    _refuse_changes(values, run.to_dict(), allow_changes)
+    refuse_changes(values, run.to_dict(), allow_changes)
     check(run)
-    trainer = methods.card_of(run.method).load_trainer()(run.method)
+    own = Own(trainer, source)
+    own.refuse_other(folder, "own_trainer", "own_source")
+    made = own.made(run)
     backend = Backend(run.hardware)
     if backend.rank == 0:
         checkpoint.sweep(folder.checkpoints)
-        runs.write_text(folder.config, json.dumps(run.to_dict(), indent=2) + "\n")
-    session = Session(run, folder, trainer, backend)
-    yield from _drive(session, stop, between, resume=True)
+    with closing(Notes(folder, backend)) as note:
+        try:
+            session = yield from prepared(
+                lambda: _taken_up(Session(run, folder, made, backend)), note, backend, stop
+            )
+            note.begin(run.trackers, after=session.step if session and session.saved >= 0 else None)
+        except BaseException as error:
+            how, told = ("failed", {"error": str(error)}) if isinstance(error, Exception) else ("stopped", {})
+            list(note(how, step=_saved_step(folder), **told))
+            raise
+        if session is None:
+            yield from note("stopped", step=_saved_step(folder))
+            return
+        yield from _drive(session, note, own, stop, between)
 
 
-def export_again(folder: RunFolder, run: Run) -> list[str]:
+def _ready(session: Session) -> Session:
+    """A session with its data looked through."""
+    _ = session.source
+    return session
+
+
+def _taken_up(session: Session) -> Session:
+    session.resume()
+    return _ready(session)
+
+
+def _saved_step(folder: RunFolder) -> int:
+    found = checkpoint.latest(folder.checkpoints)
+    return checkpoint.step_of(found) if found else 0
+
+
+def export_again(folder: RunFolder, run: Run, *, trainer: type[Trainer] | None = None) -> list[str]:
     """Write a run's weights, as its newest sound checkpoint has them, into its export folder.
+
+    Args:
+        folder: Of the run.
+        run: Its settings; those of the export may differ from the run's own.
+        trainer: The trainer of your own that the run was begun with.
 
     Raises:
         StudioError: The run has no checkpoint, or the settings do not fit it.
     """
-    trainer = methods.card_of(run.method).load_trainer()(run.method)
+    own = Own(trainer)
+    own.refuse_other(folder, "own_trainer")
     whole = dataclasses.replace(run, hardware=dataclasses.replace(run.hardware, sharded=False))
-    session = Session(whole, folder, trainer, Backend(whole.hardware))
+    session = Session(whole, folder, own.made(run), Backend(whole.hardware))
     if not session.resume():
         raise StudioError(
             f"Run {str(folder.path)!r} has no checkpoint to export; train it first.", field="run"
@@ -124,70 +174,30 @@ def export_again(folder: RunFolder, run: Run) -> list[str]:
     return session.export()
 
 
-def _refuse_changes(old: dict[str, Any], new: dict[str, Any], allowed: bool) -> None:
-    free = set(_EXTENDS) if old["optim"]["schedule"] == "constant" else _EXTENDS - {"loop.steps"}
-    changed = [
-        line
-        for line in serial.differences(old, new)
-        if (name := line.split(":")[0]) not in free and not name.startswith(_MACHINE)
-    ]
-    if changed and not allowed:
-        raise StudioError(
-            f"The run was made with other settings ({'; '.join(changed)}); resume with the same ones, or pass "
-            "--allow-changes to go on as a different run.",
-            field=changed[0].split(":")[0],
-        )
-
-
-def _agreed_folder(run: Run, backend: Backend) -> RunFolder:
+def _agreed(run: Run, backend: Backend) -> tuple[Run, RunFolder]:
+    """The run with its name, the same on all processes, and its folder."""
     name = run.name or time.strftime(f"{methods.card_of(run.method).name}-%Y%m%d-%H%M%S")
     if backend.world > 1:
         names = [name]
         torch.distributed.broadcast_object_list(names)
         name = names[0]
-    named = Run.from_dict(serial.merge(run.to_dict(), {"name": name}))
-    if backend.rank == 0:
-        return runs.create(named)
-    return RunFolder(Path(run.output) / name)
+    named = dataclasses.replace(run, name=name)
+    return named, runs.create(named) if backend.rank == 0 else RunFolder(Path(run.output) / name)
 
 
-class _Notes:
-    """Writes events of a run: to `events.jsonl` and to the trackers, on the first process only."""
-
-    def __init__(self, run: Run, folder: RunFolder, backend: Backend, *, after: int | None) -> None:
-        first = backend.rank == 0
-        self._record = EventLog(folder, after=after) if first else None
-        self._copies = [tracker(name, folder) for name in chosen(run.trackers)] if first else []
-
-    def __call__(self, event: str, **values: Any) -> Iterator[Event]:
-        if self._record:
-            written = self._record.write(event, **values)
-            for copy in self._copies:
-                copy.log(written)
-            yield written
-
-    def close(self) -> None:
-        """End the record and the trackers."""
-        for each in [self._record, *self._copies] if self._record else []:
-            each.close()
-
-
-def _drive(session: Session, stop: Callable[[], bool], between: Between, *, resume: bool) -> Iterator[Event]:
+def _drive(
+    session: Session, note: Notes, own: Own, stop: Callable[[], bool], between: Between
+) -> Iterator[Event]:
     run, folder, backend = session.run, session.folder, session.backend
-    found = resume and session.resume()
+    found = session.saved >= 0
+    if backend.rank == 0:  # what is written down is what runs, in steps where epochs were asked for
+        runs.write_text(folder.config, json.dumps(run.to_dict(), indent=2) + "\n")
     try:
-        note = _Notes(run, folder, backend, after=session.step if found else None)
-    except StudioError:
-        if backend.rank == 0 and not resume:
-            folder.clear()
-        raise
-    try:
-        yield from note(
-            "start", step=session.step, folder=str(folder.path), resumed=found, facts=session.facts()
-        )
+        told = {"folder": str(folder.path), "resumed": found, "steps": run.loop.steps, **own.told()}
+        yield from note("start", step=session.step, facts=session.facts(), **told)
         yield from _look(session, note, force=not found)
         yield from _steps(session, note, stop, between)
-        yield from _end(session, note, stop)
+        yield from _end(session, note, own, stop)
     except GeneratorExit:
         session.save()
         list(note("stopped", step=session.step))
@@ -200,13 +210,13 @@ def _drive(session: Session, stop: Callable[[], bool], between: Between, *, resu
         _save_after(error, session)
         raise
     finally:
-        note.close()
         if backend.world > 1:
             backend.close()
 
 
-def _steps(session: Session, note: _Notes, stop: Callable[[], bool], between: Between) -> Iterator[Event]:
-    for done in fit(session.trainer, session.learner, session.backend, session.run, first=session.step):
+def _steps(session: Session, note: Notes, stop: Callable[[], bool], between: Between) -> Iterator[Event]:
+    parts = (session.trainer, session.learner, session.backend, session.run)
+    for done in fit(*parts, first=session.step, source=session.source):
         session.step = done.step
         if done.values:
             yield from note("step", step=done.step, **done.values)
@@ -216,21 +226,23 @@ def _steps(session: Session, note: _Notes, stop: Callable[[], bool], between: Be
             return
 
 
-def _end(session: Session, note: _Notes, stop: Callable[[], bool]) -> Iterator[Event]:
+def _end(session: Session, note: Notes, own: Own, stop: Callable[[], bool]) -> Iterator[Event]:
     finished = session.step >= session.run.loop.steps or not session.backend.any(stop())
     if path := session.save():
         yield from note("checkpoint", step=session.step, path=str(path))
     if finished:
-        yield from note("export", step=session.step, files=_export(session))
+        yield from note("export", step=session.step, files=_export(session, own))
     kind = "done" if finished else "stopped"
     yield from note(kind, step=session.step, seconds=time.time() - session.started)
 
 
-def _export(session: Session) -> list[str]:
+def _export(session: Session, own: Own) -> list[str]:
     """The run's exports; of sharded weights by one process, from the checkpoint just written."""
     if not session.backend.sharded:
         return session.export()
-    files = export_again(session.folder, session.run) if session.backend.rank == 0 else []
+    files = (
+        export_again(session.folder, session.run, trainer=own.trainer) if session.backend.rank == 0 else []
+    )
     session.backend.wait()
     return files
 

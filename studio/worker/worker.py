@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -138,7 +138,6 @@ class Worker:
                 return chores.do(job, self.jobs.folder(job.id))
 
     def _train(self, job: Job) -> dict[str, Any]:
-        from studio.records import runs
         from studio.training.train import resume, train
         from studio.worker.live import Answers
 
@@ -154,18 +153,19 @@ class Worker:
             events = train(run, stop=stop, between=answers)
         else:
             events = resume(job.payload["run"], job.payload.get("changes", {}), stop=stop, between=answers)
-            _, run = runs.open_run(job.payload["run"])
-        return self._follow(job, events, run.loop.steps)
+        return self._follow(job, events)
 
-    def _follow(self, job: Job, events: Iterator[dict[str, Any]], total: int) -> dict[str, Any]:
-        folder, status, shown = "", "", 0.0
+    def _follow(self, job: Job, events: Iterator[dict[str, Any]]) -> dict[str, Any]:
+        folder, status, shown, total = "", "", 0.0, 1
         for event in events:
             step, status = event.get("step", 0), event["event"]
+            if status == "prepare":
+                self.jobs.set(job.id, note=preparing(event))
             if status == "start":
-                folder = str(Path(event["folder"]).resolve())
+                folder, total = str(Path(event["folder"]).resolve()), event["steps"]
                 self.jobs.set(job.id, run=folder, note="\n".join(event["facts"]))
             if time.monotonic() - shown > BEAT or status != "step":
-                self.jobs.set(job.id, progress=step / max(total, 1))
+                self.jobs.set(job.id, progress=step / total)
                 shown = time.monotonic()
             log.info("%s", {k: v for k, v in event.items() if k not in ("time", "facts")})
         _report(folder)
@@ -228,6 +228,13 @@ def _show(picture: Any, folder: Path) -> None:
     temporary = folder / ".preview.webp"
     picture.save(temporary, quality=80)
     temporary.replace(folder / "preview.webp")
+
+
+def preparing(event: Mapping[str, Any]) -> str:
+    """What is done before a run's first step, in words."""
+    return f"preparing: {event['what']}" + (
+        f", {event['done']} of {event['total']}" if event["total"] else ""
+    )
 
 
 def _report(folder: str) -> None:

@@ -186,10 +186,9 @@ def command(argv: Sequence[str], console: Console) -> None:
     parser.add_argument("--hardware", type=json.loads, default={}, help='Such as {"threads": 1}.')
     flags = parser.parse_args(argv)
     hardware = serial.from_dict(Hardware, flags.hardware, where="hardware")
-    total = flags.steps or (RUNS[flags.name].loop.steps if flags.name in RUNS else 0)
     settings = {"output": flags.output, "steps": flags.steps, "hardware": hardware, "install": flags.install}
     for event in pretrain(flags.name, **settings):
-        console.event(event, total)
+        console.event(event)
 
 
 if __name__ == "__main__":
