@@ -15,6 +15,8 @@ from tests.manual import api, methods, settings
 OUTSIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md",
            "LICENSE": "LICENSE.txt", "NOTICE": "NOTICE.txt"}  # fmt: skip
 """Files of the project that are pages of the manual, and where."""
+BOOST = {"methods": 4, "api": 0.2, "changelog.md": 0.2, "tree.md": 0.2}
+"""Who searches for a setting wants the method that has it first, and the code last."""
 LINK = re.compile(r"(\]\(|src=\")([^)#:\"]+)")
 
 
@@ -51,6 +53,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Links as they are in the project to links as they are in the manual; methods and rooms get links to their pages."""
     uri = page.file.src_uri
+    page.meta["search"] = {"boost": BOOST.get(uri.partition("/")[0], 1)}
     if uri.startswith(("methods/", "api/")):
         return markdown
     if uri == "index.md":
