@@ -1,4 +1,4 @@
-# make demo | make test | make check | make bench      (also: make tree, make flags, make format, make clean)
+# make demo | make test | make check | make docs | make bench      (also: make tree, make flags, make format, make clean)
 # Each command installs what it needs into .venv first: Python 3.11 or newer and a network are all it takes.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ RUN := $(BIN)/python -m
 # Compiled files make every start several seconds faster: torch alone has thousands of modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check bench tree flags format clean
+.PHONY: demo test check docs bench tree flags format clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/uv:
@@ -30,12 +30,15 @@ demo: .venv/.installed
 test: .venv/.installed-dev
 	$(RUN) pytest -m 'not timing' --numprocesses auto --dist worksteal
 
-check: .venv/.installed-dev
+check: docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports
 	$(BIN)/pylint studio trainers ui
+
+docs: .venv/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
 
 bench: .venv/.installed-dev
 	$(RUN) pytest -m timing -s
@@ -51,6 +54,7 @@ flags: .venv/.installed-dev
 
 tree: .venv/.installed-dev
 	$(RUN) tests.tree
+	$(RUN) tests.rooms
 
 format: .venv/.installed-dev
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""The promises of the architecture: size, layers, no torch in settings, the tree in the README, the flags."""
+"""The promises of the architecture: size, layers, no torch in settings, the tree and the graph of imports as told, the flags."""
 
 import ast
 import importlib.metadata
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import flags, tree
+from tests import flags, rooms, tree
 
 ROOT = tree.ROOT
-FILE_LINES, FUNCTION_LINES, NESTING = 300, 40, 3
+FILE_LINES, FUNCTION_LINES, NESTING, README_LINES = 300, 40, 3, 250
 HEAVY = ("torch", "diffusers", "transformers", "timm")
 COMMANDS = {
     "help": ["--help"],
@@ -97,8 +97,18 @@ def test_imports_keep_the_four_layer_contracts():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_readme_holds_the_tree_as_it_is():
-    assert tree.in_readme() == tree.render(), "run `make tree`"
+@pytest.mark.parametrize("path", tree.trees(), ids=lambda path: path.name)
+def test_the_tree_is_told_as_it_is(path: Path):
+    assert tree.held(path) == tree.trees()[path], "run `make tree`"
+
+
+def test_the_graph_of_imports_is_told_as_it_is():
+    told = {path: path.read_text(encoding="utf-8") for path in rooms.PICTURES.glob("rooms.*")}
+    assert told == rooms.made(ROOT, "rooms"), "run `make tree`"
+
+
+def test_the_readme_is_read_in_minutes():
+    assert len(tree.README.read_text(encoding="utf-8").splitlines()) <= README_LINES
 
 
 def test_the_list_of_flags_changes_only_on_purpose():

@@ -62,7 +62,7 @@ def named_by(artifact: Path) -> Named:
     """
     if (artifact / "model_index.json").is_file() or not (artifact / "config.json").is_file():
         return Named(token=_trigger(artifact, ""))
-    method: dict[str, Any] = runs.dump(runs.open_run(artifact)[1])["method"]
+    method: dict[str, Any] = runs.open_run(artifact)[1].to_dict()["method"]
     told = {name: str(method.get(name, "")) for name in ("model", "token", "class_word", "prompt")}
     return Named(**told | {"token": told["token"] or _trigger(artifact, told["class_word"])})
 

@@ -5,7 +5,7 @@ Ruiz, Li, Jampani, Pritch, Rubinstein, Aberman, CVPR 2023, arXiv 2208.12242.
     L = E[ w_t ||x^(alpha_t x + sigma_t eps, c) - x||^2 ]
         + lambda E[ w_t' ||x^(alpha_t' x_pr + sigma_t' eps', c_pr) - x_pr||^2 ]        (eq. 2)
 
-with c from "a [V] [class]" and c_pr from "a [class]". Noise and time are independent in the two halves, and each
+with c from `a [V] [class]` and c_pr from `a [class]`. Noise and time are independent in the two halves, and each
 half is reduced to its own mean before they are added.
 
 Departures: the target is what the family predicts (eps, v or flow), with its weighting, not x. LoRA and other
