@@ -12,8 +12,9 @@ from studio.catalog.run import Run
 from studio.contracts.trainer import Trainer
 from studio.records.runs import RunFolder
 from studio.settings.run import Hardware, Loop, Optim
+from studio.training.export import export_again
 from studio.training.loop import rows
-from studio.training.train import export_again, run_to_end, train
+from studio.training.train import run_to_end, train
 from studio.training.verify import verify_resume
 from tests.cases import CASES
 

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from studio.catalog import methods
+from studio.catalog.run import Run
 from studio.flags.names import flag
 from studio.settings import serial
-from studio.settings.run import Run
 from tests import flags, tree
 from tests.manual import api, hook, settings
 from tests.manual import methods as pages

@@ -12,6 +12,11 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(places()) if m.ispkg)
 
 
+def list_methods() -> list[str]:
+    """Names of the methods that `studio train` and `studio sample --edits` know, those from outside included."""
+    return [name for name in names() if not card(name).hidden]
+
+
 def places() -> list[str]:
     """The folders that methods are found in."""
     import trainers

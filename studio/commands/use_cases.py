@@ -49,7 +49,7 @@ def export(argv: list[str], console: Console) -> None:
         raise StudioError("studio export needs a run; give its folder or its name under runs/.", field="run")
     folder, run = runs.open_run(argv[0])
     own, rest = flags.take(argv[1:], "push_to_hub")
-    if "export" in serial.hints(type(run.method)):
+    if rest and "export" in serial.hints(type(run.method)):
         values = serial.to_dict(run.method.export)
         settings: Export = flags.parse(Export, rest, prog="studio export RUN", values=values)
         run = dataclasses.replace(run, method=dataclasses.replace(run.method, export=settings))
@@ -59,7 +59,7 @@ def export(argv: list[str], console: Console) -> None:
             field="run",
         )
     from studio.backend.quiet import quiet
-    from studio.training.train import export_again
+    from studio.training.export import export_again
 
     quiet()
     for path in export_again(folder, run):

@@ -41,6 +41,11 @@ def members(annotation: Any) -> tuple[type, ...]:
     return (annotation,) if is_config(annotation) else ()
 
 
+def is_list(annotation: Any) -> bool:
+    """Whether a field takes any number of values."""
+    return typing.get_origin(annotation) is tuple and typing.get_args(annotation)[-1] is Ellipsis
+
+
 def hints(cls: type) -> dict[str, Any]:
     """Field name to type, annotations resolved."""
     resolved = typing.get_type_hints(cls, include_extras=True)

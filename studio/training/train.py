@@ -23,11 +23,12 @@ from studio.catalog.checks import check
 from studio.catalog.run import Run
 from studio.contracts.batch import Source
 from studio.contracts.trainer import Trainer
-from studio.errors import RunFailed, StudioError
+from studio.errors import RunFailed
 from studio.records import runs
 from studio.records.runs import RunFolder
 from studio.settings import serial
 from studio.training import checkpoint
+from studio.training.export import export_again
 from studio.training.loop import fit
 from studio.training.preparing import Notes, Own, prepared, refuse_changes
 from studio.training.session import Event, Session
@@ -41,12 +42,16 @@ def _nothing(session: Session) -> None:
     del session
 
 
+def _never() -> bool:
+    return False
+
+
 def train(  # what a person may bring along
     run: Run,
     *,
     trainer: type[Trainer] | None = None,
     source: Source | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = _never,
     between: Between = _nothing,
 ) -> Iterator[Event]:
     """Train a new run. Yields events as they are written to `events.jsonl`, the first ones while the model is prepared.
@@ -91,7 +96,7 @@ def resume(  # noqa: PLR0913  # what a person may bring along
     allow_changes: bool = False,
     trainer: type[Trainer] | None = None,
     source: Source | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = _never,
     between: Between = _nothing,
 ) -> Iterator[Event]:
     """Go on with a run from its newest sound checkpoint, exactly as if it had never stopped.
@@ -150,28 +155,6 @@ def _taken_up(session: Session) -> Session:
 def _saved_step(folder: RunFolder) -> int:
     found = checkpoint.latest(folder.checkpoints)
     return checkpoint.step_of(found) if found else 0
-
-
-def export_again(folder: RunFolder, run: Run, *, trainer: type[Trainer] | None = None) -> list[str]:
-    """Write a run's weights, as its newest sound checkpoint has them, into its export folder.
-
-    Args:
-        folder: Of the run.
-        run: Its settings; those of the export may differ from the run's own.
-        trainer: The trainer of your own that the run was begun with.
-
-    Raises:
-        StudioError: The run has no checkpoint, or the settings do not fit it.
-    """
-    own = Own(trainer)
-    own.refuse_other(folder, "own_trainer")
-    whole = dataclasses.replace(run, hardware=dataclasses.replace(run.hardware, sharded=False))
-    session = Session(whole, folder, own.made(run), Backend(whole.hardware))
-    if not session.resume():
-        raise StudioError(
-            f"Run {str(folder.path)!r} has no checkpoint to export; train it first.", field="run"
-        )
-    return session.export()
 
 
 def _agreed(run: Run, backend: Backend) -> tuple[Run, RunFolder]:

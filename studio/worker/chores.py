@@ -76,7 +76,7 @@ def _evaluate(job: Job) -> dict[str, Any]:
 def _export(job: Job) -> dict[str, Any]:
     from studio.records import runs
     from studio.settings import serial
-    from studio.training.train import export_again
+    from studio.training.export import export_again
 
     folder, run = runs.open_run(job.payload["run"])
     if formats := job.payload["export"]:

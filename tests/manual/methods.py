@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from studio.catalog import methods
 from studio.catalog.cards import Card, Preset
+from studio.catalog.run import Run
 from studio.flags.names import flag
 from studio.settings import serial
-from studio.settings.run import Run
 from tests import tree
 from tests.manual import settings
 
