@@ -28,7 +28,7 @@ def flags(settings: type, prefix: str = "") -> Iterator[str]:
 def render() -> str:
     """One flag a line: those of every run first, then each method's own."""
     common = [f"run {flag}" for flag in flags(Run)]
-    own = [f"{name} {flag}" for name in methods.names() for flag in flags(methods.card(name).config)]
+    own = [f"{name} {flag}" for name in methods.ours() for flag in flags(methods.card(name).config)]
     return "\n".join(common + own) + "\n"
 
 

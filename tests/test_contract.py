@@ -18,7 +18,7 @@ from studio.training.train import run_to_end, train
 from studio.training.verify import verify_resume
 from tests.cases import CASES
 
-METHODS = [name for name in methods.names() if methods.card(name).trainer]
+METHODS = [name for name in methods.ours() if methods.card(name).trainer]
 
 
 @pytest.fixture

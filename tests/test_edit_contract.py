@@ -14,7 +14,7 @@ from studio.settings import serial
 from studio.settings.run import Hardware
 from tests.cases import EDITS
 
-METHODS = [name for name in methods.names() if methods.card(name).edit]
+METHODS = [name for name in methods.ours() if methods.card(name).edit]
 
 
 @pytest.fixture(scope="module")

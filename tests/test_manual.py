@@ -13,7 +13,7 @@ from tests.manual import api, hook, settings
 from tests.manual import methods as pages
 
 TOLD = pages.pages()
-SHOWN = [name for name in methods.names() if not methods.card(name).hidden]
+SHOWN = [name for name in methods.ours() if not methods.card(name).hidden]
 
 
 def written(cls: type, *, edit: bool = False) -> set[str]:

@@ -69,7 +69,7 @@ def test_flags_of_other_tools_are_known(typed: str, here: list[str]):
 
 
 def test_every_name_of_other_tools_leads_to_a_flag_of_some_method():
-    cards = [methods.card(name) for name in methods.names()]
+    cards = [methods.card(name) for name in methods.ours()]
     every = {flag for card in cards for flag in names.every(flags.run_class(card))}
     lost = {
         theirs: here

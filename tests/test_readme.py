@@ -52,7 +52,7 @@ def test_the_make_target_exists(target: str):
     assert re.search(rf"^{target}:", (tree.ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", [n for n in methods.names() if not methods.card(n).hidden])
+@pytest.mark.parametrize("name", [n for n in methods.ours() if not methods.card(n).hidden])
 def test_the_settings_of_a_method_come_from_its_folder(name: str):
     settings = methods.card(name).config
     assert vars(importlib.import_module(f"trainers.{name}"))[settings.__name__] is settings

@@ -37,15 +37,17 @@ GROUPS = {
 
 def offered() -> list[tuple[str, str]]:
     """Title and name of every method that trains, the usual first choice at the top."""
-    cards = [methods.card(name) for name in methods.names()]
-    found = [(card.title, card.name) for card in cards if card.trainer and not card.hidden]
-    return sorted(found, key=lambda pair: (pair[1] != "dreambooth", pair[0]))
+    found = [(card.title, methods.reference(card)) for card in methods.listed() if card.trainer]
+    usual = sorted(found, key=lambda pair: (pair[1] != "dreambooth", pair[0]))
+    return [*usual, *((f"{name} (yours)", name) for name in methods.here())]
 
 
 @functools.cache
 def _usual(method: str) -> str:
     card = methods.card(method)
-    return json.dumps(forms.defaults(Run) | {"method": {"kind": card.name, **forms.defaults(card.config)}})
+    return json.dumps(
+        forms.defaults(Run) | {"method": {"kind": methods.reference(card), **forms.defaults(card.config)}}
+    )
 
 
 def base(method: str, preset: str) -> dict[str, Any]:

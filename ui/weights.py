@@ -125,7 +125,7 @@ class Weights:
 
     def _edits(self) -> None:
         """One block for each edit in the catalog, drawn from its settings."""
-        cards = [methods.card(name) for name in methods.names()]
+        cards = methods.listed()
         for card in (each for each in cards if each.edit):
             with gr.Accordion(
                 f"{card.title}: {card.summary}", open=False, elem_id=f"edit-{card.name}"

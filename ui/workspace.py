@@ -170,7 +170,7 @@ class Workspace:
 @cache
 def _own_optimizers() -> frozenset[str]:
     """Optimizers that presets of the methods name: the studio's own code, so the page may ask for them."""
-    cards = [methods.card(name) for name in methods.names()]
+    cards = map(methods.card, methods.ours())
     return frozenset(str(p.values.get("optim.name", "")) for card in cards for p in card.presets.values())
 
 

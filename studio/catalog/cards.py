@@ -34,7 +34,8 @@ class Card:
     paper: str
     config: type
     trainer: str = ""
-    """`package.module:Class` of the trainer, imported only when a run starts; empty for an edit."""
+    """`package.module:Class` of the trainer, imported only when a run starts; empty for an edit. `.module:Class` is beside
+    the settings, `:Class` in the same file."""
     edit: str = ""
     artifact: str = ""
     """`package.module:Class` of the edit that a trained folder of this method is (see `studio.records.trained`), for methods
@@ -51,18 +52,21 @@ class Card:
 
     def load_trainer(self) -> "type[Trainer]":
         """The trainer class. Imports torch."""
-        module, _, name = self.trainer.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return self._load(self.trainer)
 
     def load_edit(self) -> "Callable[[Any, Family], Edit]":
         """The edit class, made as `Class(settings, family)`. Imports torch."""
-        module, _, name = self.edit.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return self._load(self.edit)
 
     def load_artifact(self) -> "Callable[[Trained, Family, float], Edit]":
         """The class of a trained folder, made as `Class(trained, family, strength)`. Imports torch."""
-        module, _, name = self.artifact.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return self._load(self.artifact)
+
+    def _load(self, place: str) -> Any:
+        """What `package.module:Class` names; a module that begins with a dot, or is left out, stands beside the settings."""
+        module, _, name = place.partition(":")
+        beside, _, _ = self.config.__module__.rpartition(".")
+        return getattr(importlib.import_module(module or self.config.__module__, beside or None), name)
 
     def preset_for(self, model: str) -> str:
         """Name of the preset that a model takes by itself; empty if none fits."""

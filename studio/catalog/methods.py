@@ -1,46 +1,145 @@
-"""Methods, found by folder: `trainers/<name>/config.py` holds the card `METHOD`. No torch."""
+"""Methods and where they are found: here, installed, or a person's own in the working folder. No torch.
 
+A method is a module with a card `METHOD`: `trainers/<name>/config.py` of this project; what an installed package names in
+the entry point group `finetuning_studio.methods`; or, by its path, a package or folder with a `config.py`
+(`my_package.my_method`, `methods/my_method`) or one file (`my_method.py`).
+"""
+
+import functools
 import importlib
+import logging
 import pkgutil
+import re
+import sys
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
 
+from studio.catalog import outside
 from studio.catalog.cards import Card
-from studio.errors import unknown
+from studio.errors import StudioError, unknown
+
+log = logging.getLogger(__name__)
+GROUP = "finetuning_studio.methods"
+"""Entry points of installed methods: a name, and the package that holds `config.METHOD`."""
+_CARD = re.compile(r"^METHOD\s*(:\s*Card\s*)?=\s*Card\(", re.MULTILINE)
 
 
 def names() -> list[str]:
-    """Names of all methods, hidden ones included."""
-    return sorted(m.name for m in pkgutil.iter_modules(places()) if m.ispkg)
+    """Names of all methods of this project, hidden ones included, and of the installed ones."""
+    return sorted({*ours(), *installed()})
+
+
+def listed() -> list[Card]:
+    """Cards of all methods that are not hidden; an installed one that breaks is left out, with a warning."""
+    found: list[Card] = []
+    for name in names():
+        try:
+            found.append(card(name))
+        except (StudioError, ImportError) as error:
+            if name in ours():
+                raise
+            log.warning("installed method %s is left out: %s", name, error)
+    return [each for each in found if not each.hidden]
 
 
 def list_methods() -> list[str]:
-    """Names of the methods that `studio train` and `studio sample --edits` know, those from outside included."""
-    return [name for name in names() if not card(name).hidden]
+    """Names of the methods that `studio train` and `studio sample --edits` know, installed ones and those here included."""
+    return [*map(reference, listed()), *here()]
 
 
-def places() -> list[str]:
-    """The folders that methods are found in."""
+def ours() -> list[str]:
+    """Names of the methods of this project."""
+    return sorted(module.name for module in pkgutil.iter_modules(map(str, places())) if module.ispkg)
+
+
+def places() -> list[Path]:
+    """The folders that the methods of this project lie in."""
     import trainers
 
-    return list(trainers.__path__)
+    return [Path(place) for place in trainers.__path__]
+
+
+@functools.cache
+def installed() -> Mapping[str, EntryPoint]:
+    """Methods of installed packages, by name; none takes the place of one of this project."""
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in ours()}
+
+
+def here() -> list[str]:
+    """Methods in the working folder, as `studio train` takes them; found by their text, nothing is imported."""
+    files = [*Path.cwd().glob("*/config.py"), *Path.cwd().glob("*.py")]
+    found = [
+        file for file in sorted(files) if _CARD.search(file.read_text(encoding="utf-8", errors="replace"))
+    ]
+    names_ = [file.parent.name if file.name == "config.py" else file.name for file in found]
+    return [name for name in names_ if name not in ours()]
 
 
 def card(name: str) -> Card:
-    """The card of a method by name; dashes and underscores are the same.
+    """The card of a method.
 
-    A dotted name is a package outside this project: `my_package.my_method` with its own `config.METHOD`.
+    Args:
+        name: Of a method here or installed, dashes and underscores are the same; or where one of your own is: a dotted
+            package, a folder with a `config.py`, or a file.
+
+    Raises:
+        StudioError: There is none, or what is there cannot be imported.
     """
     wanted = name.replace("-", "_")
-    if "." in wanted:
-        try:
-            return importlib.import_module(f"{wanted}.config").METHOD
-        except ModuleNotFoundError as error:
-            raise unknown("method", name, names(), field="method") from error
-    if wanted not in (found := names()):
-        raise unknown("method", name, [n for n in found if not card(n).hidden], field="method")
-    return importlib.import_module(f"trainers.{wanted}.config").METHOD
+    if wanted in ours():
+        return importlib.import_module(f"trainers.{wanted}.config").METHOD
+    if (point := installed().get(name) or installed().get(wanted)) is not None:
+        return _card_in(importlib.import_module(f"{point.module}.config"), name)
+    place = _place(name)
+    if not place:
+        raise unknown("method", name, list_methods(), field="method")
+    return _card_in(outside.module(place, what="Method", field="method"), name)
+
+
+def _place(name: str) -> str:
+    """The module of a person's own method, as `outside.module` takes it; empty if a name leads nowhere."""
+    path = Path(name).expanduser()
+    if (path / "config.py").is_file():
+        return str(path / "config.py")
+    if path.suffix == ".py" or "/" in name:
+        return name
+    if path.with_suffix(".py").is_file() and "." not in name:
+        return f"{name}.py"
+    return f"{name}.config" if "." in name else ""
+
+
+def _card_in(module: ModuleType, name: str) -> Card:
+    found = getattr(module, "METHOD", None)
+    if not isinstance(found, Card):
+        raise StudioError(
+            f"Method {name!r}: {module.__file__} has no card; write `METHOD = Card(name=..., config=..., trainer=...)` in it.",
+            field="method",
+        )
+    if not found.name.replace("_", "").replace(".", "").isalnum():
+        raise StudioError(
+            f"Method {name!r}: the card's name {found.name!r} would name run folders; use letters, digits and underscores.",
+            field="method",
+        )
+    return found
 
 
 def card_of(settings: object) -> Card:
     """The card of the method that these settings belong to."""
-    module = type(settings).__module__
-    return importlib.import_module(module).METHOD
+    return _card_in(sys.modules[type(settings).__module__], type(settings).__name__)
+
+
+def reference(method: Card) -> str:
+    """What `card` finds a method by again, in another process too: its name if it is here or installed, else its place."""
+    module = method.config.__module__
+    package = module.removesuffix(".config")
+    if package == f"trainers.{method.name}":
+        return method.name
+    for name, point in installed().items():
+        if point.module == package:
+            return name
+    file = Path(str(sys.modules[module].__file__))
+    if module.startswith(outside.PREFIX):
+        return str(file.parent if file.name == "config.py" else file)
+    return package if "." in package or file.name == "config.py" else f"{package}.py"

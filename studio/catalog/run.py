@@ -68,7 +68,7 @@ class Run:
         nested["method"] = {name: value for name, value in values.items() if name not in common}
         base = starting(card, model=str(values.get("model", "")), preset=preset)
         merged = serial.merge(base.values, nested)
-        return cls.from_dict({**merged, "method": {**merged["method"], "kind": card.name}})
+        return cls.from_dict({**merged, "method": {**merged["method"], "kind": methods.reference(card)}})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Run":
@@ -90,5 +90,8 @@ class Run:
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values, with the method's name."""
         values = serial.to_dict(self)
-        values["method"] = {"kind": methods.card_of(self.method).name, **serial.to_dict(self.method)}
+        values["method"] = {
+            "kind": methods.reference(methods.card_of(self.method)),
+            **serial.to_dict(self.method),
+        }
         return values

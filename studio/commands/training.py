@@ -105,7 +105,7 @@ def _method(argv: list[str]) -> tuple[str, list[str]]:
     kind = serial.read_file(Path(own["config"])).get("method", {}).get("kind") if "config" in own else None
     if kind:
         return str(kind), argv
-    listed = ", ".join(n for n in methods.names() if not methods.card(n).hidden)
+    listed = ", ".join(methods.list_methods())
     raise StudioError(f"studio train needs the name of a method; choose one of: {listed}.", field="method")
 
 

@@ -1,7 +1,6 @@
 """What `--help` says, of `studio` and of every command that does not explain itself. No torch."""
 
 from studio.catalog import methods
-from studio.catalog.cards import Card
 from studio.commands.table import COMMANDS, Asked, Command
 
 CODES = """Exit codes: 0 done, or stopped and saved; 1 the work failed, what was done is saved; 2 something to correct, nothing was
@@ -13,11 +12,12 @@ def usage() -> str:
     """The text of `studio --help`."""
     lines = ["usage: studio COMMAND [...]", "", "Finetune and harden image models.", "", "commands:"]
     lines += [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
-    cards = _cards()
+    cards = methods.listed()
     lines += ["", "methods (studio train METHOD --help):"]
-    lines += [f"  {c.name:<20} {c.summary}" for c in cards if c.trainer]
+    lines += [f"  {methods.reference(c):<20} {c.summary}" for c in cards if c.trainer]
+    lines += _here()
     lines += ["", "edits of sampling, without training (studio sample --edits NAME ...):"]
-    lines += [f"  {c.name:<20} {c.summary}" for c in cards if not c.trainer]
+    lines += [f"  {methods.reference(c):<20} {c.summary}" for c in cards if not c.trainer]
     return "\n".join([*lines, "", CODES])
 
 
@@ -48,7 +48,8 @@ def of_train() -> str:
         "",
         "methods (studio train METHOD --help lists all settings with their sources):",
     ]
-    lines += [f"  {card.name:<20} {card.summary}" for card in _cards() if card.trainer]
+    lines += [f"  {methods.reference(card):<20} {card.summary}" for card in methods.listed() if card.trainer]
+    lines += _here()
     return "\n".join([*lines, "", COMMANDS["train"].text])
 
 
@@ -56,5 +57,6 @@ def _verb(name: str, verb: Command) -> list[str]:
     return [f"  {f'{name} {verb.usage}'.rstrip()}", f"      {verb.summary}"]
 
 
-def _cards() -> list[Card]:
-    return [card for card in map(methods.card, methods.names()) if not card.hidden]
+def _here() -> list[str]:
+    """What a person's own methods in the working folder are called, which nothing imports before they are asked for."""
+    return [f"  {name:<20} yours, in this folder: studio train {name} --help" for name in methods.here()]

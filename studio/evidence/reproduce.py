@@ -128,7 +128,7 @@ def recipe_of(method: str) -> Recipe:
 
 def recipes() -> dict[str, str]:
     """Names of all recipes to their modules: METHOD for its `reproduce.py`, METHOD_STUDY for `reproduce_STUDY.py`."""
-    folders = [Path(place) / name for place in methods.places() for name in methods.names()]
+    folders = [place / name for place in methods.places() for name in methods.ours()]
     files = [file for folder in folders for file in sorted(folder.glob("reproduce*.py"))]
     return {
         f.parent.name + f.stem.removeprefix("reproduce"): f"trainers.{f.parent.name}.{f.stem}" for f in files

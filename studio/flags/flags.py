@@ -90,7 +90,9 @@ def started(method: str, argv: Sequence[str], *, prog: str = "") -> tuple[Run, S
     file = serial.read_file(Path(own["config"])) if "config" in own else {}
     _check_kind(file, card)
     start = starting(card, file=file, model=_model(rest), preset=own.get("preset", ""))
-    flat = parse(run_class(card), rest, prog=prog or f"studio train {card.name}", values=start.values)
+    flat = parse(
+        run_class(card), rest, prog=prog or f"studio train {methods.reference(card)}", values=start.values
+    )
     return Run(**{f.name: getattr(flat, f.name) for f in dataclasses.fields(flat)}), start
 
 
@@ -131,8 +133,8 @@ def number(own: Mapping[str, str], name: str, default: T) -> T:
 
 
 def _check_kind(file: Mapping[str, Any], card: Card) -> None:
-    kind = file.get("method", {}).get("kind", card.name)
-    if kind != card.name:
+    kind = file.get("method", {}).get("kind", "")
+    if kind and methods.card(kind) is not card:
         raise StudioError(
             f"The settings file is for {kind!r}, the command for {card.name!r}; use one of them for both."
         )
