@@ -11,10 +11,11 @@ from PIL import Image
 from studio.backend.peak import Peak
 from studio.data.config import Images
 from studio.errors import StudioError
+from studio.same_subject.config import NoPrior
 from studio.settings.run import Hardware, Loop, Preview, Run
 from studio.training.plan import Plan, changes, duration, plan
 from tests.toy.config import Toy
-from trainers.dreambooth.config import DreamBooth, NoPrior
+from trainers.dreambooth.config import DreamBooth
 
 
 @pytest.fixture(scope="module")

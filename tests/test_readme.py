@@ -10,8 +10,8 @@ import pytest
 from studio import assets
 from studio.catalog import methods
 from studio.cli import COMMANDS
+from studio.same_subject.config import NoPrior
 from tests import tree
-from trainers.dreambooth.config import NoPrior
 
 README = tree.README.read_text(encoding="utf-8")
 

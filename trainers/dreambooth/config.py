@@ -11,44 +11,8 @@ from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
 from studio.records import places
-from studio.settings.config import Count, Positive, config
-
-
-@config
-class GeneratedPrior:
-    """Class pictures drawn once by the untouched model, before training (the paper's prior)."""
-
-    num_images: Positive = 100
-    """Pictures (diffusers' default: 100; the paper: about 1000)."""
-    steps: Positive = 50
-    """Sampler steps (diffusers' scripts: 50)."""
-    guidance: Annotated[float, Field(ge=0)] = 7.5
-    """Classifier-free guidance scale (diffusers' scripts: 7.5)."""
-    scheduler: str = ""
-    """Sampler; empty takes the family's own (the paper: an ancestral one)."""
-    folder: str = "~/.cache/finetuning-studio/priors"
-    """Where sets are kept, by base model and settings, for the next run."""
-
-
-@config
-class FolderPrior:
-    """Class pictures of your own."""
-
-    folder: str
-    """Folder of pictures of the class, without the subject."""
-
-
-@config
-class OnlinePrior:
-    """No pictures: what the base model predicts for the class is the target (ours; not the paper's loss)."""
-
-
-@config
-class NoPrior:
-    """Plain finetuning on the subject's pictures."""
-
-
-Prior = GeneratedPrior | FolderPrior | OnlinePrior | NoPrior
+from studio.same_subject.config import FolderPrior, GeneratedPrior, Prior
+from studio.settings.config import Count, config
 
 
 @config

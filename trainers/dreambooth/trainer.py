@@ -43,11 +43,12 @@ from studio.metrics.subject import subject_scores
 from studio.models.build import load
 from studio.models.denoising import Noised, Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
+from studio.same_subject.config import FolderPrior, GeneratedPrior, OnlinePrior
+from studio.same_subject.identifier import pick_identifier
+from studio.same_subject.prior import WithPrior, generate_prior, prior_folder
 from studio.weights import export as exporting
 from studio.weights.warm_start import attach_from
-from trainers.dreambooth.config import DreamBooth, FolderPrior, GeneratedPrior, OnlinePrior
-from trainers.dreambooth.identifier import pick_identifier
-from trainers.dreambooth.prior import WithPrior, generate_prior, prior_folder
+from trainers.dreambooth.config import DreamBooth
 
 
 class DreamBoothTrainer(Trainer):
