@@ -1,6 +1,5 @@
 """Settings and card of DreamBooth."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -9,7 +8,6 @@ from studio.adapters.config import Adapter, Export, Lora
 from studio.catalog.cards import Card, Preset
 from studio.data.config import Images
 from studio.diffusion.config import Denoising
-from studio.errors import StudioError
 from studio.records import places
 from studio.same_subject.config import FolderPrior, GeneratedPrior, Prior
 from studio.settings.config import Count, config
@@ -64,11 +62,8 @@ def check(settings: DreamBooth) -> None:
     class_folder = settings.prior.folder if isinstance(settings.prior, FolderPrior) else ""
     folders = {"data": settings.data, "held_out": settings.held_out, "prior.folder": class_folder}
     for field, folder in folders.items():
-        if folder and not Path(folder).expanduser().is_dir():
-            raise StudioError(
-                f"Folder {folder!r} does not exist; --{field.replace('_', '-')} takes a folder of pictures.",
-                field=field,
-            )
+        if folder:
+            places.folder(folder, field)
     if settings.start:
         places.artifact(settings.start, field="start")
 

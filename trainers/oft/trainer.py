@@ -43,6 +43,7 @@ from studio.errors import StudioError
 from studio.models.build import load
 from studio.models.denoising import Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
+from studio.records import places
 from studio.settings import serial
 from studio.weights import export as exporting
 from trainers.oft.config import OftControl
@@ -60,11 +61,8 @@ class OftControlTrainer(Trainer):
     def __init__(self, config: OftControl) -> None:
         """Check what needs no model."""
         self.config = config
-        if config.data != STICKERS and not Path(config.data).expanduser().is_dir():
-            raise StudioError(
-                f"Folder {config.data!r} does not exist; --data takes a folder of pictures, or stickers.",
-                field="data",
-            )
+        if config.data != STICKERS:
+            places.folder(config.data, "data", "a folder of pictures, or stickers")
         if config.images.cache != "none":
             raise StudioError(
                 f"images.cache {config.images.cache!r} would leave no pictures to take signals from; set it to none.",
