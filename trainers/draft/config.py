@@ -93,7 +93,7 @@ class Draft(rl.Rewarded):
     """Weight of that loss."""
     images: Images = Images()
     """How those pictures are read."""
-    min_similarity: Annotated[Fraction, Field(lt=1)] = 0.7
+    min_similarity: rl.Similarity = 0.7
     """The run ends once the embeddings of a trained text encoder have a lower cosine to the base model's; 0 never."""
 
 
