@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from studio.adapters.build import attach, learning_rates, weight_decay
+from studio.adapters.build import attach, groups
 from studio.adapters.config import Adapter
 from studio.adapters.metadata import Facts
 from studio.backend.core import Backend
@@ -84,11 +84,10 @@ class AdaptedTrainer(Trainer, Generic[C]):
             module.eval()  # a policy with dropout would not be the one that drew
         self.prepare(self.trained, backend)
         return [
-            Group(name=key if scale == 1.0 else f"{key}-fast", module=module, names=names, lr_scale=scale,
-                  weight_decay=weight_decay(self.adapter()))
+            group
             for key, module in self.trained.items()
-            for scale, names in learning_rates(self.adapter(), attached[key]).items()
-        ]  # fmt: skip
+            for group in groups(self.adapter(), key, module, attached[key])
+        ]
 
     @override
     def sample(self, request: Request, rng: Rng) -> Output:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from studio.adapters.build import after_step, learning_rates, weight_decay
+from studio.adapters.build import after_step, groups
 from studio.adapters.metadata import Facts
 from studio.adapters.strength import detached
 from studio.backend.core import Backend
@@ -72,15 +72,12 @@ class DreamBoothTrainer(Trainer):
             self.trained |= {k: m for k, m in self.family.text_encoders.items() if "CLIP" in type(m).__name__}
         attached = attach_from(config.start, config.adapter, self.family, self.trained)
         self.prompts_of = Prompts(self.family, trains=config.text_encoder)
-        groups: list[Group] = []
+        found: list[Group] = []
         for key, module in self.trained.items():
             module.train()
             own = config.text_encoder_lr if key != self.family.denoiser_name else 0.0
-            for scale, found in learning_rates(config.adapter, attached[key]).items():
-                name = key if scale == 1.0 else f"{key}-fast"
-                groups.append(Group(name=name, module=module, names=found, lr=own or None, lr_scale=scale,
-                                    weight_decay=weight_decay(config.adapter)))  # fmt: skip
-        return groups
+            found += groups(config.adapter, key, module, attached[key], lr=own or None)
+        return found
 
     def _class_pictures(self) -> str:
         prior = self.config.prior

@@ -26,7 +26,7 @@ from PIL.Image import Image
 from torch import Tensor
 from typing_extensions import override
 
-from studio.adapters.build import NAME, after_step, attach, learning_rates, tensors, weight_decay
+from studio.adapters.build import NAME, after_step, attach, groups, tensors
 from studio.adapters.config import Full
 from studio.adapters.files import staged, write
 from studio.backend.core import Backend
@@ -78,12 +78,8 @@ class JediTrainer(Trainer):
             take_up(given, self.family, inputs, adapter, "start")
         self.inputs = backend.place(inputs, trains=True)
         self.prompts_of = Prompts(self.family, trains=False)
-        decay = weight_decay(config.adapter)
-        groups = [
-            Group(name=f"denoiser-{i}", module=denoiser, names=names, lr_scale=scale, weight_decay=decay)
-            for i, (scale, names) in enumerate(learning_rates(config.adapter, attached).items())
-        ]
-        return [*groups, Group(name="inputs", module=self.inputs)]
+        moving = groups(config.adapter, "denoiser", denoiser, attached, numbered=True)
+        return [*moving, Group(name="inputs", module=self.inputs)]
 
     @override
     def source(self) -> Source:

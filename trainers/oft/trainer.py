@@ -25,7 +25,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from typing_extensions import override
 
-from studio.adapters.build import NAME, after_step, attach, learning_rates, weight_decay
+from studio.adapters.build import NAME, after_step, attach, groups
 from studio.adapters.config import Boft, Oft
 from studio.adapters.energy import kept, summary
 from studio.adapters.metadata import Facts
@@ -78,18 +78,8 @@ class OftControlTrainer(Trainer):
         self.family.denoiser.train()
         self.hint = backend.place(hint_encoder(self.family), trains=True)
         self.prompts_of = Prompts(self.family, trains=False)
-        decay = weight_decay(config.adapter)
-        groups = [
-            Group(
-                name=f"denoiser-{index}",
-                module=self.family.denoiser,
-                names=names,
-                lr_scale=scale,
-                weight_decay=decay,
-            )
-            for index, (scale, names) in enumerate(learning_rates(config.adapter, attached).items())
-        ]
-        return [*groups, Group(name="hint", module=self.hint, lr=config.hint_lr or None)]
+        moving = groups(config.adapter, "denoiser", self.family.denoiser, attached, numbered=True)
+        return [*moving, Group(name="hint", module=self.hint, lr=config.hint_lr or None)]
 
     @override
     def source(self) -> Source:
