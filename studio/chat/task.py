@@ -25,6 +25,7 @@ from studio.data.conversations import (
     first_questions,
     open_conversations,
 )
+from studio.models.modes import evaluating
 
 PREVIEWS = 4
 """Conversations whose first question is asked again in previews."""
@@ -65,13 +66,8 @@ class Task:
 
     def answer(self, request: Request) -> Output:
         """Answers to the request's questions, with all dropout off."""
-        modes = {module: module.training for module in self.model.network.modules()}
-        self.model.network.eval()
-        try:
+        with evaluating(self.model.network):
             return Output(texts=self.model.answer(self.asked(request), self.config.preview_tokens))
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
 
     def export(self, folder: Path) -> list[Path]:
         """A folder that transformers reads, adapters merged; it is read back and compared."""

@@ -43,6 +43,7 @@ from studio.metrics.subject import subject_scores
 from studio.models.build import load
 from studio.models.denoising import Noised, Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
+from studio.models.modes import evaluating
 from studio.same_subject.config import FolderPrior, GeneratedPrior, OnlinePrior
 from studio.same_subject.identifier import pick_identifier
 from studio.same_subject.prior import WithPrior, generate_prior, prior_folder
@@ -163,14 +164,8 @@ class DreamBoothTrainer(Trainer):
     @override
     def sample(self, request: Request, rng: Rng) -> Output:
         filled = [fill(p, self.token, self.config.class_word) for p in request.prompts]
-        modes = {module: module.training for module in self.trained.values()}
-        for module in modes:
-            module.eval()
-        try:
+        with evaluating(*self.trained.values()):
             return Output(images=draw(self.family, dataclasses.replace(request, prompts=filled), rng))
-        finally:
-            for module, mode in modes.items():
-                module.train(mode)
 
     @override
     def score(self, output: Output, request: Request) -> dict[str, float]:

@@ -42,6 +42,7 @@ from studio.models.base import unwrap
 from studio.models.build import load
 from studio.models.denoising import Noised, Prompts, errors
 from studio.models.draw import as_pictures, draw
+from studio.models.modes import evaluating
 from studio.records import places, trained
 from studio.same_subject import references
 from studio.settings import serial
@@ -164,17 +165,14 @@ class JediTrainer(Trainer):
     def sample(self, request: Request, rng: Rng) -> Output:
         """Pictures of the request's references; without any, prompt by prompt those of the held-out sets in turn."""
         edit = JediEdit(self.config, self.family, self.inputs)
-        self.family.denoiser.eval()
         pictures: list[Image] = []
-        try:
+        with evaluating(self.family.denoiser):
             for index, prompt in enumerate(request.prompts):
                 seen = request.references or self._shown[index % len(self._shown)][1:]
                 one = dataclasses.replace(
                     request, prompts=[prompt], references=seen, edits=[*request.edits, edit]
                 )
                 pictures += draw(self.family, one, rng if len(request.prompts) == 1 else None)
-        finally:
-            self.family.denoiser.train()
         return Output(images=pictures)
 
     @cached_property

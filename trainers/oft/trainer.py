@@ -43,6 +43,7 @@ from studio.errors import StudioError
 from studio.models.build import load
 from studio.models.denoising import Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
+from studio.models.modes import evaluating
 from studio.records import places
 from studio.settings import serial
 from studio.weights import export as exporting
@@ -120,14 +121,11 @@ class OftControlTrainer(Trainer):
         """Pictures that follow the request's references (one a prompt, in turn); without any, the held-out signals."""
         pictures = []
         wanted = self._wanted(request)
-        self.family.denoiser.eval()
-        try:
+        with evaluating(self.family.denoiser):
             for index, prompt in enumerate(request.prompts):
                 one = dataclasses.replace(request, prompts=[prompt])
                 with torch.no_grad(), hinted(self.family, self.hint(wanted[index : index + 1])):
                     pictures += draw(self.family, one, rng)
-        finally:
-            self.family.denoiser.train()
         return Output(images=pictures)
 
     @override
