@@ -46,10 +46,9 @@ def part_of(family: Family, part: Part) -> dict[str, nn.Module]:
     """
     if part == "denoiser":
         return {family.denoiser_name: family.denoiser}
-    found = {key: m for key, m in family.text_encoders.items() if "CLIP" in type(m).__name__}
-    if not found:
+    if not family.clip_encoders:
         raise StudioError(f"{family.name} has no CLIP text encoder to train.", field="model")
-    return found
+    return family.clip_encoders
 
 
 class AdaptedTrainer(Trainer, Generic[C]):

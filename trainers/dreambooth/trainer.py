@@ -70,7 +70,7 @@ class DreamBoothTrainer(Trainer):
         self._prior_folder = self._class_pictures()
         self.trained = {self.family.denoiser_name: self.family.denoiser}
         if config.text_encoder:
-            self.trained |= {k: m for k, m in self.family.text_encoders.items() if "CLIP" in type(m).__name__}
+            self.trained |= self.family.clip_encoders
         attached = attach_from(config.start, config.adapter, self.family, self.trained)
         self.prompts_of = Prompts(self.family, trains=config.text_encoder)
         found: list[Group] = []
