@@ -60,7 +60,7 @@ def halves(trainer: DreamBoothTrainer, batch: Batch, rng: Rng) -> tuple[torch.Te
     family, found = trainer.family, []
     for prefix, captions in (
         ("", batch["captions"]),
-        ("prior_", [trainer.class_prompt] * len(batch["captions"])),
+        ("prior_", [trainer.subject.class_prompt] * len(batch["captions"])),
     ):
         latents = family.encode(batch[f"{prefix}images"], rng)
         t = family.process.sample_times(rng, len(latents))

@@ -9,7 +9,7 @@ from studio.catalog.cards import Card, Preset
 from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.records import places
-from studio.same_subject.config import FolderPrior, GeneratedPrior, Prior
+from studio.same_subject.config import GeneratedPrior, Prior, check_subject
 from studio.settings.config import Count, config
 
 
@@ -59,11 +59,7 @@ def check(settings: DreamBooth) -> None:
     Raises:
         StudioError: Names the setting.
     """
-    class_folder = settings.prior.folder if isinstance(settings.prior, FolderPrior) else ""
-    folders = {"data": settings.data, "held_out": settings.held_out, "prior.folder": class_folder}
-    for field, folder in folders.items():
-        if folder:
-            places.folder(folder, field)
+    check_subject(settings)
     if settings.start:
         places.artifact(settings.start, field="start")
 
