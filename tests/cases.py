@@ -16,6 +16,7 @@ from studio.data.sticker_config import Stickers
 from studio.matching.config import Classes, Maple
 from studio.rewards.config import Brightness, Redness
 from studio.rl.config import Ppo, Rollouts, Sampler
+from studio.same_subject.config import OnlinePrior
 from tests.trainers.pictures import class_folders, trained_folder
 from trainers.adversarial.config import Adversarial
 from trainers.arrest.config import Arrest
@@ -27,7 +28,7 @@ from trainers.ddpo.config import Ddpo
 from trainers.decor.config import Decor
 from trainers.diffusion_dpo.config import DiffusionDpo
 from trainers.draft.config import Draft
-from trainers.dreambooth.config import DreamBooth, OnlinePrior
+from trainers.dreambooth.config import DreamBooth
 from trainers.flow_grpo.config import FlowGrpo
 from trainers.instantbooth.config import InstantBooth
 from trainers.ip_adapter.config import IpAdapter

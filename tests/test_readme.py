@@ -11,9 +11,12 @@ import pytest
 from studio import assets
 from studio.catalog import methods
 from studio.cli import COMMANDS
+<<<<<<< HEAD
 from studio.settings.run import Preview, Run
+=======
+from studio.same_subject.config import NoPrior
+>>>>>>> hA
 from tests import tree
-from trainers.dreambooth.config import NoPrior
 
 README = tree.README.read_text(encoding="utf-8")
 

@@ -19,6 +19,7 @@ from studio.adapters.delta import add_delta
 from studio.adapters.orthogonal import project, rotate
 from studio.adapters.shelf import peft_config
 from studio.adapters.strength import keep_base, pull_back, watch
+from studio.contracts.trainer import Group
 from studio.errors import StudioError
 
 NAME = "studio"
@@ -136,6 +137,41 @@ def learning_rates(adapter: Adapter, attached: frozenset[str]) -> dict[float, fr
         return {1.0: attached}
     fast = frozenset(key for key in attached if ".lora_B." in key or ".lora_magnitude_vector." in key)
     return {1.0: attached - fast, adapter.lr_ratio: fast}
+
+
+def groups(
+    adapter: Adapter,
+    name: str,
+    module: nn.Module,
+    attached: frozenset[str],
+    *,
+    lr: float | None = None,
+    numbered: bool = False,
+) -> list[Group]:
+    """What an adapter trains in a module; what has a factor of its own on the learning rate is a group of its own.
+
+    Args:
+        adapter: The settings.
+        name: Name of the group; the one with another factor than 1 is `name-fast`.
+        module: Whose parameters are meant.
+        attached: Names of those that train, as `attach` gives them.
+        lr: Learning rate in place of the run's.
+        numbered: Call them `name-0` and `name-1` instead. Names are keys of checkpoints: a method keeps its own.
+    """
+    found: list[Group] = []
+    for index, (scale, names) in enumerate(learning_rates(adapter, attached).items()):
+        label = f"{name}-{index}" if numbered else name if scale == 1.0 else f"{name}-fast"
+        found.append(
+            Group(
+                name=label,
+                module=module,
+                names=names,
+                lr=lr,
+                lr_scale=scale,
+                weight_decay=weight_decay(adapter),
+            )
+        )
+    return found
 
 
 def after_step(modules: Mapping[str, nn.Module]) -> None:

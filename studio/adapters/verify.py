@@ -1,14 +1,14 @@
 """Does a written file give the model that was trained? Both are asked the same question and compared."""
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from studio.models.base import Family, unwrap
+from studio.models.modes import evaluating
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 """Largest difference, relative to the largest value (at least 1), by the coarsest precision involved."""
@@ -43,7 +43,7 @@ def ask(family: Family, modules: Mapping[str, nn.Module]) -> Answer:
     )
     noise = torch.randn(2, *family.latent_shape(side, side), generator=torch.Generator().manual_seed(0))
     device = next(twin.denoiser.parameters()).device
-    with torch.no_grad(), _evaluating([twin.denoiser, *twin.text_encoders.values()]):
+    with torch.no_grad(), evaluating(twin.denoiser, *twin.text_encoders.values()):
         cond = twin.with_guidance(twin.embed(PROMPTS), 3.5)
         said = twin.predict(noise.to(device), torch.tensor([0.3, 0.8], device=device), cond)
     found = (said, cond.tokens, *(() if cond.pooled is None else (cond.pooled,)))
@@ -53,16 +53,3 @@ def ask(family: Family, modules: Mapping[str, nn.Module]) -> Answer:
 def tolerance(family: Family, stored: torch.dtype) -> float:
     """How far a reloaded model may be off, given the precision of the file and of the computation."""
     return max(TOLERANCE[stored], TOLERANCE[family.backend.dtype])
-
-
-@contextmanager
-def _evaluating(modules: list[nn.Module]) -> Iterator[None]:
-    """Dropout off."""
-    before = [module.training for module in modules]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for module, was in zip(modules, before, strict=True):
-            module.train(was)

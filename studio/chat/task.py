@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from studio.adapters.build import attach, learning_rates, weight_decay
+from studio.adapters.build import attach, groups
 from studio.adapters.config import Full
 from studio.adapters.merge import merged_copy
 from studio.backend.core import Backend
@@ -25,6 +25,7 @@ from studio.data.conversations import (
     first_questions,
     open_conversations,
 )
+from studio.models.modes import evaluating
 
 PREVIEWS = 4
 """Conversations whose first question is asked again in previews."""
@@ -65,13 +66,8 @@ class Task:
 
     def answer(self, request: Request) -> Output:
         """Answers to the request's questions, with all dropout off."""
-        modes = {module: module.training for module in self.model.network.modules()}
-        self.model.network.eval()
-        try:
+        with evaluating(self.model.network):
             return Output(texts=self.model.answer(self.asked(request), self.config.preview_tokens))
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
 
     def export(self, folder: Path) -> list[Path]:
         """A folder that transformers reads, adapters merged; it is read back and compared."""
@@ -98,26 +94,21 @@ def load_task(config: Chat, backend: Backend) -> Task:
 
 def _groups(config: Chat, model: ChatModel) -> list[Group]:
     """What trains, part by part; the language model by its adapter."""
-    groups: list[Group] = []
+    found: list[Group] = []
     if "language" in config.trains:
         attached = attach(config.adapter, {"language": model.language})["language"]
         where = next(name for name, module in model.network.named_modules() if module is model.language)
-        decay = weight_decay(config.adapter)
-        for scale, inside in learning_rates(config.adapter, attached).items():
-            names = frozenset(f"{where}.{name}" for name in inside)
-            name = "language" if scale == 1.0 else "language-fast"
-            groups.append(
-                Group(name=name, module=model.network, names=names, lr_scale=scale, weight_decay=decay)
-            )
+        inside = frozenset(f"{where}.{name}" for name in attached)
+        found += groups(config.adapter, "language", model.network, inside)
         if isinstance(
             config.adapter, Full
         ):  # a head that is tied to the table of words is listed there alone
-            groups += _freed(model, "head", _named(model, lambda key: key.startswith("lm_head.")), 1.0)
+            found += _freed(model, "head", _named(model, lambda key: key.startswith("lm_head.")), 1.0)
     for part in config.trains:
         if part != "language":
             scale = config.vision_lr_scale if part == "vision" else 1.0
-            groups += _freed(model, part, _named(model, partial(_belongs, model, part)), scale)
-    return groups
+            found += _freed(model, part, _named(model, partial(_belongs, model, part)), scale)
+    return found
 
 
 def _named(model: ChatModel, wanted: Callable[[str], bool]) -> frozenset[str]:

@@ -157,8 +157,8 @@ COMMANDS: Mapping[str, Command] = {
             "list": Command(summary="embedded models and their sizes", where="studio.commands.house:models"),
             "pretrain": Command(
                 summary="train one of them anew: tiny-autoencoder, tiny-clip, tiny-dit, tiny-t2i, tiny-vit",
-                where="trainers.pretrain.run:command",
-                usage="NAME [--output runs] [--steps N] [--install DIR] [--hardware JSON]",
+                where="trainers.pretrain.command:command",
+                usage="NAME [--output runs] [--steps N] [--install DIR] [...]",
                 explains=True,
             ),
         },

@@ -1,12 +1,11 @@
 """Settings of same-subject sets: several pictures of one subject, each with its caption. No torch."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from studio.data.sticker_config import Stickers
-from studio.errors import StudioError
+from studio.records import places
 from studio.settings.config import Fraction, Positive, config
 
 
@@ -52,8 +51,5 @@ def check_sets(data: SetData) -> None:
     Raises:
         StudioError: Names the setting.
     """
-    if isinstance(data, SetFolder) and not Path(data.folder).expanduser().is_dir():
-        raise StudioError(
-            f"Folder {data.folder!r} does not exist; --data.folder takes a folder with one folder a subject.",
-            field="data.folder",
-        )
+    if isinstance(data, SetFolder):
+        places.folder(data.folder, "data.folder", "a folder with one folder a subject")

@@ -1,6 +1,5 @@
 """Settings of condition views: what a method sees of an object that it learns to draw again. No torch."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -8,6 +7,7 @@ from pydantic import Field
 from studio.data.config import Images
 from studio.data.sticker_config import Stickers
 from studio.errors import StudioError
+from studio.records import places
 from studio.settings.config import Fraction, config
 
 STICKERS = "stickers"
@@ -63,8 +63,5 @@ def check_data(data: str) -> None:
     Raises:
         StudioError: Says what is allowed.
     """
-    if data != STICKERS and not Path(data).expanduser().is_dir():
-        raise StudioError(
-            f"Folder {data!r} does not exist; --data takes a folder of pictures with captions and masks, or stickers.",
-            field="data",
-        )
+    if data != STICKERS:
+        places.folder(data, "data", "a folder of pictures with captions and masks, or stickers")

@@ -1,12 +1,10 @@
 """What the trainers of dual encoders share: labelled pictures, answers, scores and files. Mixed in before `Trainer`."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from studio.backend.rng import Rng
 from studio.contracts.sampling import Output, Request
@@ -17,9 +15,10 @@ from studio.matching.data import Features, Labels, Task, open_task
 from studio.matching.files import Described, save_matcher
 from studio.matching.matcher import features_of
 from studio.models.dual import DualEncoder
+from studio.models.modes import evaluating
 from studio.vision.trainers import CountsSteps as Counts
 
-__all__ = ["Asked", "Counts", "evaluating"]
+__all__ = ["Asked", "Counts"]
 
 LOOK = 256
 """Held-out pictures that a preview is scored on."""
@@ -98,15 +97,3 @@ class Asked:
             base=model, pretrained=pretrained, tuning=tuning, classes=self.classes, templates=tuple(templates)
         )
         return save_matcher(self.tuned.matcher, described, folder)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside, each part's own mode again afterwards."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode

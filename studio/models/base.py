@@ -85,6 +85,11 @@ class Family(ABC):
         parts = {self.denoiser_name: self.denoiser, **self.text_encoders, "vae": self.vae}
         return {key: unwrap(module) for key, module in parts.items()}
 
+    @property
+    def clip_encoders(self) -> dict[str, Any]:
+        """The CLIP text encoders by component name: those that methods train and teach words; T5 never."""
+        return {key: one for key, one in self.text_encoders.items() if "CLIP" in type(one).__name__}
+
     def fingerprint(self, *parts: str) -> str:
         """A hash of the base weights (all, or of the named components) as they were when loaded."""
         chosen = [self._fingerprints[part] for part in parts or sorted(self._fingerprints)]

@@ -24,6 +24,25 @@ def artifact(path: str, field: str = "artifact") -> str:
     return path if found is None else str(found)
 
 
+def folder(path: str, field: str, takes: str = "a folder of pictures") -> Path:
+    """A folder that a setting names.
+
+    Args:
+        path: As it was given; `~` is the home folder.
+        field: The setting.
+        takes: What its flag takes, in words.
+
+    Raises:
+        StudioError: It is not there.
+    """
+    found = Path(path).expanduser()
+    if not found.is_dir():
+        raise StudioError(
+            f"Folder {path!r} does not exist; --{field.replace('_', '-')} takes {takes}.", field=field
+        )
+    return found
+
+
 def start(path: str, method: str) -> trained.Trained:
     """The trained folder, run, public file or embedded artifact of a method that its training goes on from (`--start`).
 

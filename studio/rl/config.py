@@ -10,11 +10,12 @@ from studio.adapters.config import Export, Lora
 from studio.catalog.cards import Preset
 from studio.errors import StudioError
 from studio.rewards.config import ClipAlignment, HeldOut, Reward
-from studio.settings.config import Count, Positive, config
+from studio.settings.config import Count, Fraction, Positive, config
 
 EMBEDDED_CLIP = "studio-tiny-clip"
 Real = Annotated[float, Field(ge=0)]
-
+Similarity = Annotated[Fraction, Field(lt=1)]
+"""Lowest cosine of the prompts' embeddings to the base model's at which a run goes on; 0 never ends it."""
 
 Part = Literal["denoiser", "text-encoder"]
 """What of a model trains; of the text encoders CLIP only, T5 never."""
@@ -122,6 +123,8 @@ class Reinforced(Rewarded):
     """What a reward is compared with."""
     ppo: Ppo = Ppo()
     """The objective."""
+    adapter: Lora = Lora()
+    """LoRA on what trains: the policy with it off is the base model."""
 
 
 TINY = Preset(
@@ -178,6 +181,7 @@ def check(settings: Reinforced) -> None:
             "advantage group-advantage compares pictures of one prompt; set --rollouts.group to 2 or more.",
             field="rollouts.group",
         )
+    check_policy(settings.adapter)
 
 
 def check_rewarded(settings: Rewarded) -> None:

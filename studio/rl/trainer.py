@@ -6,13 +6,13 @@ Abstract bases, so that a method's file holds only its own science.
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
 from typing_extensions import override
 
-from studio.adapters.build import attach, learning_rates, weight_decay
+from studio.adapters.build import attach, groups
 from studio.adapters.config import Adapter
 from studio.adapters.metadata import Facts
 from studio.backend.core import Backend
@@ -31,6 +31,9 @@ from studio.rl.learner import PolicyGradient
 from studio.rl.orders import Orders
 from studio.weights import export as exporting
 
+C = TypeVar("C", bound=Adapted)
+R = TypeVar("R", bound=Rewarded)
+P = TypeVar("P", bound=Reinforced)
 NUM_PREVIEWS = 4
 """Prompts drawn as previews when the person named none."""
 
@@ -43,21 +46,21 @@ def part_of(family: Family, part: Part) -> dict[str, nn.Module]:
     """
     if part == "denoiser":
         return {family.denoiser_name: family.denoiser}
-    found = {key: m for key, m in family.text_encoders.items() if "CLIP" in type(m).__name__}
-    if not found:
+    if not family.clip_encoders:
         raise StudioError(f"{family.name} has no CLIP text encoder to train.", field="model")
-    return found
+    return family.clip_encoders
 
 
-class AdaptedTrainer(Trainer):
+class AdaptedTrainer(Trainer, Generic[C]):
     """An adapter on one part of a text-to-image model."""
 
+    config: C
     family: Family
     trained: dict[str, nn.Module]
 
-    def __init__(self, config: Adapted) -> None:
-        """Keep what all are told."""
-        self.adapted = config
+    def __init__(self, config: C) -> None:
+        """Keep the settings."""
+        self.config = config
 
     @abstractmethod
     def modules(self, family: Family) -> dict[str, nn.Module]:
@@ -73,18 +76,17 @@ class AdaptedTrainer(Trainer):
 
     @override
     def setup(self, backend: Backend) -> list[Group]:
-        self.family = load(self.adapted.model, backend)
+        self.family = load(self.config.model, backend)
         self.trained = self.modules(self.family)
         attached = attach(self.adapter(), self.trained)
         for module in self.trained.values():
             module.eval()  # a policy with dropout would not be the one that drew
         self.prepare(self.trained, backend)
         return [
-            Group(name=key if scale == 1.0 else f"{key}-fast", module=module, names=names, lr_scale=scale,
-                  weight_decay=weight_decay(self.adapter()))
+            group
             for key, module in self.trained.items()
-            for scale, names in learning_rates(self.adapter(), attached[key]).items()
-        ]  # fmt: skip
+            for group in groups(self.adapter(), key, module, attached[key])
+        ]
 
     @override
     def sample(self, request: Request, rng: Rng) -> Output:
@@ -92,27 +94,26 @@ class AdaptedTrainer(Trainer):
 
     @override
     def export(self, folder: Path) -> list[Path]:
-        facts = Facts(base_model=self.adapted.model)
+        facts = Facts(base_model=self.config.model)
         written = exporting.export(
-            self.family, self.trained, folder, settings=self.adapted.export, facts=facts
+            self.family, self.trained, folder, settings=self.config.export, facts=facts
         )
         return [one.path for one in written]
 
 
-class RewardedTrainer(AdaptedTrainer):
+class RewardedTrainer(AdaptedTrainer[R]):
     """An adapter that learns from rewards; its previews are judged by them."""
 
     judges: Judges
 
-    def __init__(self, config: Rewarded) -> None:
+    def __init__(self, config: R) -> None:
         """Read the prompts."""
         super().__init__(config)
-        self.settings = config
         self._prompts = read_prompts(config)
 
     @override
     def prepare(self, trained: Mapping[str, nn.Module], backend: Backend) -> None:
-        self.judges = Judges(self.settings, backend.device)
+        self.judges = Judges(self.config, backend.device)
 
     @override
     def score(self, output: Output, request: Request) -> dict[str, float]:
@@ -126,15 +127,14 @@ class RewardedTrainer(AdaptedTrainer):
         return self._prompts[:NUM_PREVIEWS]
 
 
-class ReinforcedTrainer(RewardedTrainer):
+class ReinforcedTrainer(RewardedTrainer[P]):
     """Rollouts, rewards and the policy gradient around whatever `modules` names."""
 
     learner: PolicyGradient
 
-    def __init__(self, config: Reinforced) -> None:
-        """Read the prompts."""
-        super().__init__(config)
-        self.reinforced = config
+    @override
+    def adapter(self) -> Adapter:
+        return self.config.adapter
 
     @abstractmethod
     def learns(self, trained: Mapping[str, nn.Module], backend: Backend) -> PolicyGradient:
@@ -147,7 +147,7 @@ class ReinforcedTrainer(RewardedTrainer):
 
     @override
     def source(self) -> Source:
-        rollouts, per_image = self.reinforced.rollouts, self.learner.per_image * self.reinforced.ppo.epochs
+        rollouts, per_image = self.config.rollouts, self.learner.per_image * self.config.ppo.epochs
         return Orders(self._prompts, images=rollouts.images, group=rollouts.group, per_image=per_image)
 
     @override

@@ -1,15 +1,128 @@
-"""Settings of making same-subject sets. No torch."""
+"""Settings of making same-subject sets, and of what keeps a class while one of its subjects is learned. No torch."""
 
-from typing import Annotated
+from typing import Annotated, Protocol, runtime_checkable
 
 from pydantic import Field
 
+from studio.data.config import Images
+from studio.diffusion.config import Denoising
 from studio.errors import StudioError
 from studio.metrics.config import Judges
+from studio.records import places
 from studio.settings.config import Count, Fraction, Positive, config
 from studio.settings.run import Hardware
 
 Cosine = Annotated[float, Field(ge=-1, le=1)]
+
+
+@config
+class GeneratedPrior:
+    """Class pictures drawn once by the untouched model, before training (the paper's prior)."""
+
+    num_images: Positive = 100
+    """Pictures (diffusers' default: 100; the paper: about 1000)."""
+    steps: Positive = 50
+    """Sampler steps (diffusers' scripts: 50)."""
+    guidance: Annotated[float, Field(ge=0)] = 7.5
+    """Classifier-free guidance scale (diffusers' scripts: 7.5)."""
+    scheduler: str = ""
+    """Sampler; empty takes the family's own (the paper: an ancestral one)."""
+    folder: str = "~/.cache/finetuning-studio/priors"
+    """Where sets are kept, by base model and settings, for the next run."""
+
+
+@config
+class FolderPrior:
+    """Class pictures of your own."""
+
+    folder: str
+    """Folder of pictures of the class, without the subject."""
+
+
+@config
+class OnlinePrior:
+    """No pictures: what the base model predicts for the class is the target (ours; not the paper's loss)."""
+
+
+@config
+class NoPrior:
+    """Plain finetuning on the subject's pictures."""
+
+
+Prior = GeneratedPrior | FolderPrior | OnlinePrior | NoPrior
+
+
+@runtime_checkable
+class SubjectSettings(Protocol):
+    """Settings that every method has which learns one subject from its pictures."""
+
+    @property
+    def data(self) -> str:
+        """Folder of pictures of the subject."""
+        ...
+
+    @property
+    def class_word(self) -> str:
+        """What the subject is, such as dog."""
+        ...
+
+    @property
+    def token(self) -> str:
+        """Word for the subject; empty picks a rare one."""
+        ...
+
+    @property
+    def seed_of_token(self) -> int:
+        """Seed of the choice of a rare word."""
+        ...
+
+    @property
+    def prompt(self) -> str:
+        """Caption of pictures that have none, with {token} and {class}."""
+        ...
+
+    @property
+    def class_prompt(self) -> str:
+        """Prompt of the class pictures, with {class}."""
+        ...
+
+    @property
+    def prior(self) -> Prior:
+        """What keeps the meaning of the class word."""
+        ...
+
+    @property
+    def prior_weight(self) -> float:
+        """Weight of the prior-preservation term; 0 needs no class pictures."""
+        ...
+
+    @property
+    def denoising(self) -> Denoising:
+        """The loss of each half."""
+        ...
+
+    @property
+    def images(self) -> Images:
+        """How pictures are read."""
+        ...
+
+    @property
+    def held_out(self) -> str:
+        """Folder of pictures of the subject that training does not see; empty if there is none."""
+        ...
+
+
+def check_subject(settings: SubjectSettings) -> None:
+    """Refuse folders that are not there.
+
+    Raises:
+        StudioError: Names the setting.
+    """
+    class_folder = settings.prior.folder if isinstance(settings.prior, FolderPrior) else ""
+    folders = {"data": settings.data, "held_out": settings.held_out, "prior.folder": class_folder}
+    for field, folder in folders.items():
+        if folder:
+            places.folder(folder, field)
 
 
 @config

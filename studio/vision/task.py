@@ -4,8 +4,6 @@ Axes: `b` pictures, `c h w` picture in [0, 1], `k` classes.
 """
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from studio.data.config import Labelled
 from studio.data.labelled import LabelledPhotos
 from studio.data.pools import split
 from studio.models import adaptformer
+from studio.models.modes import evaluating
 from studio.models.vit import Classifier, load_classifier, save_classifier
 from studio.vision.config import Adapted, AdaptFormer, Tuning
 from studio.vision.tuning import Tuned, tune
@@ -93,15 +92,3 @@ def load_task(model: str, data: Labelled, tuning: Tuning, backend: Backend) -> T
 def classification_loss(logits: Float[Tensor, "b k"], batch: Batch, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy with the labels, or with the soft targets of mixup and cutmix."""
     return F.cross_entropy(logits, batch.get("targets", batch["labels"]), label_smoothing=smoothing)
-
-
-@contextmanager
-def evaluating(model: Classifier) -> Iterator[None]:
-    """Eval mode inside, each module's own mode again afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -8,7 +8,7 @@ from open_clip.model import CLIP
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from studio.adapters.build import after_step, attach, learning_rates, load_tensors, names, tensors
+from studio.adapters.build import after_step, attach, groups, learning_rates, load_tensors, names, tensors
 from studio.adapters.config import Full, Hra, Lokr, Lora
 from studio.adapters.merge import bare, merge, unmerge
 from studio.adapters.strength import detached, set_strength
@@ -215,6 +215,14 @@ def test_lora_plus_gives_up_factors_their_own_rate(net):
     assert {rate: {name.split(".")[2] for name in found} for rate, found in rates.items()} == {
         1.0: {"lora_A"}, 16.0: {"lora_B"},
     }  # fmt: skip
+
+
+def test_groups_keep_the_names_that_checkpoints_know(net):
+    adapter = Lora(only=("to_q",), lr_ratio=16)
+    attached = attach(adapter, {"net": net})["net"]
+    plain = groups(adapter, "net", net, attached, lr=0.5)
+    assert [(one.name, one.lr, one.lr_scale) for one in plain] == [("net", 0.5, 1.0), ("net-fast", 0.5, 16.0)]
+    assert [one.name for one in groups(adapter, "net", net, attached, numbered=True)] == ["net-0", "net-1"]
 
 
 def test_odd_rank_with_orthogonal_start_is_refused():

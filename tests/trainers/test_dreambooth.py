@@ -18,11 +18,16 @@ from studio.contracts.sampling import Request
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
 from studio.models.build import load
+<<<<<<< HEAD
 from studio.settings.run import Hardware, Loop
+=======
+from studio.same_subject.config import FolderPrior, GeneratedPrior, NoPrior, OnlinePrior
+from studio.same_subject.identifier import STOP_WORDS, pick_identifier
+from studio.same_subject.prior import generate_prior, prior_key
+from studio.settings.run import Hardware, Loop, Run
+>>>>>>> hA
 from studio.training.train import run_to_end, train
-from trainers.dreambooth.config import DreamBooth, FolderPrior, GeneratedPrior, NoPrior, OnlinePrior
-from trainers.dreambooth.identifier import STOP_WORDS, pick_identifier
-from trainers.dreambooth.prior import generate_prior, prior_key
+from trainers.dreambooth.config import DreamBooth
 from trainers.dreambooth.trainer import DreamBoothTrainer
 
 CPU = Hardware(device="cpu")
@@ -60,7 +65,7 @@ def halves(trainer: DreamBoothTrainer, batch: Batch, rng: Rng) -> tuple[torch.Te
     family, found = trainer.family, []
     for prefix, captions in (
         ("", batch["captions"]),
-        ("prior_", [trainer.class_prompt] * len(batch["captions"])),
+        ("prior_", [trainer.subject.class_prompt] * len(batch["captions"])),
     ):
         latents = family.encode(batch[f"{prefix}images"], rng)
         t = family.process.sample_times(rng, len(latents))

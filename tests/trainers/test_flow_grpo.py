@@ -15,7 +15,7 @@ from studio.rewards.config import Brightness, Redness
 from studio.rl.config import Ppo, RolloutAdvantage, Rollouts
 from studio.rl.stepper import FlowSde
 from studio.settings.run import Hardware
-from trainers.flow_grpo.config import FlowGrpo, check
+from trainers.flow_grpo.config import METHOD, FlowGrpo
 from trainers.flow_grpo.trainer import FlowGrpoTrainer
 
 CPU = Hardware(device="cpu")
@@ -94,4 +94,4 @@ def test_a_model_of_eps_is_refused():
 )
 def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], message: str):
     with pytest.raises(StudioError, match=message):
-        check(FlowGrpo(**SMALL | changes))
+        METHOD.check(FlowGrpo(**SMALL | changes))

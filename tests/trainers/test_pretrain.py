@@ -30,12 +30,13 @@ from studio.training.train import resume, train
 from trainers.pretrain.autoencoder import SceneSource, build
 from trainers.pretrain.cards import write_card
 from trainers.pretrain.clip import HardSource, model_config, start_image_tower
+from trainers.pretrain.command import NAMES, command
 from trainers.pretrain.config import METHOD, Autoencoder, Pretrain, TextToImage, Vit
 from trainers.pretrain.evaluate import held_out_prompts, names_background, real_scenes
 from trainers.pretrain.latents import LatentSource, tokenize
 from trainers.pretrain.muon import Muon, is_hidden, orthogonalize
 from trainers.pretrain.pca import PatchPca, start_encoder
-from trainers.pretrain.run import RUNS, command, pretrain
+from trainers.pretrain.run import RUNS, pretrain
 from trainers.pretrain.text_to_image import noise_scheduler
 from trainers.pretrain.tokens import LENGTH, VOCABULARY, build_tokenizer, corpus, merges
 from trainers.pretrain.vit import build_vit, erase
@@ -283,3 +284,7 @@ def test_a_card_counts_the_steps_of_a_run_and_holds_its_scores(tmp_path):
     assert "| time | 2 minutes of wall time |" in text
     assert "| clean accuracy | 0.500 |" in text
     assert "quality" not in text
+
+
+def test_the_command_knows_every_embedded_model():
+    assert set(NAMES) == set(RUNS)

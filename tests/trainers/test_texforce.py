@@ -26,10 +26,10 @@ from studio.training.loop import fit
 from studio.training.optim import Learner
 from studio.training.train import run_to_end, train
 from studio.training.verify import verify_resume
+from trainers.ddpo.config import METHOD as DDPO
 from trainers.ddpo.config import Ddpo
-from trainers.ddpo.config import check as check_ddpo
 from trainers.ddpo.trainer import DdpoTrainer
-from trainers.texforce.config import TexForce, check
+from trainers.texforce.config import METHOD, TexForce
 from trainers.texforce.trainer import TexForceTrainer
 
 CPU = Hardware(device="cpu")
@@ -152,7 +152,7 @@ def gain(weight: float) -> tuple[float, float]:
         rollouts=Rollouts(images=16, steps=4, guidance=1.0, chunk=16),
     )  # fmt: skip
     before = mean_reward(trainer, 32)
-    run = Run(method=trainer.settings, loop=Loop(steps=8, batch_size=64), optim=Optim(lr=1e-2), hardware=CPU)
+    run = Run(method=trainer.config, loop=Loop(steps=8, batch_size=64), optim=Optim(lr=1e-2), hardware=CPU)
     for _ in fit(
         trainer, Learner(trainer.groups, run.optim, run.loop, trainer.backend.scaler()), trainer.backend, run
     ):
@@ -268,6 +268,6 @@ def test_other_families_learn_too(model: str):
 def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], message: str):
     plain = {**SMALL, "rollouts": Rollouts(images=4)} | changes
     with pytest.raises(StudioError, match=message):
-        check(TexForce(**plain))
+        METHOD.check(TexForce(**plain))
     with pytest.raises(StudioError, match=message):
-        check_ddpo(Ddpo(**plain))
+        DDPO.check(Ddpo(**plain))

@@ -20,9 +20,10 @@ from studio import assets
 from studio.catalog.run import Run
 from studio.queue.jobs import Jobs
 from studio.records.runs import RunFolder
+from studio.same_subject.config import NoPrior
 from studio.settings.run import Loop, Preview
 from tests.ui.browser import Studio, wait
-from trainers.dreambooth.config import DreamBooth, NoPrior
+from trainers.dreambooth.config import DreamBooth
 
 ROUNDS = 3
 PAUSE = 1.5

@@ -34,6 +34,7 @@ from studio.contracts.sampling import Output, Request
 from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.twins import FileTwins, StickerTwins
 from studio.models.clip import load_clip
+from studio.models.modes import evaluating
 from studio.settings import serial
 from trainers.cola.config import STICKERS, Cola, Multimodal
 from trainers.cola.exam import Exam
@@ -94,10 +95,8 @@ class ColaTrainer(Trainer):
             "images": self.exam.twins.images[:2],
             "captions": self.exam.twins.captions[:2],
         }
-        with torch.no_grad():
-            self.head.eval()
+        with evaluating(self.head), torch.no_grad():
             found = self.scores(batch["images"], batch["captions"])
-            self.head.train()
         return Output(logits=found)
 
     @override
@@ -105,9 +104,8 @@ class ColaTrainer(Trainer):
         """The multi-object measure on pairs of object and attribute that training never shows."""
         if request.batch is not None:
             return {}
-        self.head.eval()
-        found = self.exam.scores(self.scores, single=False)["multi-object"]
-        self.head.train()
+        with evaluating(self.head):
+            found = self.exam.scores(self.scores, single=False)["multi-object"]
         return {"multi-object": found, "quality": found}
 
     @cached_property

@@ -14,16 +14,6 @@ class Ddpo(rl.Reinforced):
     """LoRA on the denoiser (TRL: rank 4 on the attention)."""
 
 
-def check(settings: Ddpo) -> None:
-    """Refuse what cannot work.
-
-    Raises:
-        StudioError: Names the setting.
-    """
-    rl.check(settings)
-    rl.check_policy(settings.adapter)
-
-
 METHOD = Card(
     name="ddpo",
     title="DDPO",
@@ -31,7 +21,7 @@ METHOD = Card(
     paper="Black et al., ICLR 2024, arXiv 2305.13301",
     config=Ddpo,
     trainer="trainers.ddpo.trainer:DdpoTrainer",
-    check=check,
+    check=rl.check,
     offers=("text-to-image", "reward"),
     presets={
         "tiny": rl.TINY,

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from torch import nn
 from typing_extensions import override
 
-from studio.adapters.config import Adapter
 from studio.backend.core import Backend
 from studio.models.base import Family
 from studio.rl.learner import PolicyGradient
@@ -26,21 +25,12 @@ from studio.rl.watch import Drift
 from trainers.ddpo.config import Ddpo
 
 
-class DdpoTrainer(ReinforcedTrainer):
+class DdpoTrainer(ReinforcedTrainer[Ddpo]):
     """The policy gradient of the denoiser."""
-
-    def __init__(self, config: Ddpo) -> None:
-        """Keep the settings."""
-        super().__init__(config)
-        self.config = config
 
     @override
     def modules(self, family: Family) -> dict[str, nn.Module]:
         return part_of(family, "denoiser")
-
-    @override
-    def adapter(self) -> Adapter:
-        return self.config.adapter
 
     @override
     def learns(self, trained: Mapping[str, nn.Module], backend: Backend) -> PolicyGradient:

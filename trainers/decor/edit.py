@@ -81,11 +81,7 @@ class DecorEdit(PlainEdit):
 
     def blocks(self, width: int) -> list[slice]:
         """Parts of a row that come from different encoders side by side (SDXL); one part for the others."""
-        sizes = [
-            int(e.config.hidden_size)
-            for e in self._family.text_encoders.values()
-            if "CLIP" in type(e).__name__
-        ]
+        sizes = [int(e.config.hidden_size) for e in self._family.clip_encoders.values()]
         if len(sizes) < 2 or sum(sizes) != width:
             return [slice(0, width)]
         starts = [sum(sizes[:i]) for i in range(len(sizes))]

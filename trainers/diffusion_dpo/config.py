@@ -1,6 +1,5 @@
 """Settings and card of Diffusion-DPO."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -8,7 +7,7 @@ from pydantic import Field
 from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
 from studio.diffusion.config import NativeTimes, Times
-from studio.errors import StudioError
+from studio.records import places
 from studio.rl import config as rl
 from studio.settings.config import Count, config
 
@@ -41,11 +40,8 @@ def check(settings: DiffusionDpo) -> None:
     """
     rl.check_policy(settings.adapter)
     for field, folder in (("data", settings.data), ("held_out", settings.held_out)):
-        if folder and not Path(folder).expanduser().is_dir():
-            raise StudioError(
-                f"Folder {folder!r} does not exist; --{field.replace('_', '-')} takes a folder of pairs.",
-                field=field,
-            )
+        if folder:
+            places.folder(folder, field, "a folder of pairs")
 
 
 METHOD = Card(

@@ -35,13 +35,12 @@ from trainers.diffusion_dpo.config import DiffusionDpo
 from trainers.diffusion_dpo.pairs import Pairs, find_pairs
 
 
-class DiffusionDpoTrainer(AdaptedTrainer):
+class DiffusionDpoTrainer(AdaptedTrainer[DiffusionDpo]):
     """The preference loss on pairs."""
 
     def __init__(self, config: DiffusionDpo) -> None:
         """Find the pairs."""
         super().__init__(config)
-        self.config = config
         self._pairs = find_pairs(config.data)
 
     @override

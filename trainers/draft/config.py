@@ -1,6 +1,5 @@
 """Settings and card of DRaFT."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -9,6 +8,7 @@ from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
 from studio.data.config import Images
 from studio.errors import StudioError
+from studio.records import places
 from studio.rewards.config import BLACK_BOXES, Mix, User
 from studio.rl import config as rl
 from studio.settings.config import Count, Fraction, Positive, config
@@ -93,7 +93,7 @@ class Draft(rl.Rewarded):
     """Weight of that loss."""
     images: Images = Images()
     """How those pictures are read."""
-    min_similarity: Annotated[Fraction, Field(lt=1)] = 0.7
+    min_similarity: rl.Similarity = 0.7
     """The run ends once the embeddings of a trained text encoder have a lower cosine to the base model's; 0 never."""
 
 
@@ -117,11 +117,8 @@ def check(settings: Draft) -> None:
             field="reward",
         )
     _check_steps(settings)
-    if settings.pretrain and not Path(settings.pretrain).expanduser().is_dir():
-        raise StudioError(
-            f"Folder {settings.pretrain!r} does not exist; --pretrain takes a folder of pictures with captions.",
-            field="pretrain",
-        )
+    if settings.pretrain:
+        places.folder(settings.pretrain, "pretrain", "a folder of pictures with captions")
 
 
 def _check_steps(settings: Draft) -> None:

@@ -57,13 +57,8 @@ class Beside:
         return (drawn | shown for drawn, shown in both)
 
 
-class DraftTrainer(RewardedTrainer):
+class DraftTrainer(RewardedTrainer[Draft]):
     """Back-propagation of the reward through the last sampler steps."""
-
-    def __init__(self, config: Draft) -> None:
-        """Keep the settings."""
-        super().__init__(config)
-        self.config = config
 
     @override
     def modules(self, family: Family) -> dict[str, nn.Module]:

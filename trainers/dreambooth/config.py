@@ -1,6 +1,5 @@
 """Settings and card of DreamBooth."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -9,46 +8,9 @@ from studio.adapters.config import Adapter, Export, Lora
 from studio.catalog.cards import Card, Preset
 from studio.data.config import Images
 from studio.diffusion.config import Denoising
-from studio.errors import StudioError
 from studio.records import places
-from studio.settings.config import Count, Positive, config
-
-
-@config
-class GeneratedPrior:
-    """Class pictures drawn once by the untouched model, before training (the paper's prior)."""
-
-    num_images: Positive = 100
-    """Pictures (diffusers' default: 100; the paper: about 1000)."""
-    steps: Positive = 50
-    """Sampler steps (diffusers' scripts: 50)."""
-    guidance: Annotated[float, Field(ge=0)] = 7.5
-    """Classifier-free guidance scale (diffusers' scripts: 7.5)."""
-    scheduler: str = ""
-    """Sampler; empty takes the family's own (the paper: an ancestral one)."""
-    folder: str = "~/.cache/finetuning-studio/priors"
-    """Where sets are kept, by base model and settings, for the next run."""
-
-
-@config
-class FolderPrior:
-    """Class pictures of your own."""
-
-    folder: str
-    """Folder of pictures of the class, without the subject."""
-
-
-@config
-class OnlinePrior:
-    """No pictures: what the base model predicts for the class is the target (ours; not the paper's loss)."""
-
-
-@config
-class NoPrior:
-    """Plain finetuning on the subject's pictures."""
-
-
-Prior = GeneratedPrior | FolderPrior | OnlinePrior | NoPrior
+from studio.same_subject.config import GeneratedPrior, Prior, check_subject
+from studio.settings.config import Count, config
 
 
 @config
@@ -97,14 +59,7 @@ def check(settings: DreamBooth) -> None:
     Raises:
         StudioError: Names the setting.
     """
-    class_folder = settings.prior.folder if isinstance(settings.prior, FolderPrior) else ""
-    folders = {"data": settings.data, "held_out": settings.held_out, "prior.folder": class_folder}
-    for field, folder in folders.items():
-        if folder and not Path(folder).expanduser().is_dir():
-            raise StudioError(
-                f"Folder {folder!r} does not exist; --{field.replace('_', '-')} takes a folder of pictures.",
-                field=field,
-            )
+    check_subject(settings)
     if settings.start:
         places.artifact(settings.start, field="start")
 

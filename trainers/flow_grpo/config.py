@@ -22,16 +22,6 @@ class FlowGrpo(rl.Reinforced):
     """The objective; Flow-GRPO's code weighs the divergence by 0.01 to 0.04 in a unit of its own (see the trainer)."""
 
 
-def check(settings: FlowGrpo) -> None:
-    """Refuse what cannot work.
-
-    Raises:
-        StudioError: Names the setting.
-    """
-    rl.check(settings)
-    rl.check_policy(settings.adapter)
-
-
 METHOD = Card(
     name="flow_grpo",
     title="Flow-GRPO",
@@ -39,7 +29,7 @@ METHOD = Card(
     paper="Liu et al., NeurIPS 2025, arXiv 2505.05470",
     config=FlowGrpo,
     trainer="trainers.flow_grpo.trainer:FlowGrpoTrainer",
-    check=check,
+    check=rl.check,
     offers=("text-to-image", "reward"),
     presets={
         "paper": Preset(

@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from torch import nn
 from typing_extensions import override
 
-from studio.adapters.config import Adapter
 from studio.backend.core import Backend
 from studio.errors import StudioError
 from studio.models.base import Family
@@ -30,13 +29,8 @@ from studio.rl.watch import Drift
 from trainers.flow_grpo.config import FlowGrpo
 
 
-class FlowGrpoTrainer(ReinforcedTrainer):
+class FlowGrpoTrainer(ReinforcedTrainer[FlowGrpo]):
     """The policy gradient of a flow-matching transformer."""
-
-    def __init__(self, config: FlowGrpo) -> None:
-        """Keep the settings."""
-        super().__init__(config)
-        self.config = config
 
     @override
     def modules(self, family: Family) -> dict[str, nn.Module]:
@@ -47,10 +41,6 @@ class FlowGrpoTrainer(ReinforcedTrainer):
                 field="model",
             )
         return part_of(family, "denoiser")
-
-    @override
-    def adapter(self) -> Adapter:
-        return self.config.adapter
 
     @override
     def learns(self, trained: Mapping[str, nn.Module], backend: Backend) -> PolicyGradient:

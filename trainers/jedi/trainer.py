@@ -26,7 +26,7 @@ from PIL.Image import Image
 from torch import Tensor
 from typing_extensions import override
 
-from studio.adapters.build import NAME, after_step, attach, learning_rates, tensors, weight_decay
+from studio.adapters.build import NAME, after_step, attach, groups, tensors
 from studio.adapters.config import Full
 from studio.adapters.files import staged, write
 from studio.backend.core import Backend
@@ -42,6 +42,7 @@ from studio.models.base import unwrap
 from studio.models.build import load
 from studio.models.denoising import Noised, Prompts, errors
 from studio.models.draw import as_pictures, draw
+from studio.models.modes import evaluating
 from studio.records import places, trained
 from studio.same_subject import references
 from studio.settings import serial
@@ -78,12 +79,8 @@ class JediTrainer(Trainer):
             take_up(given, self.family, inputs, adapter, "start")
         self.inputs = backend.place(inputs, trains=True)
         self.prompts_of = Prompts(self.family, trains=False)
-        decay = weight_decay(config.adapter)
-        groups = [
-            Group(name=f"denoiser-{i}", module=denoiser, names=names, lr_scale=scale, weight_decay=decay)
-            for i, (scale, names) in enumerate(learning_rates(config.adapter, attached).items())
-        ]
-        return [*groups, Group(name="inputs", module=self.inputs)]
+        moving = groups(config.adapter, "denoiser", denoiser, attached, numbered=True)
+        return [*moving, Group(name="inputs", module=self.inputs)]
 
     @override
     def source(self) -> Source:
@@ -168,17 +165,14 @@ class JediTrainer(Trainer):
     def sample(self, request: Request, rng: Rng) -> Output:
         """Pictures of the request's references; without any, prompt by prompt those of the held-out sets in turn."""
         edit = JediEdit(self.config, self.family, self.inputs)
-        self.family.denoiser.eval()
         pictures: list[Image] = []
-        try:
+        with evaluating(self.family.denoiser):
             for index, prompt in enumerate(request.prompts):
                 seen = request.references or self._shown[index % len(self._shown)][1:]
                 one = dataclasses.replace(
                     request, prompts=[prompt], references=seen, edits=[*request.edits, edit]
                 )
                 pictures += draw(self.family, one, rng if len(request.prompts) == 1 else None)
-        finally:
-            self.family.denoiser.train()
         return Output(images=pictures)
 
     @cached_property

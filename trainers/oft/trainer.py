@@ -25,7 +25,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from typing_extensions import override
 
-from studio.adapters.build import NAME, after_step, attach, learning_rates, weight_decay
+from studio.adapters.build import NAME, after_step, attach, groups
 from studio.adapters.config import Boft, Oft
 from studio.adapters.energy import kept, summary
 from studio.adapters.metadata import Facts
@@ -43,6 +43,8 @@ from studio.errors import StudioError
 from studio.models.build import load
 from studio.models.denoising import Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
+from studio.models.modes import evaluating
+from studio.records import places
 from studio.settings import serial
 from studio.weights import export as exporting
 from trainers.oft.config import OftControl
@@ -60,11 +62,8 @@ class OftControlTrainer(Trainer):
     def __init__(self, config: OftControl) -> None:
         """Check what needs no model."""
         self.config = config
-        if config.data != STICKERS and not Path(config.data).expanduser().is_dir():
-            raise StudioError(
-                f"Folder {config.data!r} does not exist; --data takes a folder of pictures, or stickers.",
-                field="data",
-            )
+        if config.data != STICKERS:
+            places.folder(config.data, "data", "a folder of pictures, or stickers")
         if config.images.cache != "none":
             raise StudioError(
                 f"images.cache {config.images.cache!r} would leave no pictures to take signals from; set it to none.",
@@ -80,18 +79,8 @@ class OftControlTrainer(Trainer):
         self.family.denoiser.train()
         self.hint = backend.place(hint_encoder(self.family), trains=True)
         self.prompts_of = Prompts(self.family, trains=False)
-        decay = weight_decay(config.adapter)
-        groups = [
-            Group(
-                name=f"denoiser-{index}",
-                module=self.family.denoiser,
-                names=names,
-                lr_scale=scale,
-                weight_decay=decay,
-            )
-            for index, (scale, names) in enumerate(learning_rates(config.adapter, attached).items())
-        ]
-        return [*groups, Group(name="hint", module=self.hint, lr=config.hint_lr or None)]
+        moving = groups(config.adapter, "denoiser", self.family.denoiser, attached, numbered=True)
+        return [*moving, Group(name="hint", module=self.hint, lr=config.hint_lr or None)]
 
     @override
     def source(self) -> Source:
@@ -132,14 +121,11 @@ class OftControlTrainer(Trainer):
         """Pictures that follow the request's references (one a prompt, in turn); without any, the held-out signals."""
         pictures = []
         wanted = self._wanted(request)
-        self.family.denoiser.eval()
-        try:
+        with evaluating(self.family.denoiser):
             for index, prompt in enumerate(request.prompts):
                 one = dataclasses.replace(request, prompts=[prompt])
                 with torch.no_grad(), hinted(self.family, self.hint(wanted[index : index + 1])):
                     pictures += draw(self.family, one, rng)
-        finally:
-            self.family.denoiser.train()
         return Output(images=pictures)
 
     @override

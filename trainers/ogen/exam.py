@@ -8,10 +8,10 @@ from studio.contracts.batch import Batch
 from studio.data.config import Labelled
 from studio.data.labelled import LabelledPhotos
 from studio.data.pools import split
-from studio.matching.asked import evaluating
 from studio.matching.data import Labels, halves, only
 from studio.matching.matcher import Matcher, features_of
 from studio.metrics.matching import harmonic
+from studio.models.modes import evaluating
 
 BATCH = 160
 

@@ -3,24 +3,20 @@
     from trainers.pretrain.run import pretrain
     for event in pretrain("tiny-vit"): ...
 
-`python -m trainers.pretrain.run NAME` does the same from a terminal.
+`studio models pretrain NAME` does the same from a terminal.
 """
 
-import argparse
 import json
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from studio.catalog.run import Run
-from studio.console import Console
 from studio.errors import unknown
 from studio.records.runs import RunFolder, share, write_text
-from studio.settings import serial
 from studio.settings.run import Hardware, Loop, Optim, Preview
 from studio.training.train import Event, resume, train
 from trainers.pretrain import config
@@ -170,26 +166,3 @@ def facts(folder: RunFolder) -> dict[str, str]:
         "device": start["facts"][0].removeprefix("device: "),
         "date": time.strftime("%Y-%m-%d"),
     }
-
-
-def command(argv: Sequence[str], console: Console) -> None:
-    """`studio models pretrain NAME ...`: trains, judges and installs one of the embedded models.
-
-    Raises:
-        StudioError: No embedded model has this name, or a setting of the hardware is wrong.
-    """
-    parser = argparse.ArgumentParser(prog="studio models pretrain", description=command.__doc__)
-    parser.add_argument("name", help=", ".join(sorted(RUNS)))
-    parser.add_argument("--output", default="runs", help="Folder of the runs.")
-    parser.add_argument("--steps", type=int, default=0, help="Optimizer steps; 0 takes the usual number.")
-    parser.add_argument("--install", type=Path, help="Folder that receives the model, such as assets/models.")
-    parser.add_argument("--hardware", type=json.loads, default={}, help='Such as {"threads": 1}.')
-    flags = parser.parse_args(argv)
-    hardware = serial.from_dict(Hardware, flags.hardware, where="hardware")
-    settings = {"output": flags.output, "steps": flags.steps, "hardware": hardware, "install": flags.install}
-    for event in pretrain(flags.name, **settings):
-        console.event(event)
-
-
-if __name__ == "__main__":
-    command(sys.argv[1:], Console())

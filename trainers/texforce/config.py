@@ -1,13 +1,9 @@
 """Settings and card of TexForce."""
 
-from typing import Annotated
-
-from pydantic import Field
-
 from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
 from studio.rl import config as rl
-from studio.settings.config import Fraction, config
+from studio.settings.config import config
 
 
 @config
@@ -18,18 +14,8 @@ class TexForce(rl.Reinforced):
     """LoRA on the CLIP text encoders (paper's code: rank 16 on the attention)."""
     freeze_uncond: bool = False
     """Let the unconditional prompt keep the base model's embedding (paper's code: it moves along)."""
-    min_similarity: Annotated[Fraction, Field(lt=1)] = 0.7
+    min_similarity: rl.Similarity = 0.7
     """The run ends once the prompts' embeddings have a lower cosine to the base model's; 0 never."""
-
-
-def check(settings: TexForce) -> None:
-    """Refuse what cannot work.
-
-    Raises:
-        StudioError: Names the setting.
-    """
-    rl.check(settings)
-    rl.check_policy(settings.adapter)
 
 
 METHOD = Card(
@@ -39,7 +25,7 @@ METHOD = Card(
     paper="Chen et al., ECCV 2024, arXiv 2311.15657",
     config=TexForce,
     trainer="trainers.texforce.trainer:TexForceTrainer",
-    check=check,
+    check=rl.check,
     offers=("text-to-image", "reward"),
     presets={
         "tiny": rl.TINY,

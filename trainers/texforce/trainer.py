@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from torch import nn
 from typing_extensions import override
 
-from studio.adapters.config import Adapter
 from studio.backend.core import Backend
 from studio.models.base import Family
 from studio.rl.learner import PolicyGradient
@@ -27,21 +26,12 @@ from studio.rl.watch import Drift
 from trainers.texforce.config import TexForce
 
 
-class TexForceTrainer(ReinforcedTrainer):
+class TexForceTrainer(ReinforcedTrainer[TexForce]):
     """The policy gradient of the text encoders."""
-
-    def __init__(self, config: TexForce) -> None:
-        """Keep the settings."""
-        super().__init__(config)
-        self.config = config
 
     @override
     def modules(self, family: Family) -> dict[str, nn.Module]:
         return part_of(family, "text-encoder")
-
-    @override
-    def adapter(self) -> Adapter:
-        return self.config.adapter
 
     @override
     def learns(self, trained: Mapping[str, nn.Module], backend: Backend) -> PolicyGradient:

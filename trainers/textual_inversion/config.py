@@ -1,6 +1,5 @@
 """Settings and card of textual inversion."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -8,7 +7,7 @@ from pydantic import Field
 from studio.catalog.cards import Card, Preset
 from studio.data.config import Images
 from studio.diffusion.config import Denoising
-from studio.errors import StudioError
+from studio.records import places
 from studio.settings.config import config
 
 
@@ -37,11 +36,12 @@ class TextualInversion:
 
 
 def check(settings: TextualInversion) -> None:
-    """Refuse a folder that is not there."""
-    if not Path(settings.data).expanduser().is_dir():
-        raise StudioError(
-            f"Folder {settings.data!r} does not exist; --data takes a folder of pictures.", field="data"
-        )
+    """Refuse a folder that is not there.
+
+    Raises:
+        StudioError: Names the setting.
+    """
+    places.folder(settings.data, "data")
 
 
 METHOD = Card(

@@ -83,9 +83,9 @@ class TextualInversionTrainer(Trainer):
         self.family = load(self.config.model, backend)
         self.rows: dict[str, Rows] = {}
         for key, suffix in FILES.items():
-            if key in self.family.text_encoders and "CLIP" in type(self.family.text_encoders[key]).__name__:
+            if key in self.family.clip_encoders:
                 tokenizer = self.family.tokenizers[f"tokenizer{suffix}"]
-                self.rows[key] = self._new_rows(self.family.text_encoders[key], tokenizer).to(backend.device)
+                self.rows[key] = self._new_rows(self.family.clip_encoders[key], tokenizer).to(backend.device)
         if not self.rows:
             raise StudioError(f"{self.family.name} has no CLIP text encoder to teach a word.", field="model")
         self.prompts_of = Prompts(self.family, trains=True)

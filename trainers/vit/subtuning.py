@@ -22,9 +22,10 @@ from studio.backend.core import Backend
 from studio.backend.shard import Shard
 from studio.data.labelled import LabelledPhotos
 from studio.data.pools import split
+from studio.models.modes import evaluating
 from studio.models.vit import Classifier, load_classifier
 from studio.vision.config import SubTuning
-from studio.vision.task import classification_loss, evaluating
+from studio.vision.task import classification_loss
 from studio.vision.tuning import blocks_of, tune
 from trainers.vit.config import Vit
 

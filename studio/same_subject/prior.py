@@ -15,7 +15,7 @@ from studio.contracts.batch import Batch, Source
 from studio.contracts.sampling import Request
 from studio.models.base import Family
 from studio.models.draw import draw
-from trainers.dreambooth.config import GeneratedPrior
+from studio.same_subject.config import GeneratedPrior
 
 log = logging.getLogger(__name__)
 
