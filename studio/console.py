@@ -1,6 +1,7 @@
 """What the terminal shows: lines, tables, progress, events; or JSON for machines."""
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -32,7 +33,7 @@ class Console:
     def record(self, values: Mapping[str, Any]) -> None:
         """A fact for machines."""
         if self.json:
-            print(json.dumps(dict(values), default=str), flush=True)
+            print(json.dumps(_finite(dict(values)), default=str, allow_nan=False), flush=True)
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]], *, form: str = ".3f") -> None:
         """A table; as JSON one line a row, numbers as they are.
@@ -145,3 +146,16 @@ def _shown(cell: object, form: str) -> str:
     if cell is None:
         return ""
     return format(cell, form) if isinstance(cell, float) else str(cell)
+
+
+def _finite(value: Any) -> Any:
+    """A value as JSON knows it: a number that is none, or infinite, is null."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(key): _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case _:
+            return value

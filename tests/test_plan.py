@@ -12,12 +12,8 @@ from studio.backend.peak import Peak
 from studio.catalog.run import Run
 from studio.data.config import Images
 from studio.errors import StudioError
-<<<<<<< HEAD
-from studio.settings.run import Hardware, Loop, Preview
-=======
 from studio.same_subject.config import NoPrior
-from studio.settings.run import Hardware, Loop, Preview, Run
->>>>>>> hA
+from studio.settings.run import Hardware, Loop, Preview
 from studio.training.plan import Plan, changes, duration, plan
 from tests.toy.config import Toy
 from trainers.dreambooth.config import DreamBooth

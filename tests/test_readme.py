@@ -10,12 +10,10 @@ import pytest
 
 from studio import assets
 from studio.catalog import methods
-from studio.cli import COMMANDS
-<<<<<<< HEAD
-from studio.settings.run import Preview, Run
-=======
+from studio.catalog.run import Run
+from studio.commands.table import COMMANDS
 from studio.same_subject.config import NoPrior
->>>>>>> hA
+from studio.settings.run import Preview
 from tests import tree
 
 README = tree.README.read_text(encoding="utf-8")

@@ -16,12 +16,8 @@ from studio.errors import StudioError
 from studio.queue.jobs import Job, Jobs
 from studio.queue.supervisor import Supervisor
 from studio.records import runs
-<<<<<<< HEAD
-from studio.settings.run import Loop, Preview
-=======
 from studio.same_subject.config import NoPrior
-from studio.settings.run import Loop, Preview, Run
->>>>>>> hA
+from studio.settings.run import Loop, Preview
 from studio.worker import live
 from studio.worker.worker import Worker
 from trainers.dreambooth.config import DreamBooth

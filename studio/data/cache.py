@@ -21,6 +21,7 @@ from torch import Tensor
 
 from studio.data.config import Images
 from studio.errors import StudioError
+from studio.records import places
 
 logger = logging.getLogger(__name__)
 Tensors = Mapping[str, Tensor]
@@ -141,7 +142,7 @@ class TextCache:
 
 def open_cache(settings: Images) -> Cache:
     """The cache that the settings name."""
-    return Cache(Path(settings.cache_folder).expanduser())
+    return Cache(places.cache(settings.cache_folder))
 
 
 def check_cache(settings: Images, *, trains_text: bool, trains_encoder: bool = False) -> list[str]:

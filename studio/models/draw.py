@@ -18,6 +18,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from studio.backend.progress import tell
 from studio.backend.rng import Rng
 from studio.contracts.condition import Condition
 from studio.contracts.sampling import Edit, Request
@@ -60,8 +61,14 @@ class Progress:
 Drawing = Generator[Progress, None, list[Image.Image]]
 
 
-def draw(
-    family: Family, request: Request, rng: Rng | None = None, *, chunk: int = CHUNK, phi: float = 0.0
+def draw(  # what decides over pictures
+    family: Family,
+    request: Request,
+    rng: Rng | None = None,
+    *,
+    chunk: int = CHUNK,
+    phi: float = 0.0,
+    what: str = "",
 ) -> list[Image.Image]:
     """Pictures in prompt-major order; picture i of a prompt has seed `request.seed + i`.
 
@@ -71,13 +78,16 @@ def draw(
         rng: Random numbers of edits, a row a picture of a chunk; None gives every picture its own, from its seed.
         chunk: Pictures drawn at once; does not change them.
         phi: Guidance rescale (Lin et al. 2024); 0 is none.
+        what: What the pictures are for, if how far they are is to be told (see `studio.backend.progress`).
     """
     steps = drawing(family, request, rng, chunk=chunk, phi=phi)
     while True:
         try:
-            next(steps)
+            progress = next(steps)
         except StopIteration as finished:
             return finished.value
+        if what:
+            tell(what, progress.done, progress.total)
 
 
 def drawing(

@@ -1,5 +1,6 @@
 """Places that a command names, found or refused before torch is imported."""
 
+import os
 from pathlib import Path
 
 from studio.catalog import methods
@@ -77,3 +78,10 @@ def absent(path: str | Path, field: str = "artifact") -> StudioError:
         f"name of an embedded artifact ({shipped}).",
         field=field,
     )
+
+
+def cache(folder: str) -> Path:
+    """A folder of what can be made again; `~/.cache` is where the system says that caches lie (XDG_CACHE_HOME)."""
+    path, usual = Path(folder).expanduser(), Path("~/.cache").expanduser()
+    own = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(own) / path.relative_to(usual) if own and path.is_relative_to(usual) else path

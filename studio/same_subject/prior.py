@@ -15,6 +15,7 @@ from studio.contracts.batch import Batch, Source
 from studio.contracts.sampling import Request
 from studio.models.base import Family
 from studio.models.draw import draw
+from studio.records import places
 from studio.same_subject.config import GeneratedPrior
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def prior_key(family: Family, prompt: str, settings: GeneratedPrior, seed: int) 
 
 def prior_folder(family: Family, prompt: str, settings: GeneratedPrior, seed: int) -> Path:
     """Where a set of class pictures is kept, drawn already or not."""
-    return Path(settings.folder).expanduser() / prior_key(family, prompt, settings, seed)
+    return places.cache(settings.folder) / prior_key(family, prompt, settings, seed)
 
 
 def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: int) -> Path:
@@ -53,9 +54,8 @@ def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: 
                       guidance=settings.guidance, scheduler=settings.scheduler)  # fmt: skip
     try:
         temporary.mkdir(parents=True)
-        for index, image in enumerate(
-            draw(family, request, Rng.single(seed, 0, settings.num_images), chunk=16)
-        ):
+        rng = Rng.single(seed, 0, settings.num_images)
+        for index, image in enumerate(draw(family, request, rng, chunk=16, what="class pictures")):
             image.save(temporary / f"{index:05d}.png")
         if not folder.exists():
             temporary.rename(folder)

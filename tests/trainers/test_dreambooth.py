@@ -18,14 +18,10 @@ from studio.contracts.sampling import Request
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
 from studio.models.build import load
-<<<<<<< HEAD
-from studio.settings.run import Hardware, Loop
-=======
 from studio.same_subject.config import FolderPrior, GeneratedPrior, NoPrior, OnlinePrior
 from studio.same_subject.identifier import STOP_WORDS, pick_identifier
 from studio.same_subject.prior import generate_prior, prior_key
-from studio.settings.run import Hardware, Loop, Run
->>>>>>> hA
+from studio.settings.run import Hardware, Loop
 from studio.training.train import run_to_end, train
 from trainers.dreambooth.config import DreamBooth
 from trainers.dreambooth.trainer import DreamBoothTrainer
