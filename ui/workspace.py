@@ -74,13 +74,17 @@ class Workspace:
         for name, value in serial.flatten(values).items():
             if name.rpartition(".")[2] in TEXTS or before.get(name) == value:
                 continue
+            if ":" in name or (
+                name.endswith(".custom") and value
+            ):  # a term of a mix; one of several from outside
+                raise StudioError(f"{name} would run code; only the command takes that.", field=name)
             for text in _strings(value):
                 self._check_text(name, text)
 
     def _check_text(self, name: str, text: str) -> None:
-        foreign = name == "optim.name" and "." in text and text not in _own_optimizers()
+        foreign = name == "optim.name" and ("." in text or ":" in text) and text not in _own_optimizers()
         runs_code = foreign or name.endswith(("reward.function", ".function"))
-        if runs_code or (name.endswith("kind") and text == "user"):
+        if runs_code or (name.endswith("kind") and text in ("user", "custom")):
             raise StudioError(f"{name} {text!r} would run code; only the command takes that.", field=name)
         places = text.startswith(("/", "~", "\\")) or ".." in Path(text).parts or "\0" in text
         if places or (text and len(text) < 4096 and (self.root / text).exists()):

@@ -17,10 +17,12 @@ from transformers.integrations.peft import PeftAdapterMixin as TransformersAdapt
 from studio.adapters.config import Adapter, Bitfit, Boft, Diablo, Full, Lora, Oft
 from studio.adapters.delta import add_delta
 from studio.adapters.orthogonal import project, rotate
+from studio.adapters.own import base_kept, own_config
 from studio.adapters.shelf import peft_config
 from studio.adapters.strength import keep_base, pull_back, watch
 from studio.contracts.trainer import Group
 from studio.errors import StudioError
+from studio.settings.custom import Custom
 
 NAME = "studio"
 
@@ -58,6 +60,9 @@ def put_on(adapter: Adapter, module: nn.Module, name: str) -> None:
             add_delta(adapter, module, name)
         case Full():
             raise TypeError("full finetuning has no layers of its own")
+        case Custom():
+            with base_kept(adapter, module):
+                inject(own_config(adapter, module), module, name)
         case _:
             inject(peft_config(adapter, module), module, name)
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from studio.settings.config import Positive, config
+from studio.settings.custom import Custom
 
 Real = Annotated[float, Field(ge=0)]
 
@@ -238,8 +239,10 @@ Peft = Lora | Loha | Lokr | Delora | Hra | Shira | Miss | Hira | Waveft | C3a | 
 """Adapters that PEFT implements."""
 Orthogonal = Oft | Boft
 """Adapters that rotate."""
-Adapter = Peft | Orthogonal | Diablo | Bitfit | Full
-"""Any adapter."""
+Adapter = Peft | Orthogonal | Diablo | Bitfit | Full | Custom
+"""Any adapter. What `Custom` names gives a configuration of PEFT: a class of those (peft:LoraConfig), made with the options,
+or a function (module, **options) -> PeftConfig. Layers, strength, merging and files are then PEFT's own; a run's export
+is read without the person's code."""
 
 Format = Literal["diffusers", "kohya", "comfy", "peft", "merged"]
 

@@ -1,6 +1,7 @@
 """From the name of an attack to attacked pictures."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import assert_never
 
 import torch
@@ -10,12 +11,23 @@ from torch import Tensor, nn
 from studio.attacks import gradient, suite
 from studio.attacks.ball import Ball
 from studio.attacks.config import AttackName, Attacks, Pgd
+from studio.attacks.own import OwnAttack
 from studio.backend.rng import mix
+from studio.settings.custom import Custom
 
 BLACK_BOX = ("square", "transfer")
 """Attacks that never ask the model for a gradient."""
 PATCH_STRIDE = 0.1
 """Step of the patch attack, in units of the pixel range (ours)."""
+
+
+def own_attacks(settings: Attacks) -> dict[Custom, OwnAttack]:
+    """The attacks from outside that the settings name.
+
+    Raises:
+        StudioError: One is not there, or does not take its options.
+    """
+    return {custom: OwnAttack(custom) for custom in settings.custom}
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,7 @@ class Attacker:
     settings: Attacks
     seed: int
     surrogate: nn.Module | None = None
+    own: Mapping[Custom, OwnAttack] = field(default_factory=dict[Custom, OwnAttack])
 
     def ball(self, eps: float) -> Ball:
         """The set of allowed pictures; `eps` as in the settings."""
@@ -33,7 +46,7 @@ class Attacker:
 
     def __call__(
         self,
-        name: AttackName,
+        name: AttackName | Custom,
         images: Float[Tensor, "b c h w"],
         labels: Int[Tensor, " b"],
         eps: float,
@@ -43,6 +56,13 @@ class Attacker:
         ball, seed = self.ball(eps), mix(self.seed, first) % (1 << 31)
         if ball.radius == 0 and name != "patch":
             return images
+        if isinstance(name, Custom):
+            return self.own[name](self.model, images, labels, ball, seed)
+        return self._ours(name, images, labels, ball, seed)
+
+    def _ours(
+        self, name: AttackName, images: Tensor, labels: Tensor, ball: Ball, seed: int
+    ) -> Float[Tensor, "b c h w"]:
         match name:
             case "fgsm":
                 return gradient.fgsm(self.model, images, labels, ball)

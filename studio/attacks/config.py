@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from studio.settings.config import Positive, config
+from studio.settings.custom import Custom, Customs, by_name
 
 Norm = Literal["linf", "l2"]
 Radius = Annotated[float, Field(ge=0, le=255)]
@@ -60,8 +61,15 @@ class Attacks:
     """Queries of the square attack (5000: AutoAttack)."""
     patch_share: Annotated[float, Field(gt=0, le=1)] = 0.125
     """Side of the patch as a part of the picture's side (one 8 px token of 64 px; PatchFool attacks one token)."""
+    custom: Customs = ()
+    """Yours: (model, images (b c h w) in [0, 1], labels (b), *, eps, norm, seed) -> attacked images; eps is in units of the
+    pixel range. Each is a path such as my.py:attack, or '{"path": ..., "options": ...}'; a change beyond eps is cut."""
     surrogate: str = ""
     """Model that transfer takes its gradients from: any name or folder that --model takes, with the same classes."""
+
+    def own(self) -> dict[str, Custom]:
+        """Attacks from outside, by their names in reports."""
+        return by_name(self.custom)
 
     def told(self, eps: float) -> str:
         """A radius in words."""

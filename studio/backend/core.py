@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from studio.backend import sharding
 from studio.backend.attention import choose_attention, forced_kernel
-from studio.backend.rng import Rng, mix
+from studio.backend.rng import Rng, mix, seeded
 from studio.backend.shard import Shard
 from studio.errors import StudioError
 from studio.settings.run import Hardware
@@ -106,9 +106,7 @@ class Backend:
     @contextlib.contextmanager
     def seeded(self, seed: int) -> Iterator[None]:
         """A forked, seeded RNG: fresh weights repeat, and nothing outside is disturbed."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(mix(seed))
+        with seeded(seed, self.device):
             yield
 
     def here(self) -> contextlib.AbstractContextManager[object]:

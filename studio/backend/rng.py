@@ -4,6 +4,9 @@ Numbers are drawn for the whole global batch on the CPU, and a process or an acc
 rows. So a run repeats on any number of processes, with any accumulation, and after any resume.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -20,6 +23,14 @@ def mix(*keys: int) -> int:
         value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & ((1 << 64) - 1)
         value ^= value >> 31
     return value & _MASK
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Global generators forked and seeded inside, as they were before afterwards: for code that draws from them."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(mix(seed))
+        yield
 
 
 class Rng:

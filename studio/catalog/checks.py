@@ -1,13 +1,15 @@
 """What the settings of a run rule out together, refused before anything is loaded. No torch."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from studio.catalog import methods
+from studio.catalog import methods, outside
 from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.settings import serial
+from studio.settings.custom import Custom
 
 _SHARDED_OPTIMIZERS = ("adamw", "sgd")
 """Optimizers that treat each number alone, so that a share of a matrix steps as the whole would."""
@@ -27,6 +29,8 @@ def check(run: Run) -> None:
             field="method",
         )
     card.check(run.method)
+    for field, custom in _own(run.method):
+        outside.require(custom.path, what=field, field=f"{field}.path")
     if Path(run.name).name != run.name or run.name == "..":
         raise StudioError(
             f"name {run.name!r} is a path; give a plain name without a slash, and the folder of all runs with --output.",
@@ -48,6 +52,16 @@ def check(run: Run) -> None:
         _check_sharded(run)
     if {"adapter", "export"} <= serial.hints(type(run.method)).keys():
         _check_formats(run.method.adapter, run.method.export.formats)
+
+
+def _own(settings: Any, where: str = "") -> Iterator[tuple[str, Custom]]:
+    """Code from outside that settings name, each with the dotted name of its setting."""
+    for item in dataclasses.fields(settings):
+        value, path = getattr(settings, item.name), f"{where}{item.name}"
+        if isinstance(value, Custom):
+            yield path, value
+        elif serial.is_config(type(value)):
+            yield from _own(value, f"{path}.")
 
 
 def _check_formats(adapter: Any, formats: Sequence[str]) -> None:

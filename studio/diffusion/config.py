@@ -1,10 +1,17 @@
-"""Settings of the objective: how a timestep is drawn and how an error is measured. No torch here."""
+"""Settings of the objective: how a timestep is drawn and how an error is measured. No torch here.
+
+What `Custom` names, in each of the unions (a function, or a class whose instances are called so; neither remembers
+anything between calls, so that a run resumes exactly):
+    Times  (u (b), uniform in [0, 1)) -> times (b) in [0, 1], 1 = noise: the inverse of the distribution's CDF
+    Error  (prediction (b ...), target (b ...)), both float32 -> errors (b ...), one an element, with a gradient
+"""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from studio.settings.config import Fraction, config
+from studio.settings.custom import Custom
 
 Prediction = Literal["eps", "v", "flow", "x0"]
 """What a network predicts: noise, velocity (Salimans & Ho), eps - x0 (rectified flow), or the clean latent."""
@@ -38,7 +45,7 @@ class ModeTimes:
     """Strength; 0 is uniform."""
 
 
-Times = NativeTimes | UniformTimes | LogitNormalTimes | ModeTimes
+Times = NativeTimes | UniformTimes | LogitNormalTimes | ModeTimes | Custom
 
 
 @config
@@ -62,7 +69,7 @@ class SmoothL1:
     """Where it turns from squared to linear."""
 
 
-Error = Mse | Huber | SmoothL1
+Error = Mse | Huber | SmoothL1 | Custom
 
 
 @config
@@ -70,9 +77,9 @@ class Denoising:
     """The denoising objective of a diffusion model."""
 
     times: Times = NativeTimes()
-    """How noise levels are drawn."""
+    """How noise levels are drawn; custom: (u (b), uniform in [0, 1)) -> times (b) in [0, 1]."""
     error: Error = Mse()
-    """How a difference is measured."""
+    """How a difference is measured; custom: (prediction (b ...), target (b ...)) -> errors (b ...)."""
     min_snr: Annotated[float, Field(ge=0)] = 0.0
     """Gamma of min-SNR weighting (Hang et al. 2023: 5); 0 switches it off."""
     noise_offset: Fraction = 0.0

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from studio.backend.rng import Rng
 from studio.diffusion.config import Error, Huber, Mse, Prediction, SmoothL1
+from studio.diffusion.own import own_error
+from studio.settings.custom import Custom
 
 
 def per_example(
@@ -40,6 +42,8 @@ def _errors(prediction: Tensor, target: Tensor, error: Error) -> Tensor:
             return F.huber_loss(prediction, target, reduction="none", delta=delta)
         case SmoothL1(beta=beta):
             return F.smooth_l1_loss(prediction, target, reduction="none", beta=beta)
+        case Custom():
+            return own_error(error)(prediction, target)
         case _:
             assert_never(error)
 

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from studio.backend.rng import Rng
 from studio.diffusion.config import LogitNormalTimes, ModeTimes, NativeTimes, Prediction, Times, UniformTimes
+from studio.diffusion.own import own_times
 from studio.diffusion.prediction import combine, expand, to_eps, to_x0
+from studio.settings.custom import Custom
 
 NUM_TIMESTEPS = 1000
 
@@ -174,7 +176,9 @@ class Flow(_Affine):
         return (self.shift * u / (1 + (self.shift - 1) * u)).clamp(1 / NUM_TIMESTEPS, 1)
 
 
-def _draw(rng: Rng, b: int, times: UniformTimes | LogitNormalTimes | ModeTimes) -> Float[Tensor, " b"]:
+def _draw(
+    rng: Rng, b: int, times: UniformTimes | LogitNormalTimes | ModeTimes | Custom
+) -> Float[Tensor, " b"]:
     match times:
         case UniformTimes():
             return rng.uniform(b)
@@ -183,5 +187,7 @@ def _draw(rng: Rng, b: int, times: UniformTimes | LogitNormalTimes | ModeTimes) 
         case ModeTimes(scale=scale):
             u = rng.uniform(b)
             return 1 - u - scale * (torch.cos(math.pi / 2 * u) ** 2 - 1 + u)
+        case Custom():
+            return own_times(times)(rng.uniform(b))
         case _:
             assert_never(times)

@@ -33,6 +33,7 @@ from studio.models import build, draw
 from studio.records import runs
 from studio.reports.html import TRAINED, Column, Page, write
 from studio.settings import serial
+from studio.settings.custom import by_name
 from studio.weights import artifacts
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def evaluate(request: DreamBenchEval) -> DreamBench:
 def aggregate(subjects: Mapping[str, Scores], ceilings: Mapping[str, float]) -> list[Row]:
     """Mean over the prompts of each subject, then over the subjects; standard errors count subjects."""
     found = []
-    for name in table.MEANINGS:
+    for name in dict.fromkeys((*table.MEANINGS, *(name for scores in subjects.values() for name in scores))):
         values = [estimate(scores[name]).mean for scores in subjects.values() if scores.get(name)]
         if values:
             found.append(Row(name, estimate(values), ceiling=ceilings.get(name)))
@@ -94,6 +95,7 @@ def score(folder: Path, subject: Subject, request: DreamBenchEval, jury: Jury) -
     if text := jury.text_of(judges):
         scorers["clip_likeness"] = jury.scorer(Likeness(backbone=text), evidence)
         scorers["prompt_fit"] = jury.scorer(PromptFit(backbone=text), evidence)
+    scorers |= {name: jury.scorer(custom, evidence) for name, custom in by_name(judges.custom).items()}
     spread = jury.diversity(judges.diversity)
     found: Scores = {name: [] for name in (*scorers, "diversity")}
     for index in range(len(subject.prompts)):

@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 from PIL import Image
 
-from studio.attacks.build import Attacker
+from studio.attacks.build import Attacker, own_attacks
 from studio.attacks.config import AttackName
 from studio.attacks.constants import ALEXNET_CLEAN, ALEXNET_ERRORS, BENCHMARK, EXTRA, LARGE_FROM
 from studio.backend.core import Backend
@@ -27,6 +27,7 @@ from studio.models.vit import Classifier, load_classifier, require_classes
 from studio.records import runs
 from studio.reports.robustness import Example, write_page
 from studio.settings import serial
+from studio.settings.custom import Custom
 from studio.vision import robustness as measure
 from studio.vision.config import Robustness
 from studio.vision.line import curve, load_before
@@ -75,6 +76,7 @@ def evaluate(request: Robustness) -> Found:
         StudioError: Model and data do not fit, or something named cannot be read.
     """
     started = time.monotonic()
+    own = own_attacks(request.attacks)
     backend = Backend(request.hardware)
     model = backend.place(load_classifier(request.model)).float()
     if "transfer" in request.attacks.names and not request.attacks.surrogate:
@@ -91,7 +93,8 @@ def evaluate(request: Robustness) -> Found:
     _corruptions(found, request, model, examined)
     for where in request.shifts:
         found.shifts[where], _ = measure.shifted_accuracy(model, where, request.data, examined)
-    _attacks(found, request, model, examined, surrogate)
+    attacker = Attacker(model, request.attacks, request.seed, surrogate, own)
+    _attacks(found, request, attacker, model, examined)
     if before:
         found.line = curve(request, backend.place(before).float(), model, examined)
     found.facts["seconds"] = f"{time.monotonic() - started:.0f}"
@@ -155,34 +158,34 @@ def _corruptions(found: Found, request: Robustness, model: Classifier, examined:
 def _attacks(
     found: Found,
     request: Robustness,
+    attacker: Attacker,
     model: Classifier,
     examined: measure.Examined,
-    surrogate: Classifier | None,
 ) -> None:
     settings = request.attacks
-    attacker = Attacker(model, settings, request.seed, surrogate)
 
-    def run(name: AttackName, eps: float, radius: str, title: str) -> torch.Tensor:
+    def run(name: str, attack: AttackName | Custom, eps: float, radius: str, title: str) -> torch.Tensor:
         """Put one attack on record; who is still told right."""
-        result = measure.attacked(attacker, model, examined, name, eps)
+        result = measure.attacked(attacker, model, examined, attack, eps)
         found.attacks.setdefault(name, {})[radius] = found.numbers[title] = result.accuracy
         log.info("%s: %.3f", title, result.accuracy)
         if not found.examples and (fooled := (~result.right).nonzero()[:, 0].tolist()):
             found.examples = _examples(found, model, examined, result, fooled)
         return result.right
 
-    balls: list[AttackName] = [name for name in settings.names if name != "patch"]
+    balls: dict[str, AttackName | Custom] = {name: name for name in settings.names if name != "patch"}
+    balls |= settings.own()
     for eps in settings.eps if balls else ():
         radius, standing = settings.told(eps), torch.ones_like(examined.labels, dtype=torch.bool)
-        for name in balls:
-            standing &= run(name, eps, radius, _title(request, name, eps))
+        for name, attack in balls.items():
+            standing &= run(name, attack, eps, radius, _title(request, name, eps))
         found.numbers[f"all attacks {radius}"] = float(standing.float().mean())
         found.signs += metrics.order_signs(
             {name: found.attacks[name][radius] for name in balls}, len(examined)
         )
     if "patch" in settings.names:
-        run("patch", max(settings.eps), "any", f"patch, {settings.patch_share:.1%} of the side")
-    if request.checks and settings.names:
+        run("patch", "patch", max(settings.eps), "any", f"patch, {settings.patch_share:.1%} of the side")
+    if request.checks and (settings.names or settings.custom):
         evidence = measure.masking_evidence(model, examined, settings, request.seed, max(settings.eps))
         found.signs += metrics.masking_signs(evidence)
         found.checks = {name: float(value) for name, value in vars(evidence).items()}
@@ -219,7 +222,7 @@ def save_picture(image: torch.Tensor, path: Path) -> Path:
     return path
 
 
-def _title(request: Robustness, name: AttackName, eps: float) -> str:
+def _title(request: Robustness, name: str, eps: float) -> str:
     steps = f"-{request.attacks.steps}" if name in ("pgd", "pgd-margin") else ""
     return f"{name}{steps} {request.attacks.told(eps)}"
 

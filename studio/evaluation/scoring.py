@@ -15,6 +15,7 @@ from studio.metrics.features import Judge
 from studio.metrics.statistics import estimate, paired
 from studio.metrics.subject import SubjectScorer, Values
 from studio.metrics.table import Row
+from studio.settings.custom import by_name
 
 SAME = 1e-4
 """Two pictures whose cosine is this close to 1 are one picture."""
@@ -57,7 +58,7 @@ class Scoring:
         ceilings = self._ceilings()
         return [
             _row(name, before.get(name, []), after[name], ceilings.get(name))
-            for name in table.MEANINGS
+            for name in (*table.MEANINGS, *by_name(self._request.judges.custom))
             if any(value is not None for value in after.get(name, []))
         ]
 
@@ -88,7 +89,8 @@ class Scoring:
             found |= self._likeness_of_truth("clip_likeness", self._jury.judge(self._text))
         if self.targets:
             truth = self._scorer.each(list(self.targets.values()), list(self.targets))
-            found |= {n: _mean(truth[n]) for n in ("prompt_fit", "background") if n in truth}
+            own = by_name(self._request.judges.custom)
+            found |= {n: _mean(truth[n]) for n in ("prompt_fit", "background", *own) if n in truth}
         return found
 
     def _likeness_of_truth(self, name: str, judge: Judge) -> dict[str, float]:

@@ -8,6 +8,7 @@ from studio.adapters.config import Adapter, Lora
 from studio.data.config import Images, Labelled
 from studio.data.sticker_config import Stickers
 from studio.settings.config import Count, Fraction, Positive, config
+from studio.settings.custom import Custom
 from studio.settings.run import Hardware
 from studio.vision.config import AdaptFormer
 
@@ -34,8 +35,11 @@ class Scenes:
     """What may occur in them."""
 
 
-Pairs = Labelled | Captioned | Scenes
-"""Where pictures and texts come from; labelled pictures are paired with sentences about their class."""
+Pairs = Labelled | Captioned | Scenes | Custom
+"""Where pictures and texts come from; labelled pictures are paired with sentences about their class. What `Custom` names,
+called with `size` (pixels) and the options, gives a source (`studio.contracts.batch.Source`): `len()`, and `stream(seed,
+first, shard)`, an iterator over the batches of steps first, first + 1, ...: of the rows shard.start to shard.stop among
+shard.total, `images` (b 3 size size) in [-1, 1] and `captions`, b texts; a function of seed and step alone."""
 
 
 @config

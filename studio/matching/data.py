@@ -22,6 +22,8 @@ from studio.data.pools import Pool, split
 from studio.data.scenes import SceneSource
 from studio.errors import StudioError
 from studio.matching.config import Captioned, Classes, Scenes
+from studio.matching.own import OwnPairs
+from studio.settings.custom import Custom
 
 _HALVES = 31
 
@@ -136,7 +138,7 @@ class Features:
             step += 1
 
 
-def captioned(settings: Captioned | Scenes, size: int) -> Source:
+def captioned(settings: Captioned | Scenes | Custom, size: int) -> Source:
     """Pictures with captions.
 
     Raises:
@@ -144,6 +146,8 @@ def captioned(settings: Captioned | Scenes, size: int) -> Source:
     """
     if isinstance(settings, Scenes):
         return SceneSource(settings.scenes)
+    if isinstance(settings, Custom):
+        return OwnPairs(settings, size)
     source = open_images(settings.images, settings.folder, size=size, multiple=1)
     empty = [example for example in source.examples if not example.caption]  # pyright: ignore[reportAttributeAccessIssue]
     if empty:

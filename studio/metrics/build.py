@@ -12,6 +12,7 @@ from studio import assets
 from studio.metrics import config as settings
 from studio.metrics.backbones import EMBEDDED, load_clip, load_timm
 from studio.metrics.features import Judge, TextJudge
+from studio.metrics.own import OwnScore, OwnSpread, load_own
 from studio.metrics.scorers import (
     BackgroundScore,
     Color,
@@ -22,6 +23,7 @@ from studio.metrics.scorers import (
     TargetScore,
 )
 from studio.metrics.sets import FeatureSpread, LpipsSpread, Spread
+from studio.settings.custom import Custom
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,8 @@ class Jury:
                 return Judge(load_timm(backbone.model, self._device), self._batch_size)
             case settings.OpenClip():
                 return self._load_text(backbone)
+            case Custom():
+                return Judge(load_own(backbone, self._device), self._batch_size)
             case _:
                 assert_never(backbone)
 
@@ -99,6 +103,8 @@ class Jury:
                 return PromptScore(self.text_judge(scorer.backbone), evidence.silent)
             case settings.BackgroundColor():
                 return BackgroundScore(evidence.colors, scorer.patch)
+            case Custom():
+                return OwnScore(scorer, self._device, self._batch_size)
             case _:
                 assert_never(scorer)
 
@@ -109,5 +115,7 @@ class Jury:
                 return FeatureSpread(self.judge(diversity.backbone))
             case settings.Lpips():
                 return LpipsSpread(diversity.weights, self._device)
+            case Custom():
+                return OwnSpread(diversity, self._device)
             case _:
                 assert_never(diversity)

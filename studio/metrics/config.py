@@ -1,10 +1,17 @@
-"""Which judge scores what. No torch."""
+"""Which judge scores what. No torch.
+
+What `Custom` names, in each of the unions (images are in [-1, 1]; a function, or a class whose instances are called so):
+    Backbone   (images (b 3 224 224)) -> features (b d); compared by cosine
+    Scorer     (images (b 3 H W), prompts) -> scores (b), higher is better: the same that a reward is
+    Diversity  (images (n 3 H W) of one prompt) -> one number, 0 for copies
+"""
 
 from typing import Annotated
 
 from pydantic import Field
 
 from studio.settings.config import Count, Positive, config
+from studio.settings.custom import Custom, Customs
 from studio.settings.run import Hardware
 
 
@@ -33,7 +40,7 @@ class NoText:
 
 TextJudge = OpenClip | NoText
 """What compares pictures with prompts."""
-Backbone = Timm | OpenClip
+Backbone = Timm | OpenClip | Custom
 """What turns a picture into features."""
 
 
@@ -74,7 +81,7 @@ class BackgroundColor:
     """Side of a corner patch as a part of the picture's side."""
 
 
-Scorer = Likeness | TargetLikeness | PixelCloseness | PromptFit | BackgroundColor
+Scorer = Likeness | TargetLikeness | PixelCloseness | PromptFit | BackgroundColor | Custom
 """What gives one number a picture."""
 
 
@@ -94,7 +101,7 @@ class Lpips:
     """Folder with the torchvision AlexNet weights, alexnet-owt-7be5be79.pth or alexnet.safetensors."""
 
 
-Diversity = FeatureDiversity | Lpips
+Diversity = FeatureDiversity | Lpips | Custom
 """What measures how different the pictures of one prompt are."""
 
 
@@ -103,11 +110,15 @@ class Judges:
     """Which models judge an evaluation."""
 
     likeness: Backbone = Timm()
-    """Compares pictures with pictures; the default was trained by others on other data than any embedded model."""
+    """Compares pictures with pictures; the default was trained by others on other data than any embedded model;
+    custom: (images (b 3 224 224) in [-1, 1]) -> features (b d)."""
     text: TextJudge = OpenClip()
     """Compares pictures with prompts; no-text leaves such scores out."""
     diversity: Diversity = FeatureDiversity()
-    """Compares the pictures of one prompt with each other."""
+    """Compares the pictures of one prompt with each other; custom: (images (n 3 H W) in [-1, 1]) -> one number."""
+    custom: Customs = ()
+    """Yours: (images (b 3 H W) in [-1, 1], prompts) -> scores (b), higher is better; a row of the table each. A path such as
+    my.py:smile, or '{"path": ..., "options": ...}'."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Pictures judged at a time."""
 

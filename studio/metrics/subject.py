@@ -19,6 +19,7 @@ from studio.metrics.config import (
 )
 from studio.metrics.scorers import BackgroundScore, Score
 from studio.metrics.statistics import estimate
+from studio.settings.custom import by_name
 
 Numbers = list[float | None]
 Values = dict[str, Numbers]
@@ -42,6 +43,8 @@ class SubjectScorer:
                 "clip_likeness": jury.scorer(Likeness(backbone=text), evidence),
                 "prompt_fit": jury.scorer(PromptFit(backbone=text), evidence),
             }
+        own = by_name(judges.custom)
+        self._everywhere |= {name: jury.scorer(custom, evidence) for name, custom in own.items()}
         self._target = jury.scorer(TargetLikeness(backbone=judges.likeness), evidence)
         self._closeness = jury.scorer(PixelCloseness(), evidence)
         self._background = BackgroundScore(evidence.colors)

@@ -90,7 +90,7 @@ class Row:
     @property
     def meaning(self) -> Meaning:
         """How the score is told to a person."""
-        return MEANINGS[self.name]
+        return MEANINGS.get(self.name) or Meaning(self.name, "higher", "A score of your own.")
 
     @property
     def verdict(self) -> Literal["better", "worse", "even"]:

@@ -3,10 +3,11 @@
 from dataclasses import field
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from studio.metrics.config import OpenClip
 from studio.settings.config import config
+from studio.settings.custom import Options
 
 
 @config
@@ -85,10 +86,12 @@ class FaceQuality:
 
 @config
 class User:
-    """A function of your own: (images (b 3 H W) in [-1, 1], prompts) -> scores (b), higher is better."""
+    """Yours: (images (b 3 H W) in [-1, 1], prompts) -> scores (b), higher is better; a function, or a class called so."""
 
     function: str
-    """`module:function`, importable from where the command is started."""
+    """`package.module:name`, or `file.py:name` for a file in the folder where the command is started."""
+    options: Options = field(default_factory=dict[str, JsonValue])
+    """Arguments of it, by name, as JSON or in turn: the class's own, or further ones of the function."""
     seconds: Annotated[float, Field(gt=0)] = 600.0
     """A call that takes longer fails the run."""
     differentiable: bool = False
@@ -100,7 +103,7 @@ class Mix:
     """A weighted sum of rewards, each standardized by its running mean and spread."""
 
     weights: dict[str, float] = field(default_factory=dict)
-    """Weight by reward: compressible, redness, clip-alignment ... as they are by default, or `module:function`."""
+    """Weight by reward: compressible, redness, clip-alignment ... as they are by default, or a path as in `user`."""
 
 
 Single = (

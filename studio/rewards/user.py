@@ -1,50 +1,28 @@
-"""A function of the person's own as a reward.
+"""A function or class of the person's own as a reward: what other rooms call `Custom`, with a time limit.
 
 Axes: `b` pictures, `H W` image.
 """
 
-import importlib
-import sys
 import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from studio.errors import StudioError
+from studio.catalog import outside
 from studio.rewards.config import User
-
-
-def load_function(path: str) -> Callable[..., Any]:
-    """The function that `module:function` names; the present folder counts as a place of modules.
-
-    Raises:
-        StudioError: It cannot be imported, or is not a function.
-    """
-    module, _, name = path.partition(":")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
-    try:
-        found = vars(importlib.import_module(module))[name]
-    except (ImportError, ValueError, KeyError) as error:
-        raise StudioError(
-            f"Reward {path!r} cannot be imported ({type(error).__name__}: {error}); give `module:function`, such as "
-            "`rewards:smile` for the function smile in rewards.py.",
-            field="function",
-        ) from error
-    if not callable(found):
-        raise StudioError(f"Reward {path!r} is a {type(found).__name__}, not a function.", field="function")
-    return found
+from studio.settings.custom import Custom
 
 
 class UserReward:
     """Calls the function on images in [-1, 1], and gives up on it after a while."""
 
     def __init__(self, settings: User) -> None:
-        self._function, self._seconds = load_function(settings.function), settings.seconds
+        named = Custom(path=settings.function, options=settings.options)
+        self._function = outside.made(named, what="Reward", field="reward")
+        self._seconds = settings.seconds
         self._differentiable = settings.differentiable
 
     def __call__(self, images: Float[Tensor, "b 3 H W"], prompts: Sequence[str]) -> Any:

@@ -11,7 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from studio.catalog import outside
+from studio.errors import RunFailed
 from studio.rl.config import Advantage, GroupAdvantage, PromptAdvantage, RolloutAdvantage
+from studio.settings.custom import Custom
 
 STD_FLOOR = 1e-6
 """Rewards that differ by less count as equal: all their advantages are 0."""
@@ -94,5 +97,27 @@ def advantages(
             return memory(rewards, prompts)
         case GroupAdvantage(std=std):
             return over_groups(rewards, prompts, own_std=std == "group")
+        case Custom():
+            return _own(kind, rewards, prompts)
         case _:
             assert_never(kind)
+
+
+def _own(custom: Custom, rewards: Float[Tensor, " b"], prompts: Sequence[str]) -> Float[Tensor, " b"]:
+    """Advantages by the person's own code.
+
+    Raises:
+        RunFailed: It gave something else than one finite number a picture.
+    """
+    found = outside.made(custom, what="Advantage", field="advantage")(rewards.clone(), list(prompts))
+    given = torch.as_tensor(found, dtype=rewards.dtype, device=rewards.device)
+    if given.shape != rewards.shape or not bool(torch.isfinite(given).all()):
+        fault = (
+            "numbers that are not finite"
+            if given.shape == rewards.shape
+            else f"the shape {tuple(given.shape)}"
+        )
+        raise RunFailed(
+            f"Advantage {custom.path!r} gave {fault}; it must give one finite number a picture, ({len(rewards)},)."
+        )
+    return given

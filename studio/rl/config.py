@@ -11,6 +11,7 @@ from studio.catalog.cards import Preset
 from studio.errors import StudioError
 from studio.rewards.config import ClipAlignment, HeldOut, Reward
 from studio.settings.config import Count, Fraction, Positive, config
+from studio.settings.custom import Custom
 
 EMBEDDED_CLIP = "studio-tiny-clip"
 Real = Annotated[float, Field(ge=0)]
@@ -70,7 +71,9 @@ class GroupAdvantage:
     """Over what the spread is taken (Flow-GRPO's code: rollout)."""
 
 
-Advantage = RolloutAdvantage | PromptAdvantage | GroupAdvantage
+Advantage = RolloutAdvantage | PromptAdvantage | GroupAdvantage | Custom
+"""What `Custom` names: (rewards (b) of a rollout, prompts, a list of b) -> advantages (b); it remembers nothing between
+rollouts, so that a run resumes exactly."""
 
 
 @config
@@ -120,7 +123,7 @@ class Reinforced(Rewarded):
     rollouts: Rollouts = Rollouts()
     """How pictures are drawn to learn from."""
     advantage: Advantage = RolloutAdvantage()
-    """What a reward is compared with."""
+    """What a reward is compared with; custom: (rewards (b), prompts) -> advantages (b)."""
     ppo: Ppo = Ppo()
     """The objective."""
     adapter: Lora = Lora()

@@ -37,7 +37,7 @@ class Optim:
     """How the weights move."""
 
     name: str = "adamw"
-    """adamw, adamw8bit, lion8bit, adafactor, prodigy, schedule-free, sgd, muon, or a dotted path to an optimizer class."""
+    """adamw, adamw8bit, lion8bit, adafactor, prodigy, schedule-free, sgd, muon, or an optimizer class by its dotted path or as `file.py:Name`."""
     lr: Annotated[float, Field(gt=0)] = 1e-4
     """Learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2

@@ -10,6 +10,7 @@ from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
 from studio.backend.sharding import laid_out_as, whole
+from studio.catalog import outside
 from studio.contracts.trainer import Group
 from studio.errors import StudioError, unknown
 from studio.settings.run import Loop, Optim
@@ -28,9 +29,12 @@ _WITHOUT_BETAS = {"sgd", "adafactor"}
 
 
 def _factory(name: str) -> Callable[..., torch.optim.Optimizer]:
-    module, _, attribute = _NAMED.get(name, name).rpartition(":" if name in _NAMED else ".")
-    if not module:
-        raise unknown("optimizer", name, [*_NAMED, "a.dotted.path"], field="optim.name")
+    if name not in _NAMED:
+        if "." not in name and ":" not in name:
+            raise unknown("optimizer", name, [*_NAMED, "a.dotted.path"], field="optim.name")
+        path = name if ":" in name else ":".join(name.rsplit(".", 1))
+        return outside.load(path, what="Optimizer", field="optim.name")
+    module, _, attribute = _NAMED[name].rpartition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

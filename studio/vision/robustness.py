@@ -25,6 +25,7 @@ from studio.data.pools import Pool, open_pool, split
 from studio.errors import StudioError
 from studio.metrics.robustness import Evidence, restricted
 from studio.models.vit import Classifier, require_classes
+from studio.settings.custom import Custom
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ class Survivors:
 
 
 def attacked(
-    attacker: Attacker, model: nn.Module, examined: Examined, name: AttackName, eps: float
+    attacker: Attacker, model: nn.Module, examined: Examined, name: AttackName | Custom, eps: float
 ) -> Survivors:
     """All pictures under one attack. Pictures that are wrong already are not attacked: they stay wrong."""
     right, made = [], []
@@ -157,7 +158,9 @@ def attacked(
     return Survivors(torch.cat(right), torch.cat(made))
 
 
-def _require_allowed(attacker: Attacker, name: str, images: Tensor, moved: Tensor, eps: float) -> None:
+def _require_allowed(
+    attacker: Attacker, name: AttackName | Custom, images: Tensor, moved: Tensor, eps: float
+) -> None:
     """Stop where an attack broke its promise: the numbers would mean nothing."""
     change, ball = (moved - images).flatten(1), attacker.ball(eps)
     size = change.abs().amax() if ball.norm == "linf" else torch.linalg.vector_norm(change, dim=1).amax()

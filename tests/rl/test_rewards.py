@@ -111,7 +111,9 @@ def test_a_function_of_ones_own_is_a_reward(module: str):
 
 
 def test_a_function_that_is_not_there_is_refused(module: str):
-    with pytest.raises(StudioError, match=r"cannot be imported .* give `module:function`"):
+    with pytest.raises(
+        StudioError, match=r"Reward .my_rewards:nothing.: the module has no .nothing.; it defines broken"
+    ):
         Terms(User(function=f"{module}:nothing"), "cpu")
 
 

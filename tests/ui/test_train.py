@@ -88,6 +88,9 @@ def test_the_simple_view_has_five_fields():
         ({"method.data": "../elsewhere"}, "outside of the allowed folder"),
         ({"method.held_out": "~/photos"}, "outside of the allowed folder"),
         ({"optim.name": "os.system"}, "would run code"),
+        ({"optim.name": "mine:Slow"}, "would run code"),
+        ({"method.adapter": {"kind": "custom", "path": "mine:few"}}, "would run code"),
+        ({"method.denoising.error": {"kind": "custom", "path": "mine:huber"}}, "would run code"),
         ({"name": "../up"}, "outside of the allowed folder"),
         ({"name": "a/b"}, "plain name without a slash"),
         ({"method.nonsense": 1}, "Unknown setting"),
@@ -97,6 +100,16 @@ def test_wrong_settings_are_refused_with_a_sentence(change: dict, message: str, 
     values = serial.merge(filled("dreambooth", workspace), serial.nest(change))
     with pytest.raises(StudioError, match=message):
         drafts.build(values, workspace)
+
+
+def test_a_term_of_a_mix_and_an_attack_of_ones_own_are_refused(workspace: Workspace):
+    for values in (
+        {"reward": {"kind": "mix", "weights": {"mine:smile": 1.0}}},
+        {"attacks": {"custom": ["mine:push"]}},
+    ):
+        with pytest.raises(StudioError, match="would run code"):
+            workspace.check(values, {})
+    workspace.check({"attacks": {"custom": []}}, {})
 
 
 def test_a_link_out_of_the_workspace_is_refused(workspace: Workspace):
