@@ -40,7 +40,7 @@ def pictures(output: Path, *artifacts: str) -> list[bytes]:
     request = SampleRequest(
         prompt=("a photo of a sks dog",), model="tiny:sd1", artifact=artifacts, steps=2, hardware=ON_CPU, output=str(output)
     )  # fmt: skip
-    return [path.read_bytes() for path in map(Path, studio.sample(request)) if path.suffix == ".png"]
+    return [image.tobytes() for image in studio.sample(request).images]
 
 
 def test_the_example_is_listed_and_its_settings_are_explained():
