@@ -60,6 +60,9 @@ def test_an_old_run_resumes_to_where_the_old_version_went_and_exports(method: st
     reached = load_file(folder / "checkpoints" / "step-00000004" / "weights.safetensors")
     expected = load_file(OLD / method / "step-00000004.safetensors")
     assert reached.keys() == expected.keys()
-    for name, tensor in expected.items():  # bit for bit on the machine it was made on; other processors round otherwise
+    for (
+        name,
+        tensor,
+    ) in expected.items():  # bit for bit on the machine it was made on; other processors round otherwise
         torch.testing.assert_close(reached[name], tensor, rtol=1e-5, atol=1e-6)
     assert all(file.exists() for file in export(folder))

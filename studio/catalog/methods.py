@@ -90,7 +90,9 @@ def card(name: str) -> Card:
     wanted = name.replace("-", "_")
     if wanted in ours():
         return importlib.import_module(f"trainers.{wanted}.config").METHOD
-    if (point := installed().get(name) or installed().get(wanted)) is not None:
+    if (
+        point := next((p for n, p in installed().items() if n.replace("-", "_") == wanted), None)
+    ) is not None:
         return _card_in(importlib.import_module(f"{point.module}.config"), name)
     place = _place(name)
     if not place:
