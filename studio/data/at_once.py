@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from studio.backend.progress import counted
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def at_once(work: Callable[[T], R], items: Sequence[T], what: str) -> list[R]:
