@@ -32,11 +32,11 @@ text { fill: #16202a; text-anchor: middle; dominant-baseline: central; }
 
 
 def edges() -> Edges:
-    """Pairs of rooms of which the first imports the second, imports for types alone included."""
+    """Pairs of rooms of which the first imports the second, imports for types alone included; the face is no room."""
     graph = grimp.build_graph("studio", cache_dir=None)
     pairs = ((a, b) for a in graph.modules for b in graph.find_modules_directly_imported_by(a))
     named = ((_room(a), _room(b)) for a, b in pairs)
-    return frozenset((a, b) for a, b in named if a != b)
+    return frozenset((a, b) for a, b in named if a != b and "studio" not in (a, b))
 
 
 def _room(module: str) -> str:

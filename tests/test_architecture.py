@@ -61,6 +61,12 @@ def heavy_imports(code: str, *arguments: str) -> list[str]:
     return json.loads(result.stderr.splitlines()[-1])
 
 
+def test_the_top_floor_stays_small():
+    loose = sorted(path.name for path in (ROOT / "studio").glob("*.py"))
+    assert len(loose) <= 10, loose
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 250
+
+
 def test_no_file_is_longer_than_its_budget():
     counts = {
         str(path): len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in tree.modules()

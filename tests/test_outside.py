@@ -42,6 +42,7 @@ from tests.trainers.pictures import BACKEND, class_folders, trained_folder
 from trainers.clip.config import Clip
 from trainers.ddpo.config import Ddpo
 from trainers.dreambooth.config import DreamBooth
+from trainers.jedi.config import Jedi
 
 MINE = '''
 """What a person writes."""
@@ -458,6 +459,11 @@ def test_sampling_with_an_artifact_imports_nothing_that_its_settings_name(
     assert drawn
     assert (done.export / "pytorch_lora_weights.safetensors").is_file()
     assert "only_for_training" not in sys.modules
+
+
+def test_an_adapter_that_sampling_would_have_to_import_is_refused():
+    with pytest.raises(StudioError, match=r"adapter 'things_of_mine.py:few' is code of your own"):
+        Jedi(adapter=mine("few"))
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from studio.adapters import config as c
 from studio.adapters.build import NAME, attach, names
 from studio.adapters.files import write_peft
 from studio.adapters.merge import bare, merged_copy
+from studio.settings.custom import Custom
 
 BASELINE = "lora"
 WIDTH, TOKENS = 320, 1024
@@ -59,7 +60,9 @@ class Line:
 
 def shelf() -> dict[str, c.Adapter]:
     """Every member of the union with its defaults, and the variants people choose among."""
-    plain: dict[str, c.Adapter] = {kind.__name__.lower(): kind() for kind in c.Adapter.__args__}
+    plain: dict[str, c.Adapter] = {
+        kind.__name__.lower(): kind() for kind in c.Adapter.__args__ if kind is not Custom
+    }
     variants: dict[str, c.Adapter] = {
         "lora, dora": c.Lora(dora=True),
         "lora, rslora": c.Lora(rslora=True),

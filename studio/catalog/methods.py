@@ -37,7 +37,7 @@ def listed() -> list[Card]:
     for name in names():
         try:
             found.append(card(name))
-        except (StudioError, ImportError) as error:
+        except StudioError as error:
             if name in ours():
                 raise
             log.warning("installed method %s is left out: %s", name, error)
@@ -90,8 +90,12 @@ def card(name: str) -> Card:
     wanted = name.replace("-", "_")
     if wanted in ours():
         return importlib.import_module(f"trainers.{wanted}.config").METHOD
-    if (point := installed().get(name) or installed().get(wanted)) is not None:
-        return _card_in(importlib.import_module(f"{point.module}.config"), name)
+    if (
+        point := next((p for n, p in installed().items() if n.replace("-", "_") == wanted), None)
+    ) is not None:
+        return _card_in(
+            outside.module(f"{point.module}.config", what=f"Method {name!r}", field="method"), name
+        )
     place = _place(name)
     if not place:
         raise unknown("method", name, list_methods(), field="method")

@@ -3,11 +3,11 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from studio.data import buckets, layouts
 from studio.data import images as reading
+from studio.data.at_once import at_once
 from studio.data.buckets import Shape
 from studio.data.cache import Encoder, open_cache
 from studio.data.captions import Words, fill
@@ -103,8 +103,7 @@ def _examples(
             return error
         return example
 
-    with ThreadPoolExecutor(thread_name_prefix="check") as pool:
-        results = list(pool.map(attempt, records))
+    results = at_once(attempt, records, "pictures")
     good = [result for result in results if isinstance(result, Example)]
     return good, [result for result in results if isinstance(result, reading.BadImageError)]
 

@@ -3,7 +3,6 @@
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -16,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from studio.data import images, layouts
+from studio.data.at_once import at_once
 from studio.data.config import Images
 from studio.data.layouts import Record, Summary, counted
 
@@ -164,8 +164,7 @@ def check(folder: str | Path, settings: Images, *, size: int = 512) -> Report:
     """
     found = layouts.find(folder, settings.captions.extension)
     resolution = settings.resolution or size
-    with ThreadPoolExecutor(thread_name_prefix="check") as pool:
-        looks = list(pool.map(lambda record: _look(record, resolution), found.records))
+    looks = at_once(lambda record: _look(record, resolution), found.records, "pictures")
     findings = [finding for look in looks for finding in look.findings]
     findings += _duplicates(found.records, looks)
     texts = [record.caption for record in found.records if record.caption]

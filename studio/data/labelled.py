@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import count
 from typing import Any
@@ -20,6 +19,7 @@ from torchvision.transforms.v2 import functional as tv
 from studio.backend.rng import mix
 from studio.backend.shard import Shard
 from studio.contracts.batch import Batch
+from studio.data.at_once import at_once
 from studio.data.chance import seeded
 from studio.data.config import Labelled
 from studio.data.images import BadImageError
@@ -220,8 +220,7 @@ class LabelledPhotos:
             except BadImageError as error:
                 return error
 
-        with ThreadPoolExecutor(thread_name_prefix="data") as workers:
-            results = list(workers.map(attempt, range(len(pool))))
+        results = at_once(attempt, range(len(pool)), "pictures")
         for result in results:
             if isinstance(result, BadImageError):
                 if self.settings.on_bad == "stop":

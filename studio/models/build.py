@@ -16,6 +16,7 @@ from diffusers import (
 
 from studio import assets
 from studio.backend.core import Backend
+from studio.catalog import outside
 from studio.errors import StudioError, unknown
 from studio.models.base import Family
 from studio.models.dit import Flux, StableDiffusion3
@@ -56,7 +57,8 @@ def load(
 
     Args:
         name: `studio-tiny`, `studio-tiny-dit`; `tiny:sd1|sd2|sdxl|sd3|flux` (random weights); a diffusers folder; a `.safetensors`
-            checkpoint; a short name such as `sdxl`; or a hub name.
+            checkpoint; a short name such as `sdxl`; a hub name; or a family of your own, `folder/my_family.py:load`: a
+            function (backend, text) that gives a `Family` with its weights.
         backend: Where and how precisely.
         text: How prompts become embeddings.
         dtype: Dtype to read weights in; the backend's if not given. Full finetuning wants float32.
@@ -65,6 +67,8 @@ def load(
     Raises:
         StudioError: The name, folder or file cannot be used.
     """
+    if ":" in name and "://" not in name and not name.startswith("tiny:"):
+        return prepare(_own(name, backend, text), backend)
     if name.startswith("tiny:") or (name == EMBEDDED and not assets.exists(f"models/{EMBEDDED}")):
         parts, text = _tiny(name, backend), _short_t5(text)
     else:
@@ -73,6 +77,18 @@ def load(
     if kind is None:
         raise unknown("kind of pipeline", type(parts).__name__, [k.__name__ for k in FAMILIES], field="model")
     return prepare(kind(parts, backend, text), backend)
+
+
+def _own(name: str, backend: Backend, text: Text) -> Family:
+    """A family from outside."""
+    found = outside.load(name, what="Model", field="model")(backend, text)
+    if not isinstance(found, Family):
+        raise StudioError(
+            f"Model {name!r} gave a {type(found).__name__}; its function takes (backend, text) and gives a "
+            "studio.models.base.Family.",
+            field="model",
+        )
+    return found
 
 
 def _tiny(name: str, backend: Backend) -> DiffusionPipeline:

@@ -1,4 +1,4 @@
-"""The class-prior set (section 3.3): pictures of the class by the untouched model, drawn once and kept."""
+"""The class-prior set (DreamBooth, section 3.3): pictures of the class by the untouched model, drawn once and kept."""
 
 import hashlib
 import json

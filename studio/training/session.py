@@ -150,6 +150,7 @@ class Session:
         """Write the trained weights in the ecosystem's formats."""
         if self.backend.rank:
             return []
+        self.folder.export.mkdir(parents=True, exist_ok=True)
         with self.learner.best_weights():
             written = self.trainer.export(self.folder.export)
         share(self.folder.export)

@@ -80,10 +80,5 @@ def test_a_check_counts_and_lists_every_problem(tmp_path):
 def test_the_command_lists_problems_and_ends_with_the_verdict(tmp_path, capsys):
     file = write(tmp_path, chat(ASK, SAY), chat(ASK))
     with pytest.raises(StudioError, match="1 of 2 conversations cannot be used"):
-        data.data(["check", file], Console())
+        data.check([file], Console())
     assert "human begins and gpt ends" in capsys.readouterr().out
-
-
-def test_the_command_knows_its_verbs():
-    with pytest.raises(StudioError, match="studio data needs one of: check DIR"):
-        data.data(["draw"], Console())

@@ -9,12 +9,21 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+from pydantic import JsonValue
+
 from studio.settings import serial
 
 Named = Callable[[str], str]
 """From the dotted name of a setting to how a person writes it: a flag, or a key of an edit."""
 HEAD = "| setting | takes | default | what it is |\n| --- | --- | --- | --- |"
-WORDS = {bool: "on, off", int: "whole number", float: "number", str: "text", Any: "anything"}
+WORDS: dict[Any, str] = {
+    JsonValue: "anything that JSON has",
+    bool: "on, off",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    Any: "anything",
+}
 
 
 def section(cls: type, named: Named, default: Any = None) -> Iterator[str]:

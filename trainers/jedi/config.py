@@ -12,6 +12,7 @@ from studio.errors import StudioError
 from studio.records import places
 from studio.settings import serial
 from studio.settings.config import Count, Fraction, config
+from studio.settings.custom import Custom
 
 Scale = Annotated[float, Field(ge=0)]
 
@@ -75,6 +76,15 @@ class Jedi:
     """Precision of the exported weights."""
     held_out_sets: Annotated[int, Field(ge=1, le=16)] = 6
     """Sets that previews and validation show; of the stickers they are subjects that training never sees."""
+
+    def __post_init__(self) -> None:
+        """Refuse an adapter from outside: the folder's settings build it when sampling, which would run its code."""
+        if isinstance(self.adapter, Custom):
+            raise StudioError(
+                f"adapter {self.adapter.path!r} is code of your own, which a JeDi folder would run for whoever samples with "
+                "it; choose one of the others, such as lora.",
+                field="adapter",
+            )
 
 
 def check(settings: Jedi) -> None:

@@ -19,6 +19,7 @@ import torch
 from timm.data import resolve_model_data_config
 
 from studio.backend.core import Backend
+from studio.backend.progress import counted
 from studio.backend.shard import Shard
 from studio.data.labelled import LabelledPhotos
 from studio.data.pools import split
@@ -67,7 +68,9 @@ class Search:
 
     def profile(self, chosen: tuple[int, ...] = ()) -> list[Trial]:
         """The finetuning profile: each further block on top of `chosen`, trained for a short time."""
-        return [self.trial((*chosen, block)) for block in range(self.num_blocks) if block not in chosen]
+        left = [block for block in range(self.num_blocks) if block not in chosen]
+        what = f"SubTuning, block {len(chosen) + 1}"
+        return [self.trial((*chosen, block)) for block in counted(left, what, len(left))]
 
     def trial(self, blocks: tuple[int, ...]) -> Trial:
         """Train these blocks and the head for `search_steps`, and score them."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from studio.backend.core import Backend
+from studio.backend.progress import counted
 from studio.backend.rng import Rng
 from studio.backend.shard import Shard
 from studio.contracts.batch import Batch
@@ -98,7 +99,8 @@ class VitNullspaceTrainer(Classifies, Trainer):
     def _search(self, start: Tensor, step: int, size: int) -> Found:
         config = self.config
         stream = self.task.train.stream(self.seed + step, 0, Shard(size, 0, size))
-        pictures = (next(stream)["images"].to(start) for _ in range(config.search_steps))
+        steps = counted(range(config.search_steps), "noise that the model ignores", config.search_steps)
+        pictures = (next(stream)["images"].to(start) for _ in steps)
         found = search_noise(
             self.task.model, pictures, start, eps=config.eps, lr=config.noise_lr, metric=config.stop_metric
         )
