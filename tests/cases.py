@@ -1,11 +1,14 @@
-"""The smallest sensible settings of every method, for the tests that all methods pass."""
+"""The smallest sensible settings of every method, for the tests that all methods pass.
 
+A method that `studio new method` made has its case beside its test: `tests/trainers/case_<name>.py`.
+"""
+
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from studio.adapters.config import Full, Lora, Oft
@@ -17,6 +20,7 @@ from studio.matching.config import Classes, Maple
 from studio.rewards.config import Brightness, Redness
 from studio.rl.config import Ppo, Rollouts, Sampler
 from studio.same_subject.config import OnlinePrior
+from studio.testing import SIDE, photos
 from tests.trainers.pictures import class_folders, trained_folder
 from trainers.adversarial.config import Adversarial
 from trainers.arrest.config import Arrest
@@ -44,7 +48,6 @@ from trainers.vit.config import Vit as Classifier
 from trainers.vit_nullspace.config import VitNullspace
 from trainers.vlm.config import Vlm
 
-SIZE = 32
 # One picture gives one update of two transitions: two updates a rollout, so that runs also stop inside one.
 REINFORCED: dict[str, Any] = {
     "prompts": ("a dog", "a cat"), "model": "tiny:sd1", "reward": Redness(), "held_out": Brightness(),
@@ -53,16 +56,6 @@ REINFORCED: dict[str, Any] = {
 
 
 REWARDED = {key: REINFORCED[key] for key in ("prompts", "model", "reward", "held_out")}
-
-
-def photos(folder: Path, number: int = 3) -> str:
-    """A folder of noise pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    draw = np.random.default_rng(0)
-    for index in range(number):
-        pixels = draw.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{index}.png")
-    return str(folder)
 
 
 def classes(folder: Path) -> Labelled:
@@ -78,7 +71,7 @@ def pairs(folder: Path) -> str:
     (folder / "rejected").mkdir()
     for index in range(2):
         (folder / "chosen" / f"{index}.txt").write_text("a dog")
-        Image.new("RGB", (SIZE, SIZE), (90 * index, 40, 200)).save(folder / "rejected" / f"{index}.png")
+        Image.new("RGB", (SIDE, SIDE), (90 * index, 40, 200)).save(folder / "rejected" / f"{index}.png")
     return str(folder)
 
 
@@ -132,6 +125,9 @@ CASES: dict[str, Callable[[Path], Any]] = {
         data=chats(root), model="tiny:llava", trains=("vision", "projector", "language"),
         adapter=Lora(rank=2, layers="linear", dropout=0.1),
     ),
+} | {
+    file.stem.removeprefix("case_"): importlib.import_module(f"tests.trainers.{file.stem}").case
+    for file in sorted(Path(__file__).parent.glob("trainers/case_*.py"))
 }  # fmt: skip
 """Method to settings over an empty folder."""
 

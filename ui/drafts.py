@@ -15,6 +15,7 @@ from studio.catalog.checks import check
 from studio.catalog.run import Run
 from studio.data.view_config import STICKERS
 from studio.errors import StudioError
+from studio.flags import names
 from studio.queue.jobs import OPEN
 from studio.settings import serial
 from ui import forms
@@ -143,7 +144,7 @@ def command(run: Run) -> str:
     }
     words = ["studio", "train", method]
     for name, value in changed.items():
-        words += _flag(name, value)
+        words += names.words(name, value)
     return " ".join(shlex.quote(word) for word in words)
 
 
@@ -151,12 +152,3 @@ def _moved(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bo
     """Whether a field belongs to an alternative that the defaults do not have."""
     kind = f"{name.rpartition('.')[0]}.kind"
     return kind in after and before.get(kind) != after[kind] and name != kind and name not in before
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    plain = name.removeprefix("method.").removesuffix(".kind").replace("_", "-")
-    if isinstance(value, (list, tuple)):
-        return [f"--{plain}", *(str(each) for each in value)] if value else []
-    if isinstance(value, Mapping):
-        return [f"--{plain}", *(str(each) for pair in value.items() for each in pair)] if value else []
-    return [f"--{plain}", str(value)]

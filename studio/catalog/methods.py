@@ -144,6 +144,6 @@ def reference(method: Card) -> str:
         if point.module == package:
             return name
     file = Path(str(sys.modules[module].__file__))
-    if module.startswith(outside.PREFIX):
+    if module.startswith(outside.PREFIX) or outside.brought(file):
         return str(file.parent if file.name == "config.py" else file)
     return package if "." in package or file.name == "config.py" else f"{package}.py"

@@ -29,6 +29,8 @@ PREFIX = "outside_"
 """How modules of files begin that Python does not find by itself."""
 LISTED = 8
 """Names of a module told to one who asked for another."""
+_BROUGHT: set[str] = set()
+"""Folders that Python looks into because something was named here."""
 
 
 def load(path: str, *, what: str, field: str) -> Callable[..., Any]:
@@ -166,8 +168,7 @@ def _around(file: Path) -> list[Path]:
 
 def _look_here() -> None:
     """Count the working folder as a place of modules, behind all others."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
+    _bring(Path.cwd())
     importlib.invalidate_caches()
 
 
@@ -176,7 +177,7 @@ def _imported(place: str) -> ModuleType:
     if not _is_file(place):
         return importlib.import_module(place)
     file = _file(place)
-    if name := _dotted(file):
+    if name := _dotted(file, _look_around(file)):
         return importlib.import_module(name)
     name = f"{PREFIX}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if name not in sys.modules:
@@ -184,11 +185,36 @@ def _imported(place: str) -> ModuleType:
     return sys.modules[name]
 
 
-def _dotted(file: Path) -> str:
-    """Name by which Python itself imports this very file from the working folder; empty if there is none."""
-    if not file.is_relative_to(Path.cwd()):
+def root(file: Path) -> Path:
+    """The folder from which a file's package has the name that its own modules call it; of a loose file, its folder."""
+    return next(folder for folder in file.parents if not (folder / "__init__.py").is_file())
+
+
+def brought(file: Path) -> bool:
+    """Whether Python finds a file because it was named here by its path, and not by itself or from the working folder."""
+    return root(file) != Path.cwd() and str(root(file)) in _BROUGHT
+
+
+def _look_around(file: Path) -> Path:
+    """Where names of a file's modules begin: a package elsewhere is made to be found, behind all others."""
+    found = root(file)
+    if found == file.parent:
+        return Path.cwd()
+    _bring(found)
+    return found
+
+
+def _bring(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        _BROUGHT.add(str(folder))
+
+
+def _dotted(file: Path, start: Path) -> str:
+    """Name by which Python itself imports this very file, counted from a folder; empty if there is none."""
+    if not file.is_relative_to(start):
         return ""
-    parts = file.relative_to(Path.cwd()).with_suffix("").parts
+    parts = file.relative_to(start).with_suffix("").parts
     name = ".".join(parts)
     if not all(part.isidentifier() for part in parts):
         return ""

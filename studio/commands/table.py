@@ -196,6 +196,18 @@ COMMANDS: Mapping[str, Command] = {
         usage="METHOD [...]",
         explains=True,
     ),
+    "new": Command(
+        summary="begin a method of your own, with files that run",
+        verbs={
+            "method": Command(
+                summary="write settings, trainer, case and test of a method that runs, to be changed",
+                where="studio.commands.new:method",
+                usage="NAME [--outside]",
+                text="In a checkout: trainers/NAME, and its tests. With --outside: ./NAME, a package of your own, which trains in this\n"
+                "folder as studio train NAME; CONTRIBUTING.md says how others get it. Nothing is written over.",
+            ),
+        },
+    ),
     "ui": Command(
         summary="open the app in the browser: train, watch, sample, compare",
         where="ui.command:command",

@@ -31,6 +31,18 @@ def flag(path: str) -> str:
     return "--" + path.removeprefix("method.").replace("_", "-")
 
 
+def words(path: str, value: Any) -> list[str]:
+    """How a person types a setting with its value; nothing for an empty list."""
+    name = flag(path.removesuffix(".kind"))
+    if isinstance(value, bool):
+        return [name if value else _negated(name)]
+    if isinstance(value, (list, tuple)):
+        return [name, *(str(each) for each in value)] if value else []
+    if isinstance(value, Mapping):
+        return [name, *(str(each) for pair in value.items() for each in pair)] if value else []
+    return [name, str(value)]
+
+
 def refuse_unknown(made: Any, argv: Sequence[str], *, prog: str) -> None:
     """Refuse a flag that settings with these choices made do not have.
 
