@@ -72,8 +72,7 @@ def test_the_command_trains_the_example_and_its_export_draws_other_pictures(tmp_
 
 
 def test_the_contract_is_tested_on_the_example_by_one_command():
-    # The plugin is named for checkouts that were installed before it was; naming it twice is the same.
-    command = ("pytest", "-p", "studio_pytest", "-p", "no:cacheprovider", "-q", "--pyargs", "studio.testing")
+    command = ("pytest", "-p", "no:cacheprovider", "-q", "--pyargs", "studio.testing")
     done = python(*command, "--method", "custom_diffusion")
     assert "7 passed, 2 skipped" in done.stdout, done.stdout + done.stderr
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from studio.catalog.run import Run
 from studio.records.runs import RunFolder
 from studio.training import checkpoint
+from studio.training.session import Session
 from studio.training.train import resume, run_to_end, train
 
 
@@ -29,14 +30,13 @@ def verify_resume(run: Run, *, steps: int, at: int) -> list[str]:
 
 
 def _interrupt(run: Run, at: int) -> None:
-    count = 0
+    done = 0
 
-    def stop() -> bool:
-        nonlocal count
-        count += 1
-        return count >= at
+    def look(session: Session) -> None:
+        nonlocal done
+        done = session.step
 
-    for _ in train(run, stop=stop):
+    for _ in train(run, stop=lambda: done >= at, between=look):
         pass
 
 
