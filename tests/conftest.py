@@ -11,6 +11,11 @@ os.environ.setdefault("WANDB_MODE", "offline")
 _tracked = tempfile.TemporaryDirectory(prefix="trackio-", ignore_cleanup_errors=True)
 os.environ.setdefault("TRACKIO_DIR", _tracked.name)
 
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Shapes and types are checked at run time, by tests alone.
+install_import_hook(["studio", "trainers"], "tests.checks.check")
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
 

@@ -78,20 +78,8 @@ def test_a_request_names_the_subject_by_the_slots_of_its_prompt(tmp_path: Path):
 
 
 def test_the_contract_is_tested_on_the_example_by_one_command():
-    # The plugin is named for checkouts that were installed before it was (naming it twice is the same), and our options
-    # are left out, which check every shape; resuming is tested below.
-    command = (
-        "pytest",
-        "-p",
-        "studio_pytest",
-        "-o",
-        "addopts=",
-        "-p",
-        "no:cacheprovider",
-        "-q",
-        "--pyargs",
-        "studio.testing",
-    )
+    # Resuming is tested below.
+    command = ("pytest", "-p", "no:cacheprovider", "-q", "--pyargs", "studio.testing")
     done = python(*command, "--method", "custom_diffusion", "-k", "not resuming and not stopped")
     assert "5 passed, 2 skipped, 2 deselected" in done.stdout, done.stdout + done.stderr
 

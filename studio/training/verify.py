@@ -30,14 +30,13 @@ def verify_resume(run: Run, *, steps: int, at: int) -> list[str]:
 
 
 def _interrupt(run: Run, at: int) -> None:
-    """Stop after `at` steps; stopping is asked about before the first one too."""
     done = 0
 
-    def count(session: Session) -> None:
+    def look(session: Session) -> None:
         nonlocal done
         done = session.step
 
-    for _ in train(run, stop=lambda: done >= at, between=count):
+    for _ in train(run, stop=lambda: done >= at, between=look):
         pass
 
 

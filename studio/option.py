@@ -1,7 +1,6 @@
 """The option `--method` of `pytest --pyargs studio.testing --method my_package.my_method`, as a plugin of pytest.
 
-It stands outside of the packages because pytest imports it at every start, wherever Studio is installed: that must cost
-nothing, and jaxtyping's own plugin checks only packages that nothing has imported before it.
+pytest imports it at every start, wherever Studio is installed: it brings nothing else along.
 """
 
 import pytest
