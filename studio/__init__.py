@@ -15,15 +15,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from studio.catalog.methods import list_methods
     from studio.catalog.run import Run
+    from studio.errors import StudioError
     from studio.evaluation.evaluate import evaluate
     from studio.sampling.sample import pipeline, sample
     from studio.training.export import export
     from studio.training.plan import plan
     from studio.training.train import resume, train
 
-__all__ = ["Run", "evaluate", "export", "list_methods", "pipeline", "plan", "resume", "sample", "train"]
+__all__ = [
+    "Run",
+    "StudioError",
+    "evaluate",
+    "export",
+    "list_methods",
+    "pipeline",
+    "plan",
+    "resume",
+    "sample",
+    "train",
+]
 _PLACES = {
     "Run": "studio.catalog.run",
+    "StudioError": "studio.errors",
     "evaluate": "studio.evaluation.evaluate",
     "export": "studio.training.export",
     "list_methods": "studio.catalog.methods",

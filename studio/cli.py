@@ -48,15 +48,17 @@ def _answer(arguments: list[str], console: Console) -> None:
     """Help, the version, or the command itself."""
     match arguments:
         case [] | ["help"]:
-            console.print(usage.usage())
+            console.page(usage.usage())
         case [first, *_] if first in HELP:
-            console.print(usage.usage())
+            console.page(usage.usage())
+        case ["help", *words]:
+            _answer([*words, "--help"], console)
         case ["--version"]:
-            console.print(version("finetuning-studio"))
+            console.page(version("finetuning-studio"))
         case _:
             asked = find(arguments)
             if asked.wants_help:
-                console.print(usage.of(asked))
+                console.page(usage.of(asked))
                 return
             module, _, function = asked.command.where.partition(":")
             getattr(importlib.import_module(module), function)(asked.rest, console)

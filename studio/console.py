@@ -23,6 +23,10 @@ class Console:
         if not self.json and not self.silent:
             print(text, flush=True)  # the console is what prints
 
+    def page(self, text: str) -> None:
+        """A text that was asked for as such, like help: printed for people and machines alike."""
+        print(text, flush=True)
+
     def error(self, text: str) -> None:
         """A line on stderr; also as JSON where asked."""
         self.close()

@@ -1,6 +1,7 @@
 """The command line's flags: what is refused, in which words, and what the help says."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -125,3 +126,33 @@ def test_a_choice_made_anew_forgets_the_settings_of_the_old_one():
 def test_a_wrong_flag_of_a_run_to_go_on_with_is_refused_too(given: list[str], said: str):
     with pytest.raises(StudioError, match=said):
         flags.change_run(_run(), given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--loop.steps", "1e3"], r"--loop\.steps: no whole number: '1e3'"),
+        (["--loop.steps"], r"missing value for argument '--loop\.steps'.*--flag='-value'"),
+        (["--prior", "none"], "no-prior"),
+        (["--optim.betas", "1"], r"Expected 2 values"),
+        (["--hardware.device", "tpu"], r"invalid choice 'tpu'.*'cuda'"),
+        (["--loop.steps", "3", "--loop.epochs", "2"], "two lengths; give one"),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_one_sentence(given: list[str], said: str):
+    with pytest.raises(StudioError, match=said) as refused:
+        flags.parse_run("dreambooth", ["--data", ".", *given])
+    assert "\n" not in str(refused.value)
+
+
+def test_a_methods_setting_in_the_wrong_place_of_a_file_is_told_its_place(tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("adapter: {rank: 3}\n")
+    with pytest.raises(
+        StudioError, match=r"adapter is a setting of the method.*`method: \{adapter: \.\.\.\}`"
+    ):
+        flags.parse_run("dreambooth", ["--data", ".", "--config", str(file)])
+    for wrong in ("method: 3\n", "method: []\n"):
+        file.write_text(wrong)
+        with pytest.raises(StudioError, match="method was given as"):
+            flags.parse_run("dreambooth", ["--data", ".", "--config", str(file)])

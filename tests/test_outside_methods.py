@@ -94,6 +94,11 @@ def write(kind: str, place: Path, stem: str) -> str:
         case "folder below":
             package(place / "methods" / stem)
             return f"methods/{stem}"
+        case "file below":
+            (place / "methods").mkdir()
+            text = CONFIG.replace("TRAINER", ":MineTrainer") + TRAINER.replace('"""The trainer."""', "")
+            (place / "methods" / f"{stem}.py").write_text(text)
+            return f"methods/{stem}.py"
         case "file":
             (place / f"{stem}.py").write_text(
                 CONFIG.replace("TRAINER", ":MineTrainer") + TRAINER.replace('"""The trainer."""', "")
@@ -109,7 +114,7 @@ def write(kind: str, place: Path, stem: str) -> str:
             return str(file)
 
 
-KINDS = ["dotted package", "folder here", "folder below", "file", "file elsewhere"]
+KINDS = ["dotted package", "folder here", "folder below", "file", "file below", "file elsewhere"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -149,6 +154,8 @@ def test_a_run_of_ones_own_method_resumes_in_another_process(place: Path):
 
 def test_methods_here_are_listed_by_their_text_alone(place: Path):
     package(place / "own_listed")
+    package(place / ".hidden")
+    (place / "folder.py").mkdir()
     (place / "own_breaks.py").write_text("raise SystemExit('imported')\nMETHOD = Card(name='x')\n")
     (place / "other.py").write_text("x = 1\n")
     assert methods.here() == ["own_breaks.py", "own_listed"]
@@ -188,6 +195,13 @@ def test_an_installed_method_is_found_by_its_name(place: Path, monkeypatch: pyte
         methods.installed.cache_clear()
 
 
+_CARD = (
+    "from studio.catalog.cards import Card\n"
+    "METHOD = Card(name='x', title='X', summary='x', paper='none', config={}, trainer='{}')\n"
+)
+_SETTINGS = "from studio.settings.config import config\n@config\nclass S:\n    '''Mine.'''\n    seed: int = 3\n    '''Mine.'''\n"
+
+
 @pytest.mark.parametrize(
     ("files", "typed", "said"),
     [
@@ -198,6 +212,15 @@ def test_an_installed_method_is_found_by_its_name(place: Path, monkeypatch: pyte
         ({"own_empty.py": "x = 1"}, "own_empty.py", "has no card"),
         ({"own_wrong.py": "x = 1 / 0"}, "own_wrong.py", "ZeroDivisionError"),
         ({"own_other.py": "METHOD = 3"}, "own_other.py", "has no card"),
+        ({}, "/", "Unknown method '/'"),
+        ({}, "~no-such-user/x", "Unknown method"),
+        ({"own_int.py": _CARD.format("int", ":X")}, "own_int.py", "no class with @config"),
+        (
+            {"own_ours.py": "from trainers.vit.config import Vit\n" + _CARD.format("Vit", ":X")},
+            "own_ours.py",
+            "stand beside their card",
+        ),
+        ({"own_seed.py": _SETTINGS + _CARD.format("S", ":X")}, "own_seed.py", "a setting called 'seed'"),
     ],
 )
 def test_what_is_wrong_with_a_method_from_outside_is_one_sentence(

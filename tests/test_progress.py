@@ -109,3 +109,42 @@ def test_files_in_threads_keep_their_order_and_stop_early():
     with pytest.raises(ValueError, match="broken"):
         at_once(work, range(10_000), "numbers")
     assert len(started) < 1000
+
+
+def test_the_driver_and_the_work_keep_their_random_numbers_to_themselves(monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS", 0)
+
+    def drawn(look):
+        torch.manual_seed(5)
+        steps, found = (
+            driven(lambda: [torch.rand(2) for _ in counted(range(3), "draws", 3)], contextlib.nullcontext()),
+            [],
+        )
+        while True:
+            try:
+                next(steps)
+                if look:
+                    found.append(float(torch.rand(())))
+            except StopIteration as finished:
+                return torch.stack(finished.value), found
+
+    (quiet, _), (watched, mine) = drawn(look=False), drawn(look=True)
+    assert torch.equal(quiet, watched)
+    torch.manual_seed(5)
+    assert mine == [float(torch.rand(())) for _ in mine]
+
+
+def test_an_interrupt_does_not_wait_for_work_that_tells_nothing():
+    started, end = threading.Event(), threading.Event()
+
+    def work():
+        tell("a start")
+        started.set()
+        end.wait(30)
+
+    steps = driven(work, contextlib.nullcontext())
+    next(steps)
+    with pytest.raises(KeyboardInterrupt):
+        steps.throw(KeyboardInterrupt())
+    assert not started.is_set()
+    end.set()

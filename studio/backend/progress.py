@@ -14,6 +14,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
+from torch import Tensor
+
 T = TypeVar("T")
 SECONDS = 0.25
 """Between two things told of the same work; the first and the last are always told."""
@@ -54,29 +57,46 @@ def counted(items: Iterable[T], what: str, total: int) -> Iterator[T]:
 def driven(work: Callable[[], T], within: AbstractContextManager[Any]) -> Generator[Progress, None, T]:
     """Do work in a thread of its own and yield what it tells; returns what it gives, raises what it raises.
 
-    The work stands still while the caller looks at what was told, so that the two never run at once. Closing the
-    generator ends the work the next time it tells something.
+    The work stands still while the caller looks at what was told, so that the two never run at once; each keeps torch's
+    random numbers to itself. Closing the generator ends the work the next time it tells something, and waits for that; an
+    interrupt does not wait.
 
     Args:
         work: What to do; torch's modes (no_grad, autocast) are as they are in a new thread.
         within: Entered in that thread around the work, such as the choice of a GPU.
     """
-    aside = _Aside(work, within)
+    aside, callers = _Aside(work, within), _random_state()
     aside.thread.start()
     try:
-        while True:
-            found = aside.told.get()
-            if not isinstance(found, Progress):
-                break
+        while isinstance(found := aside.told.get(), Progress):
+            works = _exchange(callers)
             yield found
+            callers = _exchange(works)
             aside.go.release()
-    finally:
+    except BaseException as error:
         aside.abandoned = True
         aside.go.release()
-        aside.thread.join()
+        if not isinstance(error, KeyboardInterrupt):
+            aside.thread.join()
+        raise
+    _exchange(callers)
     if aside.error is not None:
         raise aside.error
     return aside.given[0]
+
+
+def _random_state() -> list[Tensor]:
+    """State of torch's global generators: the CPU's, and those of GPUs that are in use."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
+
+
+def _exchange(state: list[Tensor]) -> list[Tensor]:
+    """Set the state of torch's generators; gives the one before."""
+    before = _random_state()
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.cuda.set_rng_state_all(state[1:])
+    return before
 
 
 class _Aside:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from studio.errors import StudioError
+
 if TYPE_CHECKING:
     from studio.contracts.sampling import Edit
     from studio.contracts.trainer import Trainer
@@ -66,7 +68,14 @@ class Card:
         """What `package.module:Class` names; a module that begins with a dot, or is left out, stands beside the settings."""
         module, _, name = place.partition(":")
         beside, _, _ = self.config.__module__.rpartition(".")
-        return getattr(importlib.import_module(module or self.config.__module__, beside or None), name)
+        found_in = importlib.import_module(module or self.config.__module__, beside or None)
+        try:
+            return getattr(found_in, name)
+        except AttributeError:
+            raise StudioError(
+                f"The card of {self.name} names {place!r}, and {found_in.__file__} has no {name!r}.",
+                field="method",
+            ) from None
 
     def preset_for(self, model: str) -> str:
         """Name of the preset that a model takes by itself; empty if none fits."""

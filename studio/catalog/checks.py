@@ -11,6 +11,16 @@ from studio.errors import StudioError
 from studio.settings import serial
 from studio.settings.custom import Custom
 
+_EXTENDS = {
+    "loop.steps",
+    "loop.epochs",
+    "loop.log_every",
+    "loop.checkpoint_every",
+    "loop.keep_checkpoints",
+    "name",
+    "output",
+}
+_MACHINE = ("hardware.", "preview.", "trackers")
 _SHARDED_OPTIMIZERS = ("adamw", "sgd")
 """Optimizers that treat each number alone, so that a share of a matrix steps as the whole would."""
 
@@ -93,3 +103,32 @@ def _check_sharded(run: Run) -> None:
         if wrong:
             value = getattr(run.optim if field == "optim.name" else hardware, field.rpartition(".")[2])
             raise StudioError(f"hardware.sharded does not go with {field} {value}; {advice}.", field=field)
+
+
+def refuse_changes(old: dict[str, Any], new: dict[str, Any], allowed: bool) -> None:
+    """Refuse to go on with changed settings, but for those that leave the mathematics as they are.
+
+    Raises:
+        StudioError: Says what was changed.
+    """
+    before, after = old["loop"], new["loop"]
+    if after["epochs"] and before["steps"] != after["steps"]:
+        raise StudioError(
+            f"The run counts {after['epochs']} epochs, and loop.steps {after['steps']} would not be heeded; change "
+            "--loop.epochs, or set it to 0.",
+            field="loop.steps",
+        )
+    free = (
+        set(_EXTENDS) if old["optim"]["schedule"] == "constant" else _EXTENDS - {"loop.steps", "loop.epochs"}
+    )
+    changed = [
+        line
+        for line in serial.differences(old, new)
+        if (name := line.split(":")[0]) not in free and not name.startswith(_MACHINE)
+    ]
+    if changed and not allowed:
+        raise StudioError(
+            f"The run was made with other settings ({'; '.join(changed)}); resume with the same ones, or pass "
+            "--allow-changes to go on as a different run.",
+            field=changed[0].split(":")[0],
+        )

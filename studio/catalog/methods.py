@@ -19,10 +19,28 @@ from types import ModuleType
 from studio.catalog import outside
 from studio.catalog.cards import Card
 from studio.errors import StudioError, unknown
+from studio.settings import serial
 
 log = logging.getLogger(__name__)
 GROUP = "finetuning_studio.methods"
 """Entry points of installed methods: a name, and the package that holds `config.METHOD`."""
+TAKEN = frozenset(
+    {
+        "method",
+        "name",
+        "output",
+        "seed",
+        "loop",
+        "optim",
+        "hardware",
+        "preview",
+        "trackers",
+        "config",
+        "preset",
+        "resume",
+    }
+)
+"""Flags that every run has beside its method's."""
 _CARD = re.compile(r"^METHOD\s*(:\s*Card\s*)?=\s*Card\(", re.MULTILINE)
 
 
@@ -69,12 +87,17 @@ def installed() -> Mapping[str, EntryPoint]:
 
 def here() -> list[str]:
     """Methods in the working folder, as `studio train` takes them; found by their text, nothing is imported."""
-    files = [*Path.cwd().glob("*/config.py"), *Path.cwd().glob("*.py")]
-    found = [
-        file for file in sorted(files) if _CARD.search(file.read_text(encoding="utf-8", errors="replace"))
-    ]
+    files = sorted([*Path.cwd().glob("[!.]*/config.py"), *Path.cwd().glob("[!.]*.py")])
+    found = [file for file in files if file.is_file() and _CARD.search(_text(file))]
     names_ = [file.parent.name if file.name == "config.py" else file.name for file in found]
     return [name for name in names_ if name not in ours()]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # nothing that could be trained with
+        return ""
 
 
 def card(name: str) -> Card:
@@ -87,6 +110,8 @@ def card(name: str) -> Card:
     Raises:
         StudioError: There is none, or what is there cannot be imported.
     """
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # what a file holds
+        raise StudioError(f"method was given as {name!r}; give its name, such as dreambooth.", field="method")
     wanted = name.replace("-", "_")
     if wanted in ours():
         return importlib.import_module(f"trainers.{wanted}.config").METHOD
@@ -96,15 +121,23 @@ def card(name: str) -> Card:
         return _card_in(
             outside.module(f"{point.module}.config", what=f"Method {name!r}", field="method"), name
         )
-    place = _place(name)
+    try:
+        place = _place(name)
+    except (ValueError, OSError, RuntimeError):  # no path on this system
+        place = ""
     if not place:
-        raise unknown("method", name, list_methods(), field="method")
+        error = unknown("method", name, list_methods(), field="method")
+        raise StudioError(
+            f"{error} One of your own is found from its working folder; this is {Path.cwd()}.", field="method"
+        )
     return _card_in(outside.module(place, what="Method", field="method"), name)
 
 
 def _place(name: str) -> str:
     """The module of a person's own method, as `outside.module` takes it; empty if a name leads nowhere."""
     path = Path(name).expanduser()
+    if not path.name or path.name == "..":
+        return ""
     if (path / "config.py").is_file():
         return str(path / "config.py")
     if path.suffix == ".py" or "/" in name:
@@ -121,12 +154,28 @@ def _card_in(module: ModuleType, name: str) -> Card:
             f"Method {name!r}: {module.__file__} has no card; write `METHOD = Card(name=..., config=..., trainer=...)` in it.",
             field="method",
         )
+    if wrong := _wrong(found, module):
+        raise StudioError(f"Method {name!r}: the card in {module.__file__} has {wrong}.", field="method")
     if not found.name.replace("_", "").replace(".", "").isalnum():
         raise StudioError(
             f"Method {name!r}: the card's name {found.name!r} would name run folders; use letters, digits and underscores.",
             field="method",
         )
     return found
+
+
+def _wrong(found: Card, module: ModuleType) -> str:
+    """What a card cannot be, in words; empty if it can."""
+    texts = (found.name, found.title, found.summary, found.paper, found.trainer, found.edit)
+    if not all(isinstance(each, str) for each in texts):  # pyright: ignore[reportUnnecessaryIsInstance]  # a person's
+        return "a name, title, summary, paper or place that is no text"
+    if not serial.is_config(found.config):
+        return f"config={found.config!r}, which is no class with @config"
+    if found.config.__module__ != module.__name__:
+        return f"a config of {found.config.__module__}; the settings stand beside their card"
+    if taken := sorted(set(serial.hints(found.config)) & TAKEN):
+        return f"a setting called {taken[0]!r}, which every run has already"
+    return ""
 
 
 def card_of(settings: object) -> Card:
@@ -146,4 +195,6 @@ def reference(method: Card) -> str:
     file = Path(str(sys.modules[module].__file__))
     if module.startswith(outside.PREFIX) or outside.brought(file):
         return str(file.parent if file.name == "config.py" else file)
-    return package if "." in package or file.name == "config.py" else f"{package}.py"
+    if file.name == "config.py":
+        return package
+    return str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else str(file)

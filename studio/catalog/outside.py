@@ -2,8 +2,9 @@
 
 What is trusted: modules that Python finds here anyway, files of the working folder (where the command is started), and
 files that are named by their whole path; never what lies in the folder of a run or an artifact, which may be someone
-else's. Nothing is fetched. A run's config.json that names code has it imported when the run is trained, resumed or exported
-anew, and never because the file was read: sampling with a run, or evaluating one, needs only its weights.
+else's. Nothing is fetched. A run's config.json that names custom members has them imported when the run is trained, resumed or
+exported anew, not when it is read. A run of a method from outside names the method's module, which is imported whenever that run
+is opened: shown, sampled from, resumed. So open runs of others as you would run their programs, where they name modules of yours.
 """
 
 import difflib

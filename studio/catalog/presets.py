@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from studio.catalog.cards import Card
-from studio.errors import unknown
+from studio.errors import StudioError, unknown
 from studio.settings import serial
 
 
@@ -33,7 +33,13 @@ def starting(card: Card, *, file: Mapping[str, Any] = {}, model: str = "", prese
     Raises:
         StudioError: There is no such preset.
     """
-    taken = preset or card.preset_for(model or file.get("method", {}).get("model") or default_model(card))
+    own = file.get("method", {})
+    if not isinstance(own, Mapping):
+        raise StudioError(
+            f"method was given as {own!r} in the settings file; write its settings under it: `method: {{kind: {card.name}, ...}}`.",
+            field="method",
+        )
+    taken = preset or card.preset_for(str(model or own.get("model") or default_model(card)))
     if taken and taken not in card.presets:
         raise unknown("preset", taken, card.presets, field="preset")
     base = serial.nest(dict(card.presets[taken].values)) if taken else {}

@@ -78,11 +78,12 @@ class Run:
             StudioError: No method is named, a setting does not exist, or a value is out of bounds.
         """
         rest = dict(values)
-        method = dict(rest.pop("method", {}))
-        if "kind" not in method:
+        method = rest.pop("method", {})
+        if not isinstance(method, Mapping) or "kind" not in method:
             raise StudioError(
                 "The settings name no method; add `method: {kind: dreambooth, ...}`.", field="method"
             )
+        method = dict(method)
         card = methods.card(method.pop("kind"))
         rest["method"] = serial.from_dict(card.config, method, where="method")
         return serial.from_dict(cls, rest)

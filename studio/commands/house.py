@@ -4,7 +4,7 @@ import dataclasses
 
 from studio import assets
 from studio.console import Console
-from studio.errors import unknown
+from studio.errors import StudioError, unknown
 from studio.flags import flags
 
 
@@ -24,6 +24,8 @@ def adapters(argv: list[str], console: Console) -> None:
     if rest:
         raise unknown("argument", rest[0], ["--rounds N"])
     rounds = flags.number(own, "rounds", 9)
+    if rounds < 1:
+        raise StudioError(f"--rounds was given as {rounds}; give 1 or more.", field="rounds")
     from studio.bench.adapters import measure, table
 
     lines = measure(rounds)

@@ -9,7 +9,7 @@ from studio.records import runs as folders
 def listed(argv: list[str], console: Console) -> None:
     """Runs under a folder, newest first."""
     output, *rest = argv or ["runs"]
-    _nothing_more(rest)
+    _nothing_more([output] if output.startswith("-") else rest)
     found = folders.list_runs(output)
     if not found:
         console.print(

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from studio.catalog import methods
-from studio.catalog.checks import check
+from studio.catalog.checks import check, refuse_changes
 from studio.catalog.run import Run
 from studio.console import Console
 from studio.errors import RunFailed, StudioError
@@ -41,7 +41,9 @@ class StopRequest:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
-        self._console.print("Stopping after this step; what is trained is saved and can be resumed.")
+        self._console.print(
+            "Stopping after this step, or as soon as what is being prepared can be left; what is trained is saved."
+        )
 
     def __call__(self) -> bool:
         """Whether stopping was asked for."""
@@ -57,6 +59,7 @@ def train(argv: list[str], console: Console) -> None:
         _, run = runs.open_run(own["resume"])
         wanted = flags.change_run(run, rest) if rest else run
         if shows:
+            refuse_changes(run.to_dict(), wanted.to_dict(), allow)
             _print_config(wanted, origins.of_resumed(run, wanted, rest), console)
             return
         if _is_finished(own["resume"], wanted, console):
@@ -102,9 +105,9 @@ def _method(argv: list[str]) -> tuple[str, list[str]]:
     if argv and not argv[0].startswith("-"):
         return argv[0], argv[1:]
     own, _ = flags.take(argv, "config")
-    kind = serial.read_file(Path(own["config"])).get("method", {}).get("kind") if "config" in own else None
-    if kind:
-        return str(kind), argv
+    named = serial.read_file(Path(own["config"])).get("method", {}) if "config" in own else {}
+    if isinstance(named, dict) and named.get("kind"):
+        return str(named["kind"]), argv
     listed = ", ".join(methods.list_methods())
     raise StudioError(f"studio train needs the name of a method; choose one of: {listed}.", field="method")
 
@@ -114,7 +117,7 @@ def _is_finished(path: str, wanted: Run, console: Console) -> bool:
     folder, run = runs.open_run(path)
     total = wanted.loop.steps
     done = max((event["step"] for event in folder.read_events("done")), default=-1)
-    if done < run.loop.steps or total != run.loop.steps:
+    if done < run.loop.steps or total != run.loop.steps or wanted.loop.epochs != run.loop.epochs:
         return False
     console.print(f"{folder.path} is finished: {done} of {total} steps; its files are in {folder.export}.")
     length = f"--loop.epochs {2 * run.loop.epochs}" if run.loop.epochs else f"--loop.steps {2 * done}"
@@ -192,6 +195,7 @@ def _launch_new(run: Run, console: Console) -> None:
 
 def _launch(arguments: list[str], num_processes: int, console: Console) -> None:
     """`studio train` once for each process, through torch's launcher."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -210,6 +214,8 @@ def _launch(arguments: list[str], num_processes: int, console: Console) -> None:
     command = ["-m", "studio.cli", "train", *arguments, *(["--json"] if console.json else [])]
     try:
         elastic_launch(settings, sys.executable)(*command)
+    except SignalException:
+        console.print("Stopped; what was trained is saved.")
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
         text = f"Process {rank} of the run ended with code {failure.exitcode}; its message is above."

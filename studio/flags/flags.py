@@ -4,8 +4,11 @@ Values are taken from, in rising order: the class, the method's preset for the m
 A union of settings is chosen by name: `--adapter lora`.
 """
 
+import contextlib
 import dataclasses
 import inspect
+import io
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -35,14 +38,7 @@ def parse(cls: type, argv: Sequence[str], *, prog: str, values: Mapping[str, Any
     names.refuse_unknown(made, rest, prog=prog)
     names.refuse_missing(made, rest, prog=prog, absent=tyro.MISSING)
     try:
-        found, loose = tyro.cli(
-            tyro.conf.AvoidSubcommands[cls],
-            default=made,
-            args=rest,
-            prog=prog,
-            description=_description(made),
-            return_unknown_args=True,
-        )
+        found, loose = _read(cls, made, rest, prog)
     except StudioError as error:
         raise error.inside(_where(made, error.settings)) from None
     if loose:
@@ -50,6 +46,40 @@ def parse(cls: type, argv: Sequence[str], *, prog: str, values: Mapping[str, Any
             f"{prog} does not know what {loose[0]!r} is for; write a flag before it: {prog} --help"
         )
     return found
+
+
+def _read(cls: type, made: Any, argv: Sequence[str], prog: str) -> tuple[Any, list[str]]:
+    """What flags say, and what is left over; what tyro refuses as one sentence."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                tyro.conf.AvoidSubcommands[cls],
+                default=made,
+                args=argv,
+                prog=prog,
+                description=_description(made),
+                return_unknown_args=True,
+            )
+    except SystemExit as ended:
+        if not ended.code:  # help was asked for
+            raise
+        raise StudioError(_sentence(said.getvalue(), prog)) from None
+
+
+def _sentence(boxed: str, prog: str) -> str:
+    """The first words in tyro's box."""
+    inside = [line.strip("│ ") for line in boxed.splitlines() if line.startswith("│")]
+    said = " ".join(itertools.takewhile(lambda line: not line.startswith("─"), inside)).rstrip(".")
+    said = said.replace("Error parsing ", "", 1).replace(
+        "invalid literal for int() with base 10", "no whole number"
+    )
+    advice = (
+        " A value that begins with a dash is written behind an equals sign: --flag='-value'."
+        if "Missing" in said
+        else ""
+    )
+    return f"{prog}: {said[:1].lower()}{said[1:]}.{advice} All flags: {prog} --help"
 
 
 def _description(made: Any) -> str:
@@ -88,7 +118,9 @@ def started(method: str, argv: Sequence[str], *, prog: str = "") -> tuple[Run, S
     card = methods.card(method)
     own, rest = take(argv, "config", "preset")
     file = serial.read_file(Path(own["config"])) if "config" in own else {}
-    _check_kind(file, card)
+    _check_file(file, card)
+    if {"loop.steps", "loop.epochs"} == names.given(("loop.steps", "loop.epochs"), rest):
+        raise StudioError("--loop.steps and --loop.epochs are two lengths; give one.", field="loop.epochs")
     start = starting(card, file=file, model=_model(rest), preset=own.get("preset", ""))
     flat = parse(
         run_class(card), rest, prog=prog or f"studio train {methods.reference(card)}", values=start.values
@@ -132,8 +164,14 @@ def number(own: Mapping[str, str], name: str, default: T) -> T:
         ) from None
 
 
-def _check_kind(file: Mapping[str, Any], card: Card) -> None:
-    kind = file.get("method", {}).get("kind", "")
+def _check_file(file: Mapping[str, Any], card: Card) -> None:
+    for name in sorted(set(file) & set(serial.hints(card.config)) - set(serial.hints(Run))):
+        raise StudioError(
+            f"{name} is a setting of the method and stands under it in a settings file: `method: {{{name}: ...}}`.",
+            field=name,
+        )
+    method = file.get("method", {})
+    kind = method.get("kind", "") if isinstance(method, Mapping) else ""
     if kind and methods.card(kind) is not card:
         raise StudioError(
             f"The settings file is for {kind!r}, the command for {card.name!r}; use one of them for both."

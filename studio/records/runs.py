@@ -110,7 +110,7 @@ class EventLog:
 
     def __init__(self, folder: RunFolder, *, after: int | None = None) -> None:
         if after is not None and folder.events.exists():
-            kept = [e for e in folder.read_events() if e.get("step", 0) <= after]
+            kept = [e for e in folder.read_events() if e.get("step", 0) <= after and e["event"] != "prepare"]
             write_text(folder.events, "".join(json.dumps(e) + "\n" for e in kept))
         elif folder.events.exists():
             text = folder.events.read_bytes()
@@ -124,6 +124,11 @@ class EventLog:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         return record
+
+    def truncate(self, size: int) -> None:
+        """Drop what was written behind so many bytes."""
+        self._file.flush()
+        self._file.truncate(size)
 
     def close(self) -> None:
         """Close the file."""

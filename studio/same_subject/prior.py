@@ -3,8 +3,8 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,11 +49,11 @@ def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: 
         log.info("class pictures: %d kept in %s", settings.num_images, folder)
         return folder
     log.info("drawing %d class pictures with prompt %r, once for all runs", settings.num_images, prompt)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     request = Request(prompts=[prompt], num_images=settings.num_images, seed=seed, steps=settings.steps,
                       guidance=settings.guidance, scheduler=settings.scheduler)  # fmt: skip
     try:
-        temporary.mkdir(parents=True)
         rng = Rng.single(seed, 0, settings.num_images)
         for index, image in enumerate(draw(family, request, rng, chunk=16, what="class pictures")):
             image.save(temporary / f"{index:05d}.png")

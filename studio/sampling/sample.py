@@ -6,6 +6,7 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
+from studio.adapters.merge import merged_copy
 from studio.errors import StudioError
 from studio.records import places
 from studio.sampling import infer
@@ -34,7 +35,7 @@ def sample(request: SampleRequest | None = None, **settings: Any) -> Sampled:
 
 
 def pipeline(artifact: str | Path = "", *, strength: float = 1.0, **settings: Any) -> DiffusionPipeline:
-    """A diffusers pipeline with a trained artifact on it, to draw from, to save or to take apart.
+    """A plain diffusers pipeline with a trained artifact folded into its weights, to draw from, to save or to take apart.
 
         pipe = studio.pipeline("runs/dog")
         pipe("a photo of sks dog on the moon").images[0]
@@ -56,7 +57,9 @@ def pipeline(artifact: str | Path = "", *, strength: float = 1.0, **settings: An
             "studio.sample(artifact=...).",
             field="artifact",
         )
-    return family.pipeline()
+    made = family.pipeline()
+    made.register_modules(**{key: merged_copy(module) for key, module in family.modules().items()})
+    return made
 
 
 def _request(request: SampleRequest | None, settings: dict[str, Any]) -> SampleRequest:

@@ -14,7 +14,7 @@ from studio.backend.core import Backend
 from studio.catalog.run import Run
 from studio.contracts.batch import Batch, Source
 from studio.contracts.trainer import Loss, Trainer
-from studio.errors import RunFailed
+from studio.errors import RunFailed, StudioError
 from studio.training.optim import Learner
 
 
@@ -131,6 +131,11 @@ def fit(  # what a loop needs
     stream = trainer.batches(data, first)
     for step in range(first + 1, run.loop.steps + 1):
         batch = next(stream, None)
+        if batch is None and step == 1:
+            raise StudioError(
+                f"The data gave no batch of {run.loop.batch_size} examples to begin with; check it, or lower --loop.batch-size.",
+                field="loop.batch_size",
+            )
         if batch is None:
             return
         backend.seed(run.seed, step)

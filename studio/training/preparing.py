@@ -12,27 +12,15 @@ from studio.contracts.batch import Source
 from studio.contracts.trainer import Trainer
 from studio.errors import StudioError
 from studio.records.runs import EventLog, RunFolder
-from studio.settings import serial
 from studio.training.session import Event, Session
 from studio.training.tracking import Tracker, chosen, tracker
-
-_EXTENDS = {
-    "loop.steps",
-    "loop.epochs",
-    "loop.log_every",
-    "loop.checkpoint_every",
-    "loop.keep_checkpoints",
-    "name",
-    "output",
-}
-_MACHINE = ("hardware.", "preview.", "trackers")
 
 
 class Notes:
     """Writes events of a run: to `events.jsonl` and, once it begins, to the trackers; on the first process only."""
 
     def __init__(self, folder: RunFolder, backend: Backend) -> None:
-        self._folder = folder
+        self._folder, self._before = folder, folder.events.stat().st_size if folder.events.exists() else 0
         self._record = EventLog(folder) if backend.rank == 0 else None
         self._copies: list[Tracker] = []
 
@@ -47,6 +35,11 @@ class Notes:
         self._copies = [tracker(name, self._folder) for name in chosen(names)]
         self._record.close()
         self._record = EventLog(self._folder, after=after)
+
+    def forget(self) -> None:
+        """Leave the record as it was before: a start that came to nothing is no event of the run."""
+        if self._record:
+            self._record.truncate(self._before)
 
     def __call__(self, event: str, **values: Any) -> Iterator[Event]:
         """The event, once it is written; nothing on other processes than the first."""
@@ -71,6 +64,20 @@ class Own:
 
     def made(self, run: Run) -> Trainer:
         """The trainer of a run."""
+        if self.trainer is not None and not (
+            isinstance(self.trainer, type) and issubclass(self.trainer, Trainer)
+        ):
+            raise StudioError(
+                f"trainer was given as {self.trainer!r}; give a class, a subclass of studio.contracts.trainer.Trainer, which "
+                "is made with the method's settings.",
+                field="trainer",
+            )
+        if self.source is not None and not isinstance(self.source, Source):
+            raise StudioError(
+                f"source was given as a {type(self.source).__name__}; give something with stream(seed, first, shard), which "
+                "yields batches, and a length.",
+                field="source",
+            )
         trainer = (self.trainer or methods.card_of(run.method).load_trainer())(run.method)
         if (given := self.source) is not None:
             trainer.source = lambda: given
@@ -94,8 +101,8 @@ class Own:
         for key in keys:
             if key in begun and key not in self.told():
                 raise StudioError(
-                    f"Run {str(folder.path)!r} was begun from Python with {begun[key]}; go on from Python too, with "
-                    f"studio.resume(..., {key.removeprefix('own_')}=...).",
+                    f"Run {str(folder.path)!r} was begun from Python with {begun[key]}; go on from Python too, and give it "
+                    f"there: {key.removeprefix('own_')}=... of studio.resume or studio.export.",
                     field="run",
                 )
 
@@ -110,7 +117,7 @@ def prepared(
         try:
             told = next(steps)
         except StopIteration as finished:
-            return finished.value
+            return None if backend.world > 1 and backend.any(stop()) else finished.value
         try:
             yield from note("prepare", step=0, what=told.what, done=told.done, total=told.total)
         except GeneratorExit:
@@ -119,32 +126,3 @@ def prepared(
         if backend.world == 1 and stop():  # of several processes none may leave the others waiting
             steps.close()
             return None
-
-
-def refuse_changes(old: dict[str, Any], new: dict[str, Any], allowed: bool) -> None:
-    """Refuse to go on with changed settings, but for those that leave the mathematics as they are.
-
-    Raises:
-        StudioError: Says what was changed.
-    """
-    before, after = old["loop"], new["loop"]
-    if after["epochs"] and before["steps"] != after["steps"]:
-        raise StudioError(
-            f"The run counts {after['epochs']} epochs, and loop.steps {after['steps']} would not be heeded; change "
-            "--loop.epochs, or set it to 0.",
-            field="loop.steps",
-        )
-    free = (
-        set(_EXTENDS) if old["optim"]["schedule"] == "constant" else _EXTENDS - {"loop.steps", "loop.epochs"}
-    )
-    changed = [
-        line
-        for line in serial.differences(old, new)
-        if (name := line.split(":")[0]) not in free and not name.startswith(_MACHINE)
-    ]
-    if changed and not allowed:
-        raise StudioError(
-            f"The run was made with other settings ({'; '.join(changed)}); resume with the same ones, or pass "
-            "--allow-changes to go on as a different run.",
-            field=changed[0].split(":")[0],
-        )

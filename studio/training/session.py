@@ -61,6 +61,10 @@ class Session:
                 field="loop.epochs",
             )
         each = math.ceil(len(self.source) / run.loop.batch_size)
+        if not each:
+            raise StudioError(
+                "loop.epochs counts passes over the data, and there is none; check it.", field="loop.epochs"
+            )
         return dataclasses.replace(run, loop=dataclasses.replace(run.loop, steps=run.loop.epochs * each))
 
     def resume(self) -> bool:

@@ -19,7 +19,7 @@ import torch
 
 from studio.backend.core import Backend
 from studio.catalog import methods
-from studio.catalog.checks import check
+from studio.catalog.checks import check, refuse_changes
 from studio.catalog.run import Run
 from studio.contracts.batch import Source
 from studio.contracts.trainer import Trainer
@@ -30,7 +30,7 @@ from studio.settings import serial
 from studio.training import checkpoint
 from studio.training.export import export_again
 from studio.training.loop import fit
-from studio.training.preparing import Notes, Own, prepared, refuse_changes
+from studio.training.preparing import Notes, Own, prepared
 from studio.training.session import Event, Session
 
 log = logging.getLogger(__name__)
@@ -83,8 +83,9 @@ def train(  # what a person may bring along
                 folder.clear()
             raise
         if session is None:
-            folder.clear()
-            yield {"event": "stopped", "step": 0}
+            if backend.rank == 0:
+                folder.clear()
+                yield {"event": "stopped", "time": round(time.time(), 3), "step": 0}
             return
         yield from _drive(session, note, own, stop, between)
 
@@ -131,12 +132,13 @@ def resume(  # noqa: PLR0913  # what a person may bring along
                 lambda: _taken_up(Session(run, folder, made, backend)), note, backend, stop
             )
             note.begin(run.trackers, after=session.step if session and session.saved >= 0 else None)
-        except BaseException as error:
-            how, told = ("failed", {"error": str(error)}) if isinstance(error, Exception) else ("stopped", {})
-            list(note(how, step=_saved_step(folder), **told))
+        except BaseException:
+            note.forget()
             raise
         if session is None:
-            yield from note("stopped", step=_saved_step(folder))
+            note.forget()
+            if backend.rank == 0:
+                yield {"event": "stopped", "time": round(time.time(), 3), "step": _saved_step(folder)}
             return
         yield from _drive(session, note, own, stop, between)
 
