@@ -119,12 +119,12 @@ def started(method: str, argv: Sequence[str], *, prog: str = "") -> tuple[Run, S
     own, rest = take(argv, "config", "preset")
     file = serial.read_file(Path(own["config"])) if "config" in own else {}
     _check_file(file, card)
-    if {"loop.steps", "loop.epochs"} == names.given(("loop.steps", "loop.epochs"), rest):
-        raise StudioError("--loop.steps and --loop.epochs are two lengths; give one.", field="loop.epochs")
     start = starting(card, file=file, model=_model(rest), preset=own.get("preset", ""))
     flat = parse(
         run_class(card), rest, prog=prog or f"studio train {methods.reference(card)}", values=start.values
     )
+    if flat.loop.epochs and len(names.given(("loop.steps", "loop.epochs"), rest)) == 2:
+        raise StudioError("--loop.steps and --loop.epochs are two lengths; give one.", field="loop.epochs")
     return Run(**{f.name: getattr(flat, f.name) for f in dataclasses.fields(flat)}), start
 
 
