@@ -5,12 +5,10 @@ for checkpoints; both give what they took where nothing is spread. A tensor is g
 every process must ask.
 """
 
-from diffusers import ModelMixin
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
-from transformers import PreTrainedModel
 
 
 def spread(module: nn.Module, over: DeviceMesh) -> None:
@@ -23,6 +21,9 @@ def spread(module: nn.Module, over: DeviceMesh) -> None:
 
 def _blocks(module: nn.Module) -> set[str]:
     """Classes of the layers to gather at once: the libraries' own list of what must stay together."""
+    from diffusers import ModelMixin  # seconds, which a run's first event does not wait for
+    from transformers import PreTrainedModel
+
     if isinstance(module, ModelMixin | PreTrainedModel):
         return set(module._no_split_modules or ())
     return set()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
 from studio.backend.sharding import laid_out_as, whole
@@ -114,6 +113,10 @@ class Learner:
     ) -> None:
         self.groups, self.settings, self.clip_norm, self.scaler = groups, settings, loop.clip_norm, scaler
         self.optimizer = build_optimizer(settings, groups)
+        from diffusers.optimization import (
+            get_scheduler,
+        )  # seconds, which a run's first event does not wait for
+
         self.schedule = get_scheduler(
             settings.schedule, self.optimizer, num_warmup_steps=settings.warmup, num_training_steps=loop.steps
         )

@@ -69,13 +69,12 @@ def train(  # what a person may bring along
     """
     check(run)
     own = Own(trainer, source)
-    made = own.made(run)
     backend = Backend(run.hardware)
     run, folder = _agreed(run, backend)
     with closing(Notes(folder, backend)) as note:
         try:
             session = yield from prepared(
-                lambda: _ready(Session(run, folder, made, backend)), note, backend, stop
+                lambda: _ready(Session(run, folder, own.made(run), backend)), note, backend, stop
             )
             note.begin(run.trackers, after=None)
         except BaseException:
