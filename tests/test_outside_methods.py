@@ -244,8 +244,8 @@ def test_code_in_the_folder_of_a_run_is_not_imported(place: Path):
 FAMILY = '''
 """A family of one's own: the tiny U-Net, told apart by its name."""
 
-from studio.models.tiny import TINY
-from studio.models.unet import StableDiffusion
+from studio.models.families.sd1.model import StableDiffusion
+from studio.models.families.sd1.tiny import build
 
 
 class Mine(StableDiffusion):
@@ -255,7 +255,7 @@ class Mine(StableDiffusion):
 def load(backend, text):
     """The family with random weights."""
     with backend.seeded(3):
-        return Mine(TINY["sd1"](), backend, text)
+        return Mine(build(), backend, text)
 
 
 def wrong(backend, text):

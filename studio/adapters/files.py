@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from studio.adapters.build import activate, inject, load_tensors, put_on, tensors
 from studio.adapters.formats import from_native, to_diffusers
 from studio.adapters.orthogonal_files import adapter_in, folder_config
+from studio.catalog.family import FamilyCard
 from studio.errors import StudioError
 from studio.records.runs import share
 
@@ -88,12 +89,12 @@ def is_native(values: Mapping[str, Tensor]) -> bool:
 
 
 def load_lora(
-    pipeline: DiffusionPipeline, path: Path, family: str, name: str, *, pickle: bool = False
+    pipeline: DiffusionPipeline, path: Path, card: FamilyCard, name: str, *, pickle: bool = False
 ) -> None:
     """Put a LoRA file on a pipeline's models, through diffusers' own loader.
 
-    kohya and Comfy keys of SD3 and FLUX are renamed first: diffusers 0.42 has no reader for SD3's, and reads FLUX's
-    at full width only.
+    kohya and Comfy keys of transformers are renamed first: diffusers 0.42 has no reader for SD3's, and reads FLUX's at full
+    width only.
 
     Raises:
         StudioError: The file cannot be read or does not fit the models.
@@ -101,8 +102,8 @@ def load_lora(
     values, _ = read(path, pickle=pickle)
     modules = {key: part for key, part in pipeline.components.items() if isinstance(part, nn.Module)}
     given: str | dict[str, Tensor] = str(path) if path.suffix == ".safetensors" else values
-    if is_native(values) and family in ("sd3", "flux"):
-        given = to_diffusers(from_native(values, family, modules))
+    if is_native(values) and card.names.scheme == "blocks":
+        given = to_diffusers(from_native(values, card, modules))
     try:
         with warnings.catch_warnings(), _one_voice():
             # Stacking is meant; and where warnings are errors, diffusers turns this one into a KeyError.
@@ -114,7 +115,7 @@ def load_lora(
             (line for line in lines if line.startswith("size mismatch")), lines[0]
         )  # of hundreds the first
         raise StudioError(
-            f"{path} does not fit the {family} model: {told.rstrip('.')}; load it on its own base."
+            f"{path} does not fit the {card.name} model: {told.rstrip('.')}; load it on its own base."
         ) from error
     for module in modules.values():
         activate(module)

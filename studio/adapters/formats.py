@@ -13,11 +13,10 @@ import torch
 from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
 
-from studio.adapters.names import clip_name, comfy_stem, kohya_stem, place
+from studio.adapters.dialects.place import clip_name, comfy_stem, kohya_stem, place
 from studio.adapters.targets import root
+from studio.catalog.family import FamilyCard
 from studio.errors import StudioError
-
-UNETS = ("sd1", "sd2", "sdxl")
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class LowRank:
 
 
 Factors = dict[str, dict[str, LowRank]]
-Stem = Callable[[str, str, str], str]
+Stem = Callable[[FamilyCard, str, str], str]
 
 
 def factors(modules: Mapping[str, nn.Module], name: str) -> Factors:
@@ -96,7 +95,7 @@ def lora_metadata(parts: Factors, modules: Mapping[str, nn.Module], name: str) -
     return {"lora_adapter_metadata": json.dumps(told, indent=2, sort_keys=True)}
 
 
-def to_kohya(parts: Factors, family: str, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def to_kohya(parts: Factors, card: FamilyCard, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """Keys of sd-scripts: lora_unet_<layer>.lora_down.weight, .lora_up.weight, .alpha; text encoders lora_te...
 
     SDXL's U-Net takes the names of the original checkpoint (input_blocks ...), transformers their original fused
@@ -105,33 +104,33 @@ def to_kohya(parts: Factors, family: str, modules: Mapping[str, nn.Module]) -> d
     Raises:
         StudioError: DoRA, or a layer that has no name there.
     """
-    return _to_native(parts, family, modules, kohya_stem)
+    return _to_native(parts, card, modules, kohya_stem)
 
 
-def to_comfy(parts: Factors, family: str, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """ComfyUI's own keys of SD3 and FLUX: diffusion_model.double_blocks.0.img_attn.qkv.lora_down.weight ...
+def to_comfy(parts: Factors, card: FamilyCard, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """ComfyUI's own keys: diffusion_model.double_blocks.0.img_attn.qkv.lora_down.weight ...
 
     Raises:
-        StudioError: A U-Net family, DoRA, or a layer that has no name there.
+        StudioError: A family that it has none for, DoRA, or a layer that has no name there.
     """
-    require_comfy(family)
-    return _to_native(parts, family, modules, comfy_stem)
+    require_comfy(card)
+    return _to_native(parts, card, modules, comfy_stem)
 
 
-def require_comfy(family: str) -> None:
+def require_comfy(card: FamilyCard) -> None:
     """Refuse a family that ComfyUI has no keys of its own for.
 
     Raises:
-        StudioError: A U-Net family.
+        StudioError: It has none, and reads the kohya file.
     """
-    if family in UNETS:
+    if not card.names.comfy:
         raise StudioError(
-            f"The comfy format is for SD3 and FLUX; ComfyUI reads the kohya file of {family}.",
+            f"ComfyUI has no LoRA keys of its own for this family: it reads the kohya file of {card.name}.",
             field="export.formats",
         )
 
 
-def from_native(tensors: Mapping[str, Tensor], family: str, modules: Mapping[str, nn.Module]) -> Factors:
+def from_native(tensors: Mapping[str, Tensor], card: FamilyCard, modules: Mapping[str, nn.Module]) -> Factors:
     """Read kohya or Comfy keys, for a model of any width (diffusers reads FLUX at full width only, SD3 not at all).
 
     Raises:
@@ -139,7 +138,7 @@ def from_native(tensors: Mapping[str, Tensor], family: str, modules: Mapping[str
     """
     found: Factors = {}
     rest = set(tensors)
-    for stem, (component, layers) in _stems(family, modules).items():
+    for stem, (component, layers) in _stems(card, modules).items():
         if f"{stem}.lora_down.weight" not in tensors:
             continue
         down, up = tensors[f"{stem}.lora_down.weight"], tensors[f"{stem}.lora_up.weight"]
@@ -148,7 +147,7 @@ def from_native(tensors: Mapping[str, Tensor], family: str, modules: Mapping[str
         rest -= {f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", f"{stem}.alpha"}
     if rest:
         raise StudioError(
-            f"{len(rest)} tensors of the LoRA file belong to no layer of the {family} model, first {min(rest)!r}; "
+            f"{len(rest)} tensors of the LoRA file belong to no layer of the {card.name} model, first {min(rest)!r}; "
             "it was made for another model family or holds more than a LoRA."
         )
     return found
@@ -164,7 +163,7 @@ def _factors(layer: LoraLayer, name: str) -> LowRank:
 
 
 def _to_native(
-    parts: Factors, family: str, modules: Mapping[str, nn.Module], stem: Stem
+    parts: Factors, card: FamilyCard, modules: Mapping[str, nn.Module], stem: Stem
 ) -> dict[str, Tensor]:
     """Tensors under a tool's own layer names, fused where its model has one layer for several of ours."""
     found: dict[str, Tensor] = {}
@@ -173,10 +172,10 @@ def _to_native(
             raise StudioError(
                 "diffusers drops DoRA's magnitudes from kohya and comfy files; export diffusers or peft."
             )
-        places = {place(family, component, layer, modules[component]) for layer in layers}
+        places = {place(card, component, layer, modules[component]) for layer in layers}
         for where in sorted(places, key=lambda one: one.native):
             low = _fuse([layers.get(layer) for layer in where.ours], where.ours, modules[component])
-            key = stem(family, component, where.native)
+            key = stem(card, component, where.native)
             found[f"{key}.lora_down.weight"], found[f"{key}.lora_up.weight"] = low.down, low.up
             found[f"{key}.alpha"] = torch.tensor(low.alpha)
     return found
@@ -227,7 +226,7 @@ def _width(module: nn.Module, layer: str) -> int:
     return int(root(module.get_submodule(layer)).weight.shape[0])
 
 
-def _stems(family: str, modules: Mapping[str, nn.Module]) -> dict[str, tuple[str, tuple[str, ...]]]:
+def _stems(card: FamilyCard, modules: Mapping[str, nn.Module]) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Every start of keys, kohya's and Comfy's, and the component and layers it stands for."""
     found: dict[str, tuple[str, tuple[str, ...]]] = {}
     for component, module in modules.items():
@@ -239,9 +238,9 @@ def _stems(family: str, modules: Mapping[str, nn.Module]) -> dict[str, tuple[str
             ):
                 continue
             try:
-                where = place(family, component, layer, module)
+                where = place(card, component, layer, module)
             except StudioError:  # a layer that those files have no name for
                 continue
             for stem in (kohya_stem, comfy_stem):
-                found[stem(family, component, where.native)] = (component, where.ours)
+                found[stem(card, component, where.native)] = (component, where.ours)
     return found

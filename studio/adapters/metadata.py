@@ -36,22 +36,6 @@ class Facts:
     samples: Sequence[Path] = ()
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Names of a family in modelspec and in sd-scripts."""
-
-    architecture: str
-    base_version: str
-    network: str = "networks.lora"
-
-
-KINDS = {
-    "sd1": Kind("stable-diffusion-v1", "sd_v1"),
-    "sd2": Kind("stable-diffusion-v2-768-v", "sd_v2_v"),
-    "sdxl": Kind("stable-diffusion-xl-v1-base", "sdxl_base_v1-0"),
-    "sd3": Kind("stable-diffusion-3", "sd3m", "networks.lora_sd3"),
-    "flux": Kind("flux-1-dev", "flux1", "networks.lora_flux"),
-}
 PREDICTIONS = {"eps": "epsilon", "v": "v", "flow": "flow"}
 
 
@@ -82,7 +66,7 @@ def _modelspec(family: Family, settings: Export, digest: str) -> dict[str, str]:
     size = family.default_size
     return {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{KINDS[family.name].architecture}/lora",
+        "modelspec.architecture": f"{family.card.names.modelspec}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": settings.name,
         "modelspec.resolution": f"{size}x{size}",
@@ -105,11 +89,11 @@ def _sd_scripts(
     alphas = [float(value) for key, value in tensors.items() if key.endswith(".alpha")]
     rank = max(set(ranks), key=ranks.count)
     return {
-        "ss_network_module": KINDS[family.name].network,
+        "ss_network_module": family.card.names.network,
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(max(set(alphas), key=alphas.count) if alphas else float(rank)),
-        "ss_base_model_version": KINDS[family.name].base_version,
-        "ss_v2": str(family.name == "sd2"),
+        "ss_base_model_version": family.card.names.base_version,
+        "ss_v2": str(family.card.names.base_version.startswith("sd_v2")),
         "ss_output_name": settings.name,
         "ss_sd_model_name": facts.base_model,
         "ss_steps": str(facts.steps) if facts.steps else "",

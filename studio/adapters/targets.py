@@ -6,11 +6,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from studio.adapters.config import Placed
+from studio.catalog import families
 from studio.errors import StudioError, unknown
 
-UNET = ("to_q", "to_k", "to_v", "to_out.0")
-MMDIT = (*UNET, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
 CLIP = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
@@ -23,11 +21,6 @@ class Preset:
 
 
 PRESETS = {
-    "UNet2DConditionModel": Preset(
-        (*UNET, "add_k_proj", "add_v_proj"), (*FEED_FORWARD[:2], "proj_in", "proj_out")
-    ),
-    "SD3Transformer2DModel": Preset(MMDIT, FEED_FORWARD),
-    "FluxTransformer2DModel": Preset((*MMDIT, *FEED_FORWARD), ("proj_mlp", "proj_out")),
     "CLIPTextModel": Preset(CLIP, ("fc1", "fc2")),
     "CLIPTextModelWithProjection": Preset(CLIP, ("fc1", "fc2")),
     "CLIPModel": Preset(CLIP, ("fc1", "fc2")),
@@ -39,7 +32,8 @@ PRESETS = {
         ("mlp.c_fc", "mlp.c_proj", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), ()
     ),
 }
-"""By class name, looked up along the class's ancestors: timm and open_clip need not be imported."""
+"""By class name, looked up along the class's ancestors: timm and open_clip need not be imported. Denoisers have theirs on
+the card of their family."""
 
 KINDS = (nn.Linear,)
 """torch's MultiheadAttention, which open_clip uses, is left out: PEFT's LoRA for it adds to and subtracts from the
@@ -114,8 +108,7 @@ def _preset(placed: Placed, module: nn.Module, layers: dict[str, nn.Module]) -> 
     if placed.layers == "linear":
         return [name for name, layer in layers.items() if isinstance(root(layer), nn.Linear)]
     for cls in type(module).__mro__:
-        if cls.__name__ in PRESETS:
-            preset = PRESETS[cls.__name__]
+        if preset := families.layers_of(cls.__name__) or PRESETS.get(cls.__name__):
             return [*preset.auto, *(preset.more if placed.layers == "blocks" else ())]
     raise StudioError(
         f"{type(module).__name__} has no preset of layers for an adapter; "

@@ -10,6 +10,10 @@ import torch
 from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
+
+ALONG = ("kinds", "ids", "mask")
+"""Extras that have a value for every token."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,10 @@ class Condition:
         tokens: One row a token.
         pooled: One vector a prompt, where the family uses one.
         extra: Further tensors, b rows each. Always `kinds` (b l): 0 padding, 1 word, 2 begin, 3 end; of U-Nets also
-            `ids` (b l), the numbers of the tokens. Read where given: `time_ids` (b 6; SDXL: original height and
-            width, crop top and left, target height and width), `guidance` (b; FLUX.1 dev).
+            `ids` (b l), the numbers of the tokens; of families whose prompts differ in length `mask` (b l), True where
+            there is a token. Read where given: `time_ids` (b 6; SDXL: original height and width, crop top and left,
+            target height and width), `guidance` (b; FLUX.1 dev), `reference` (b n k) and what belongs to it (families
+            that look at pictures).
     """
 
     tokens: Float[Tensor, "b l d"]
@@ -37,12 +43,22 @@ class Condition:
         return Condition(self.tokens[index], pooled, {key: value[index] for key, value in self.extra.items()})
 
     def cat(self, other: "Condition") -> "Condition":
-        """The rows of this, then the rows of another; both need the same length and the same extras."""
+        """The rows of this, then the rows of another; both need the same extras, and the same length or a mask."""
+        length = max(self.tokens.shape[1], other.tokens.shape[1])
+        one, two = self.padded(length), other.padded(length)
         pooled = None
-        if self.pooled is not None and other.pooled is not None:
-            pooled = torch.cat([self.pooled, other.pooled])
-        extra = {key: torch.cat([self.extra[key], other.extra[key]]) for key in self.extra}
-        return Condition(torch.cat([self.tokens, other.tokens]), pooled, extra)
+        if one.pooled is not None and two.pooled is not None:
+            pooled = torch.cat([one.pooled, two.pooled])
+        extra = {key: torch.cat([one.extra[key], two.extra[key]]) for key in one.extra}
+        return Condition(torch.cat([one.tokens, two.tokens]), pooled, extra)
+
+    def padded(self, length: int) -> "Condition":
+        """The same with rows of zeros up to a length, which the mask leaves out."""
+        more = length - self.tokens.shape[1]
+        if not more or "mask" not in self.extra:
+            return self
+        along = {key: F.pad(self.extra[key], (0, more)) for key in ALONG if key in self.extra}
+        return replace(self, tokens=F.pad(self.tokens, (0, 0, 0, more)), extra={**self.extra, **along})
 
     def repeat(self, n: int) -> "Condition":
         """Every row n times, one copy beside the other (prompt-major)."""

@@ -9,10 +9,11 @@ Axes: `b` batch (under guidance: unconditional rows first), `h` heads, `n` query
 
 import contextlib
 import copy
+import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from diffusers.models.attention import AttentionModuleMixin
@@ -47,8 +48,9 @@ class Ordinary:
         scale: float | None = None,
     ) -> Float[Tensor, "b h n e"]:
         """softmax(scale q k^T + mask) v; scale is 1 / sqrt(d) if not given, mask the call's own."""
+        grouped = query.shape[1] != key.shape[1]
         return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=self.mask if mask is None else mask, scale=scale
+            query, key, value, attn_mask=self.mask if mask is None else mask, scale=scale, enable_gqa=grouped
         )
 
 
@@ -84,8 +86,35 @@ class Function(Protocol):
 Choose = Callable[[str], Function | None]
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where text stands in the joint attention of a denoiser.
+
+    Attributes:
+        text: At the start or the end of a joint sequence; none if text has layers of its own.
+        text_only: Parts of the names of layers that see text alone; they are left as they are.
+        image_only: Parts of the names of layers that see the picture alone.
+        length: Tokens of text in a call of the denoiser, given its arguments by name.
+    """
+
+    text: Literal["none", "first", "last"]
+    text_only: tuple[str, ...]
+    image_only: tuple[str, ...]
+    length: Callable[[Mapping[str, Any]], int]
+
+    def joint(self, layer: str) -> bool:
+        """Whether text and picture stand in one sequence there."""
+        return self.text != "none" and not _any_part(layer, self.image_only)
+
+    def where(self, layer: str, total: int, length: int) -> slice:
+        """Where text lies in a layer's sequence of `total` tokens; an empty slice where it does not."""
+        if not self.joint(layer):
+            return slice(0, 0)
+        return slice(0, length) if self.text == "first" else slice(total - length, total)
+
+
 @contextlib.contextmanager
-def attending(denoiser: nn.Module, choose: Choose, *, text_first: bool) -> Iterator[None]:
+def attending(denoiser: nn.Module, choose: Choose, layout: Layout) -> Iterator[None]:
     """Run attention layers through what `choose(layer name)` gives while the context is open.
 
     Contexts nest: the one opened first is called first, and its `ordinary` reaches the next.
@@ -94,9 +123,11 @@ def attending(denoiser: nn.Module, choose: Choose, *, text_first: bool) -> Itera
     length = [0]
     hooked: list[tuple[nn.Module, Any]] = []
     for name, module in denoiser.named_modules():
-        if isinstance(module, Attention | AttentionModuleMixin) and (function := choose(name)) is not None:
-            hooked.append((module, _Hooked(module.processor, function, name, length, text_first)))
-    watch = denoiser.register_forward_pre_hook(_remember_length(length), with_kwargs=True)
+        if not _attends(module) or _any_part(name, layout.text_only):
+            continue
+        if (function := choose(name)) is not None:
+            hooked.append((module, _hooked(module, function, name, length, layout)))
+    watch = denoiser.register_forward_pre_hook(_remember_length(denoiser, length, layout), with_kwargs=True)
     try:
         with _installed(hooked):
             yield
@@ -104,12 +135,20 @@ def attending(denoiser: nn.Module, choose: Choose, *, text_first: bool) -> Itera
         watch.remove()
 
 
+def _any_part(layer: str, parts: tuple[str, ...]) -> bool:
+    return any(part in f".{layer}." for part in parts)
+
+
+def _attends(module: nn.Module) -> bool:
+    return isinstance(module, Attention | AttentionModuleMixin)
+
+
 def checkpointed(block: nn.Module, *inputs: Any) -> Any:
     """Run a block without keeping activations; recomputing them uses the hooks of the forward pass."""
     hooked = [
         (module, module.processor)
         for module in block.modules()
-        if isinstance(module, Attention | AttentionModuleMixin) and isinstance(module.processor, _Hooked)
+        if _attends(module) and isinstance(module.processor, _Hooked)
     ]
 
     def run(*again: Any) -> Any:
@@ -135,26 +174,18 @@ class _Hooked:
     """A processor that runs another one and hands its attention call to a function."""
 
     def __init__(
-        self, processor: Any, function: Function, layer: str, length: list[int], text_first: bool
+        self, processor: Any, function: Function, layer: str, length: list[int], layout: Layout
     ) -> None:
         self.processor = _interceptable(processor)
-        self.function, self.layer, self.length, self.text_first = function, layer, length, text_first
+        self.function, self.layer, self.length, self.layout = function, layer, length, layout
 
-    def __call__(
-        self,
-        attn: nn.Module,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        *args: Any,
-        **kw: Any,
-    ) -> Any:
-        joint = attn.added_kv_proj_dim is not None or self._single_stream(attn)
-        cross = encoder_hidden_states is not None and not joint
+    def __call__(self, attn: nn.Module, *args: Any, **kw: Any) -> Any:
+        given = args[1] if len(args) > 1 else kw.get("encoder_hidden_states")
+        cross = given is not None and not self.layout.joint(self.layer)
 
         def replaced(
             query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
         ) -> Tensor:
-            text = self._text(key.shape[2]) if joint else slice(0, 0)
             return self.function(
                 query,
                 key,
@@ -162,17 +193,22 @@ class _Hooked:
                 layer=self.layer,
                 cross=cross,
                 scale=query.shape[-1] ** -0.5 if scale is None else scale,
-                ordinary=Ordinary(mask, text),
+                ordinary=Ordinary(mask, self.layout.where(self.layer, key.shape[2], self.length[0])),
             )
 
         with _Intercept(replaced):
-            return self.processor(attn, hidden_states, encoder_hidden_states, *args, **kw)
+            return self.processor(attn, *args, **kw)
 
-    def _single_stream(self, attn: nn.Module) -> bool:
-        return self.text_first and attn.added_kv_proj_dim is None
 
-    def _text(self, total: int) -> slice:
-        return slice(0, self.length[0]) if self.text_first else slice(total - self.length[0], total)
+def _hooked(module: nn.Module, function: Function, layer: str, length: list[int], layout: Layout) -> _Hooked:
+    """A hook that takes what the layer's own processor takes: layers pass on only what its signature names."""
+
+    @functools.wraps(type(module.processor).__call__)
+    def call(hook: _Hooked, *args: Any, **kw: Any) -> Any:
+        return _Hooked.__call__(hook, *args, **kw)
+
+    same = type("_Hooked", (_Hooked,), {"__call__": call})
+    return same(module.processor, function, layer, length, layout)
 
 
 class _Intercept(TorchFunctionMode):
@@ -223,11 +259,12 @@ def _interceptable(processor: Any) -> Any:
     return inner
 
 
-def _remember_length(length: list[int]) -> Callable[..., None]:
+def _remember_length(denoiser: nn.Module, length: list[int], layout: Layout) -> Callable[..., None]:
     """A hook that notes the text length of a joint transformer's call."""
+    signature = inspect.signature(type(denoiser).forward)
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        del module, args
-        length[0] = kwargs["encoder_hidden_states"].shape[1]
+        if layout.text != "none":
+            length[0] = layout.length(signature.bind(module, *args, **kwargs).arguments)
 
     return hook

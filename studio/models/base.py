@@ -7,24 +7,30 @@ in [0, 1] with 1 = noise.
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.catalog import families
+from studio.catalog.family import FamilyCard, Variant
 from studio.contracts.condition import Condition
 from studio.diffusion.config import Prediction
-from studio.diffusion.process import NUM_TIMESTEPS, Process
-from studio.errors import StudioError
-from studio.models.attention import Choose, Function, attending
-from studio.models.schedulers import make_scheduler
+from studio.diffusion.guidance import Guidance, classifier_free, rescale
+from studio.diffusion.process import NUM_TIMESTEPS, Flow, Process
+from studio.errors import StudioError, unknown
+from studio.models.attention import Choose, Function, Layout, attending
+from studio.models.chain import discrete_process
+from studio.models.codecs import codec_of
+from studio.models.schedulers import linear_mu, make_scheduler
 from studio.settings.sampling import Text
 
 _PIPELINE_OPTIONS = ("requires_safety_checker", "force_zeros_for_empty_prompt")
@@ -34,22 +40,22 @@ class Family(ABC):
     """A text-to-image model behind a few verbs. Nothing outside `studio.models` asks which one it is.
 
     Attributes:
-        name: sd1, sd2, sdxl, sd3 or flux.
+        card: The facts of the family.
+        variant: The published model that it is or was made from, where that is known.
+        name: Its name.
         prediction: What `predict` returns.
         process: The noise process.
         denoiser: U-Net or transformer. A wrapped module may take its place.
         text_encoders, tokenizers: By diffusers' component names.
-        vae: Autoencoder.
+        vae, codec: Autoencoder, and what its latents are scaled by.
         size_multiple: Divides height and width of images, in pixels.
         default_size: Height and width the model was trained at, in pixels.
-        distilled: Guidance is an input of the network, not a second pass.
     """
 
-    name: str
+    card: FamilyCard
+    variant: Variant | None = None
     prediction: Prediction
     process: Process
-    denoiser_name: str
-    distilled: bool = False
 
     @property
     def patch(self) -> int:
@@ -62,19 +68,29 @@ class Family(ABC):
         return 0
 
     def __init__(self, parts: DiffusionPipeline, backend: Backend, text: Text = Text()) -> None:
-        """Take the modules of a diffusers pipeline."""
+        """Take the modules of a diffusers pipeline.
+
+        Raises:
+            StudioError: No family has pipelines of this kind.
+        """
         components: dict[str, Any] = parts.components
+        self.card = getattr(self, "card", None) or card_of(parts)
+        self.name, self.denoiser_name = self.card.name, self.card.denoiser
         self.backend, self.text = backend, text
         self.pipeline_class, self.pipeline_config = type(parts), dict(parts.config)
         self.scheduler_base: SchedulerMixin = components["scheduler"]
         self.denoiser: nn.Module = components[self.denoiser_name]
         self.denoiser_config = self.denoiser.config
-        self.vae: AutoencoderKL | AutoencoderTiny = components["vae"]
+        self.vae: Any = components["vae"]
+        self.codec = codec_of(self.vae)
         self.text_encoders = {
             k: v for k, v in components.items() if k.startswith("text_encoder") and v is not None
         }
-        self.tokenizers = {k: v for k, v in components.items() if k.startswith("tokenizer") and v is not None}
-        self.vae_scale = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.tokenizers = {
+            k: v for k, v in components.items() if k.startswith(("tokenizer", "processor")) and v is not None
+        }
+        self.vae_scale = self.codec.scale
+        self.process, self.prediction = self._noise()
         self.size_multiple = self.vae_scale * self.patch
         self.default_size = self._default_size()
         self._components = components
@@ -87,8 +103,8 @@ class Family(ABC):
 
     @property
     def clip_encoders(self) -> dict[str, Any]:
-        """The CLIP text encoders by component name: those that methods train and teach words; T5 never."""
-        return {key: one for key, one in self.text_encoders.items() if "CLIP" in type(one).__name__}
+        """The CLIP text encoders by component name: those that methods train and teach words; others never."""
+        return {key: self.text_encoders[key] for key in self.card.words.trains if key in self.text_encoders}
 
     def fingerprint(self, *parts: str) -> str:
         """A hash of the base weights (all, or of the named components) as they were when loaded."""
@@ -97,27 +113,41 @@ class Family(ABC):
 
     def encode(self, images: Float[Tensor, "b C H W"], rng: Rng | None = None) -> Float[Tensor, "b c h w"]:
         """Latents of images in [-1, 1], scaled as the denoiser wants them: a sample with `rng`, the mode without."""
+        mean, std = self.moments(images)
+        return mean if rng is None else mean + std * rng.normal(*mean.shape)
+
+    def moments(
+        self, images: Float[Tensor, "b C H W"]
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
+        """Mean and standard deviation of the scaled latents of images."""
         self.check_size(images.shape[-2], images.shape[-1])
         with self.present(self.vae), self.backend.exact():
-            encoded = self.vae.encode(images.to(self.vae.device, self.vae.dtype))
-        if isinstance(self.vae, AutoencoderTiny):
-            latents = encoded.latents.float()
-        else:
-            latents = encoded.latent_dist.mode().float()
-            if rng is not None:
-                latents = latents + encoded.latent_dist.std.float() * rng.normal(*latents.shape)
-        return (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+            return self.codec.moments(images.to(self.vae.device))
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b C H W"]:
         """Images in [-1, 1] of scaled latents."""
-        latents = latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
         with self.present(self.vae), self.backend.exact():
-            images = self.vae.decode(latents.to(self.vae.device, self.vae.dtype)).sample
+            images = self.codec.decode(latents.float().to(self.vae.device))
         return images.float().clamp(-1, 1)
 
     @abstractmethod
     def embed(self, prompts: Sequence[str]) -> Condition:
         """Embedded prompts; gradients flow into a text encoder that trains."""
+
+    def embed_with(
+        self, prompts: Sequence[str], references: Sequence[Image.Image], height: int, width: int
+    ) -> Condition:
+        """Embedded prompts beside pictures that the family looks at by itself, for drawing at a size in pixels.
+
+        Raises:
+            StudioError: It looks at none, or at fewer.
+        """
+        del prompts, height, width
+        raise StudioError(
+            f"{len(references)} reference pictures were given, and {self.card.title} looks at none by itself; leave "
+            "them out, or draw with an artifact that takes some.",
+            field="reference",
+        )
 
     def predict(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Condition
@@ -138,7 +168,13 @@ class Family(ABC):
 
     def attending_where(self, choose: Choose) -> contextlib.AbstractContextManager[None]:
         """Run attention through what `choose(layer name)` gives; None leaves a layer as it is."""
-        return attending(unwrap(self.denoiser), choose, text_first=self.name == "flux")
+        layers = self.card.layers
+        layout = Layout(layers.text, layers.text_only, layers.image_only, self._text_length)
+        return attending(unwrap(self.denoiser), choose, layout)
+
+    def _text_length(self, call: Mapping[str, Any]) -> int:
+        """Tokens of text in a call of the denoiser."""
+        return int(call["encoder_hidden_states"].shape[1])
 
     def scheduler(self, name: str, steps: int, *, height: int = 0, width: int = 0) -> SchedulerMixin:
         """A diffusers scheduler by short name (empty: the family's default), set to a number of steps.
@@ -148,7 +184,15 @@ class Family(ABC):
         pixels = (height or self.default_size) * (width or self.default_size)
         tokens = pixels // (self.vae_scale * max(self.patch, 1)) ** 2
         base = self.scheduler_base.config
-        return make_scheduler(base, name, steps, prediction=self.prediction, tokens=tokens)
+        mu = self._mu(tokens, steps) if base.get("use_dynamic_shifting") else None
+        return make_scheduler(
+            base, name, steps, prediction=self.prediction, mu=mu, unit=self.card.schedule.sigmas == "unit"
+        )
+
+    def _mu(self, tokens: int, steps: int) -> float:
+        """Logarithm of the shift of a picture of so many tokens, for families that shift with the size."""
+        del steps
+        return linear_mu(self.scheduler_base.config, tokens)
 
     def pipeline(self) -> DiffusionPipeline:
         """A diffusers pipeline that shares the modules."""
@@ -157,8 +201,7 @@ class Family(ABC):
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, height and width of the latent of an image."""
-        channels = int(self.vae.config.latent_channels)
-        return channels, height // self.vae_scale, width // self.vae_scale
+        return self.codec.channels, height // self.vae_scale, width // self.vae_scale
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse a size that the model cannot draw."""
@@ -171,9 +214,27 @@ class Family(ABC):
                     field=side,
                 )
 
+    def passes(self, scale: float) -> int:
+        """Passes of the denoiser that guidance of this scale takes: two, or one where it is off, built in or an input."""
+        return 2 if scale > 1 and self.reads_negative else 1
+
+    @property
+    def reads_negative(self) -> bool:
+        """Whether guidance compares with an unconditional or negative prompt."""
+        return self.card.guidance != "input"
+
+    def guide(
+        self,
+        conditional: Float[Tensor, "b c h w"],
+        unconditional: Float[Tensor, "b c h w"],
+        guidance: Guidance,
+    ) -> Float[Tensor, "b c h w"]:
+        """One prediction of two."""
+        return rescale(classifier_free(conditional, unconditional, guidance.scale), conditional, guidance.phi)
+
     def with_guidance(self, cond: Condition, scale: float) -> Condition:
-        """The condition with the guidance scale that a distilled model reads; the same for other families."""
-        if not self.distilled:
+        """The condition with the guidance scale, where the network reads it; the same for other families."""
+        if self.card.guidance != "input":
             return cond
         return cond.with_extra(guidance=torch.full((len(cond),), scale, device=cond.tokens.device))
 
@@ -189,8 +250,38 @@ class Family(ABC):
         finally:
             module.to("cpu")
 
+    def _noise(self) -> tuple[Process, Prediction]:
+        """The noise process and the kind of prediction, as the card and the scheduler's settings have them."""
+        if self.card.process == "discrete":
+            return discrete_process(self.scheduler_base)
+        own, base = self.card.schedule.training_shift, self.scheduler_base.config
+        fixed = 1.0 if base.get("use_dynamic_shifting") else float(base.get("shift", 1.0))
+        return Flow(fixed if own is None else own), "flow"
+
     def _default_size(self) -> int:
-        return int(self.denoiser_config.sample_size) * self.vae_scale
+        """Side of the pictures of the training: where no part of the model says it, the card's."""
+        if own := self.denoiser_config.get("sample_size"):
+            return int(own) * self.vae_scale
+        return int(self.vae.config.get("sample_size") or self.card.variants[0].size)
+
+
+def card_of(parts: DiffusionPipeline) -> FamilyCard:
+    """The card of a pipeline's family, by its class and by what tells it from others of that class.
+
+    Raises:
+        StudioError: No family has such pipelines.
+    """
+    kind = type(parts).__name__
+    found = [card for card in families.of_pipeline(kind) if _agrees(parts, card)]
+    if not found:
+        raise unknown("kind of pipeline", kind, families.pipelines(), field="model")
+    return found[0]
+
+
+def _agrees(parts: DiffusionPipeline, card: FamilyCard) -> bool:
+    told = (name.split(".", 1) for name in card.recognize.tells)
+    values = (getattr(parts.components[part].config, setting) for part, setting in told)
+    return all(value == wanted for value, wanted in zip(values, card.recognize.tells.values(), strict=True))
 
 
 def unwrap(module: nn.Module) -> nn.Module:

@@ -6,46 +6,25 @@ import re
 from pathlib import Path
 
 import torch
-from diffusers import (
-    DiffusionPipeline,
-    FluxPipeline,
-    StableDiffusion3Pipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-)
+from diffusers import DiffusionPipeline
 
 from studio import assets
 from studio.backend.core import Backend
-from studio.catalog import outside
+from studio.catalog import families, outside
+from studio.catalog.family import load as imported
+from studio.catalog.recognize import recognize
 from studio.errors import StudioError, unknown
-from studio.models.base import Family
-from studio.models.dit import Flux, StableDiffusion3
+from studio.models.base import Family, card_of
 from studio.models.files import from_folder, from_hub
 from studio.models.prepare import prepare
 from studio.models.single_file import from_file
-from studio.models.tiny import T5_TOKENS, TINY
-from studio.models.unet import StableDiffusion, StableDiffusionXL
+from studio.models.tiny import SIZE, T5_TOKENS
 from studio.settings.sampling import Text
 
 log = logging.getLogger(__name__)
 
-FAMILIES: dict[type[DiffusionPipeline], type[Family]] = {
-    StableDiffusionPipeline: StableDiffusion,
-    StableDiffusionXLPipeline: StableDiffusionXL,
-    StableDiffusion3Pipeline: StableDiffusion3,
-    FluxPipeline: Flux,
-}
 EMBEDDED = "studio-tiny"
 EMBEDDED_MODELS = (EMBEDDED, "studio-tiny-dit")
-SHORT_NAMES = {
-    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
-    "sd3": "stabilityai/stable-diffusion-3-medium-diffusers",
-    "sd35": "stabilityai/stable-diffusion-3.5-medium",
-    "flux-dev": "black-forest-labs/FLUX.1-dev",
-    "flux-schnell": "black-forest-labs/FLUX.1-schnell",
-}
-"""Names people use, and where the hub keeps them."""
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
@@ -56,7 +35,7 @@ def load(
     """A family on the backend's device, frozen and in evaluation mode.
 
     Args:
-        name: `studio-tiny`, `studio-tiny-dit`; `tiny:sd1|sd2|sdxl|sd3|flux` (random weights); a diffusers folder; a `.safetensors`
+        name: `studio-tiny`, `studio-tiny-dit`; `tiny:sdxl` or another family (random weights); a diffusers folder; a `.safetensors`
             checkpoint; a short name such as `sdxl`; a hub name; or a family of your own, `folder/my_family.py:load`: a
             function (backend, text) that gives a `Family` with its weights.
         backend: Where and how precisely.
@@ -69,14 +48,16 @@ def load(
     """
     if ":" in name and "://" not in name and not name.startswith("tiny:"):
         return prepare(_own(name, backend, text), backend)
-    if name.startswith("tiny:") or (name == EMBEDDED and not assets.exists(f"models/{EMBEDDED}")):
+    small = name.startswith("tiny:") or (name == EMBEDDED and not assets.exists(f"models/{EMBEDDED}"))
+    if small:
         parts, text = _tiny(name, backend), _short_t5(text)
     else:
         parts = _read(name, backend, dtype or backend.dtype, revision)
-    kind = next((family for pipeline, family in FAMILIES.items() if type(parts) is pipeline), None)
-    if kind is None:
-        raise unknown("kind of pipeline", type(parts).__name__, [k.__name__ for k in FAMILIES], field="model")
-    return prepare(kind(parts, backend, text), backend)
+    family = prepare(card_of(parts).load_model()(parts, backend, text), backend)
+    family.variant = recognize(name).variant
+    if small:
+        family.default_size = SIZE
+    return family
 
 
 def _own(name: str, backend: Backend, text: Text) -> Family:
@@ -98,10 +79,14 @@ def _tiny(name: str, backend: Backend) -> DiffusionPipeline:
             "The embedded model %s is absent; a tiny model with random weights takes its place.", name
         )
         key = "sd1"
-    if key not in TINY:
-        raise unknown("tiny model", name, [f"tiny:{one}" for one in TINY], field="model")
+    if key not in families.cards():
+        raise unknown("tiny model", name, _tiny_names(), field="model")
     with backend.seeded(0):
-        return TINY[key]()
+        return imported(families.cards()[key].tiny)()
+
+
+def _tiny_names() -> list[str]:
+    return [f"tiny:{name}" for name in families.cards()]
 
 
 def _short_t5(text: Text) -> Text:
@@ -121,8 +106,7 @@ def _read(name: str, backend: Backend, dtype: torch.dtype, revision: str) -> Dif
         )
     if path.suffix == ".safetensors":
         return from_file(path, backend, dtype)
-    if name in SHORT_NAMES or _HUB_NAME.match(name):
-        return from_hub(SHORT_NAMES.get(name, name), backend, dtype, revision)
-    raise unknown(
-        "model", name, [*EMBEDDED_MODELS, *(f"tiny:{one}" for one in TINY), *SHORT_NAMES], field="model"
-    )
+    known = families.short_names()
+    if name in known or _HUB_NAME.match(name):
+        return from_hub(known.get(name, name), backend, dtype, revision)
+    raise unknown("model", name, [*EMBEDDED_MODELS, *_tiny_names(), *known], field="model")

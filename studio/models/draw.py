@@ -22,7 +22,7 @@ from studio.backend.progress import tell
 from studio.backend.rng import Rng
 from studio.contracts.condition import Condition
 from studio.contracts.sampling import Edit, Request
-from studio.diffusion.guidance import Guidance, classifier_free, rescale
+from studio.diffusion.guidance import Guidance
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
 from studio.models.base import Family
@@ -116,7 +116,7 @@ def _checked(family: Family, request: Request) -> Request:
         raise StudioError(
             "There is no prompt; give at least one, such as 'a photo of a dog'.", field="prompts"
         )
-    if request.negative and family.distilled:
+    if request.negative and not family.reads_negative:
         raise StudioError(
             f"{family.name} has its guidance distilled and reads no negative prompt; leave it empty.",
             field="negative",
@@ -187,7 +187,7 @@ def guided(
         without, conditional = both.chunk(2)
     else:
         without, conditional = family.predict(x_t, t, uncond), family.predict(x_t, t, cond)
-    return rescale(classifier_free(conditional, without, guidance.scale), conditional, guidance.phi)
+    return family.guide(conditional, without, guidance)
 
 
 def _chunk(
@@ -263,8 +263,12 @@ def conditions(
     family: Family, request: Request, prompts: Sequence[str]
 ) -> tuple[Condition, Condition | None]:
     """Condition of the prompts after edits, and the unconditional one where guidance needs a second pass."""
-    second = request.guidance > 1 and not family.distilled
-    both = family.embed([*prompts, *([request.negative] * len(prompts) if second else [])])
+    second = family.passes(request.guidance) > 1
+    asked = [*prompts, *([request.negative] * len(prompts) if second else [])]
+    if family.card.references and request.references:
+        both = family.embed_with(asked, request.references, request.height, request.width)
+    else:
+        both = family.embed(asked)
     cond = family.with_guidance(both.rows(slice(0, len(prompts))), request.guidance)
     for edit in request.edits:
         cond = edit.condition(cond)

@@ -14,15 +14,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from studio.catalog import families
 from studio.errors import unknown
 from studio.models.base import Family, unwrap
-
-ENTRIES = {
-    "UNet2DConditionModel": "conv_in",
-    "SD3Transformer2DModel": "pos_embed",
-    "FluxTransformer2DModel": "x_embedder",
-}
-"""By class of the denoiser: the layer that embeds the noisy latent."""
 
 
 def entry(denoiser: nn.Module) -> nn.Module:
@@ -31,10 +25,10 @@ def entry(denoiser: nn.Module) -> nn.Module:
     Raises:
         StudioError: The denoiser is of a class that we do not know.
     """
-    kind = type(denoiser).__name__
-    if kind not in ENTRIES:
-        raise unknown("denoiser", kind, ENTRIES, field="model")
-    return denoiser.get_submodule(ENTRIES[kind])
+    layers = families.layers_of(kind := type(denoiser).__name__)
+    if layers is None:
+        raise unknown("denoiser", kind, families.denoisers(), field="model")
+    return denoiser.get_submodule(layers.entry)
 
 
 def width(family: Family) -> int:

@@ -15,14 +15,9 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Repo
 from safetensors import SafetensorError, safe_open
 
 from studio.backend.core import Backend
+from studio.catalog import families
 from studio.errors import StudioError, unknown
 
-PIPELINES = (
-    "StableDiffusionPipeline",
-    "StableDiffusionXLPipeline",
-    "StableDiffusion3Pipeline",
-    "FluxPipeline",
-)
 _NOT_NEEDED = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
 
 
@@ -33,8 +28,8 @@ def from_folder(folder: Path, backend: Backend, dtype: torch.dtype, **given: Any
         StudioError: It is not one, is of a kind we do not know, or a file in it is damaged.
     """
     kind, listed = read_index(folder)
-    if kind not in PIPELINES:
-        raise unknown(f"kind of pipeline in {folder}", kind, PIPELINES, field="model")
+    if not families.of_pipeline(kind):
+        raise unknown(f"kind of pipeline in {folder}", kind, families.pipelines(), field="model")
     weights = sorted(folder.glob("*/*.safetensors"))
     for file in weights:
         check_safetensors(file)

@@ -49,7 +49,13 @@ _FLOW: dict[str, Entry] = {
 
 
 def make_scheduler(
-    base: Mapping[str, Any], name: str, steps: int, *, prediction: Prediction, tokens: int
+    base: Mapping[str, Any],
+    name: str,
+    steps: int,
+    *,
+    prediction: Prediction,
+    mu: float | None = None,
+    unit: bool = False,
 ) -> SchedulerMixin:
     """A scheduler set to a number of steps.
 
@@ -58,7 +64,8 @@ def make_scheduler(
         name: Short name; empty takes ddim, or flow-euler for flow matching.
         steps: Sampler steps.
         prediction: What the network predicts.
-        tokens: Image tokens, for schedules that shift with the size (FLUX, eq. in diffusers' `calculate_shift`).
+        mu: Logarithm of the shift, for schedules that shift with the picture's size.
+        unit: Give the flow-matching Euler the noise levels linspace(1, 1/n, n), as most pipelines do, and not n alone.
 
     Raises:
         StudioError: The name does not exist, or is not for this kind of model.
@@ -69,15 +76,16 @@ def make_scheduler(
     if name not in table:
         raise unknown("scheduler", name, table, field="scheduler")
     kind, changes = table[name]
-    scheduler = kind.from_config(_settings(kind, base, tokens) | changes)
-    if kind is FlowMatchEulerDiscreteScheduler and base.get("use_dynamic_shifting"):
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=_mu(base, tokens))
+    scheduler = kind.from_config(_settings(kind, base, mu) | changes)
+    if kind is FlowMatchEulerDiscreteScheduler and unit:
+        options = {} if mu is None else {"mu": mu}
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), **options)
     else:
         scheduler.set_timesteps(steps)
     return scheduler
 
 
-def _settings(kind: type[SchedulerMixin], base: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+def _settings(kind: type[SchedulerMixin], base: Mapping[str, Any], mu: float | None) -> dict[str, Any]:
     """What a scheduler takes of a model's settings, in its own words."""
     known = inspect.signature(kind.__init__).parameters
     taken = {key: value for key, value in base.items() if key in known}
@@ -85,23 +93,16 @@ def _settings(kind: type[SchedulerMixin], base: Mapping[str, Any], tokens: int) 
         taken.setdefault(
             "clip_sample", False
         )  # latents are not bounded by 1, as diffusers' default takes pixels to be
-    if kind is not FlowMatchEulerDiscreteScheduler and base.get("use_dynamic_shifting"):
-        taken |= {"use_dynamic_shifting": False} if "use_dynamic_shifting" in known else {}
-    for name in ("shift", "flow_shift"):
-        if name in known and kind is not FlowMatchEulerDiscreteScheduler:
-            taken[name] = _static_shift(base, tokens)
+    if kind is not FlowMatchEulerDiscreteScheduler:
+        if "use_dynamic_shifting" in known:
+            taken["use_dynamic_shifting"] = False
+        shift = float(base.get("shift", 1.0)) if mu is None else float(np.exp(mu))
+        taken |= {key: shift for key in ("shift", "flow_shift") if key in known}
     return taken
 
 
-def _mu(base: Mapping[str, Any], tokens: int) -> float:
+def linear_mu(base: Mapping[str, Any], tokens: int) -> float:
+    """Logarithm of the shift of a picture of so many tokens (diffusers' `calculate_shift`)."""
     low, high = base.get("base_image_seq_len", 256), base.get("max_image_seq_len", 4096)
     start, stop = base.get("base_shift", 0.5), base.get("max_shift", 1.15)
     return start + (tokens - low) * (stop - start) / (high - low)
-
-
-def _static_shift(base: Mapping[str, Any], tokens: int) -> float:
-    return (
-        float(np.exp(_mu(base, tokens)))
-        if base.get("use_dynamic_shifting")
-        else float(base.get("shift", 1.0))
-    )

@@ -1,40 +1,22 @@
-"""Tiny random models of every family, from configuration: seconds to build, for tests and trials.
+"""Parts of the tiny random models of the families (`families/<name>/tiny.py`): seconds to build, for tests and trials.
 
 They draw 64 px pictures of nothing: latents of 8 x 8, one or two layers a block, widths of 32 to 64.
 """
 
-from collections.abc import Callable
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
 
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    FluxPipeline,
-    FluxTransformer2DModel,
-    SD3Transformer2DModel,
-    StableDiffusion3Pipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    T5Config,
-    T5EncoderModel,
-)
-
-from studio.models.tokenizers import tiny_clip_tokenizer, tiny_t5_tokenizer
+from studio.models.tokenizers import tiny_clip_tokenizer
 
 WIDTH = 32
+SIZE = 64
+"""Side of their pictures, in pixels."""
 T5_TOKENS = 32
 """Tokens that T5 reads in tiny models (the large ones read 256 or 512)."""
 
 
-def _vae(channels: int, *, scaling: float, shift: float | None = None) -> AutoencoderKL:
+def vae(channels: int, *, scaling: float, shift: float | None = None) -> AutoencoderKL:
+    """An autoencoder of four levels."""
     blocks = 4
     return AutoencoderKL(
         block_out_channels=(8, 8, 16, 16),
@@ -51,7 +33,8 @@ def _vae(channels: int, *, scaling: float, shift: float | None = None) -> Autoen
     )
 
 
-def _clip_config(tokenizer: CLIPTokenizer, activation: str) -> CLIPTextConfig:
+def clip_config(tokenizer: CLIPTokenizer, activation: str) -> CLIPTextConfig:
+    """Settings of a CLIP text encoder."""
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
@@ -66,7 +49,8 @@ def _clip_config(tokenizer: CLIPTokenizer, activation: str) -> CLIPTextConfig:
     )
 
 
-def _t5(vocabulary: int, width: int) -> T5EncoderModel:
+def t5(vocabulary: int, width: int) -> T5EncoderModel:
+    """A T5 encoder."""
     config = T5Config(
         vocab_size=vocabulary,
         d_model=width,
@@ -79,7 +63,8 @@ def _t5(vocabulary: int, width: int) -> T5EncoderModel:
     return T5EncoderModel(config).eval()
 
 
-def _ddim(prediction: str) -> DDIMScheduler:
+def ddim(prediction: str) -> DDIMScheduler:
+    """Stable Diffusion's chain."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -91,7 +76,8 @@ def _ddim(prediction: str) -> DDIMScheduler:
     )
 
 
-def _sd(prediction: str, activation: str, *, linear: bool) -> StableDiffusionPipeline:
+def stable_diffusion(prediction: str, activation: str, *, linear: bool) -> StableDiffusionPipeline:
+    """A pipeline of SD 1.x or, with linear projections, 2.x."""
     tokenizer = tiny_clip_tokenizer()
     unet = UNet2DConditionModel(
         sample_size=8,
@@ -105,106 +91,12 @@ def _sd(prediction: str, activation: str, *, linear: bool) -> StableDiffusionPip
         norm_num_groups=8,
     )
     return StableDiffusionPipeline(
-        vae=_vae(4, scaling=0.18215),
-        text_encoder=CLIPTextModel(_clip_config(tokenizer, activation)).eval(),
+        vae=vae(4, scaling=0.18215),
+        text_encoder=CLIPTextModel(clip_config(tokenizer, activation)).eval(),
         tokenizer=tokenizer,
         unet=unet.eval(),
-        scheduler=_ddim(prediction),
+        scheduler=ddim(prediction),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
-
-
-def _sdxl() -> StableDiffusionXLPipeline:
-    tokenizer = tiny_clip_tokenizer()
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2),
-        cross_attention_dim=2 * WIDTH,
-        attention_head_dim=(4, 8),
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + WIDTH,
-        norm_num_groups=8,
-    )
-    return StableDiffusionXLPipeline(
-        vae=_vae(4, scaling=0.13025),
-        text_encoder=CLIPTextModel(_clip_config(tokenizer, "quick_gelu")).eval(),
-        text_encoder_2=CLIPTextModelWithProjection(_clip_config(tokenizer, "gelu")).eval(),
-        tokenizer=tokenizer,
-        tokenizer_2=tiny_clip_tokenizer(),
-        unet=unet.eval(),
-        scheduler=_ddim("epsilon"),
-        force_zeros_for_empty_prompt=True,
-        add_watermarker=False,
-    )
-
-
-def _sd3() -> StableDiffusion3Pipeline:
-    tokenizer, t5_tokenizer = tiny_clip_tokenizer(), tiny_t5_tokenizer()
-    transformer = SD3Transformer2DModel(
-        sample_size=8,
-        patch_size=2,
-        in_channels=16,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=4,
-        joint_attention_dim=2 * WIDTH,
-        caption_projection_dim=WIDTH,
-        pooled_projection_dim=2 * WIDTH,
-        out_channels=16,
-        pos_embed_max_size=16,
-        dual_attention_layers=(0,),
-        qk_norm="rms_norm",
-    )
-    return StableDiffusion3Pipeline(
-        transformer=transformer.eval(),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_vae(16, scaling=1.5305, shift=0.0609),
-        text_encoder=CLIPTextModelWithProjection(_clip_config(tokenizer, "quick_gelu")).eval(),
-        tokenizer=tokenizer,
-        text_encoder_2=CLIPTextModelWithProjection(_clip_config(tokenizer, "gelu")).eval(),
-        tokenizer_2=tiny_clip_tokenizer(),
-        text_encoder_3=_t5(len(t5_tokenizer), 2 * WIDTH),
-        tokenizer_3=t5_tokenizer,
-    )
-
-
-def _flux() -> FluxPipeline:
-    tokenizer, t5_tokenizer = tiny_clip_tokenizer(), tiny_t5_tokenizer()
-    transformer = FluxTransformer2DModel(
-        in_channels=64,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        pooled_projection_dim=WIDTH,
-        guidance_embeds=True,
-        axes_dims_rope=(4, 4, 8),
-    )
-    return FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        vae=_vae(16, scaling=0.3611, shift=0.1159),
-        text_encoder=CLIPTextModel(_clip_config(tokenizer, "quick_gelu")).eval(),
-        tokenizer=tokenizer,
-        text_encoder_2=_t5(len(t5_tokenizer), WIDTH),
-        tokenizer_2=t5_tokenizer,
-        transformer=transformer.eval(),
-    )
-
-
-TINY: dict[str, Callable[[], DiffusionPipeline]] = {
-    "sd1": lambda: _sd("epsilon", "quick_gelu", linear=False),
-    "sd2": lambda: _sd("v_prediction", "gelu", linear=True),
-    "sdxl": _sdxl,
-    "sd3": _sd3,
-    "flux": _flux,
-}
-"""Pipelines with fresh weights, by family."""

@@ -48,7 +48,7 @@ class Policy:
         self._trains_text = any(key in family.text_encoders for key in trained)
         self._freeze_uncond = freeze_uncond or not self._trains_text
         self._kept = Prompts(family, trains=False)
-        self._second = settings.guidance > 1 and not family.distilled
+        self._second = family.passes(settings.guidance) > 1
 
     def conditions(self, prompts: Sequence[str]) -> Conditions:
         """Embeddings of the prompts, and the unconditional ones where guidance needs them."""

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from studio.adapters.build import names
 from studio.adapters.files import load_lora, read, read_peft
-from studio.adapters.metadata import KINDS
 from studio.adapters.strength import set_strength
 from studio.catalog import methods
 from studio.contracts.sampling import Edit
@@ -22,10 +21,9 @@ from studio.models.base import Family
 from studio.models.files import absent
 from studio.records import places, trained
 from studio.records.trained import Trained
+from studio.weights.made_for import families_of
 
 EMBEDDING_KEYS = ("emb_params", "clip_l", "clip_g")
-TEXT_WIDTHS = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
-"""Width of the text that a U-Net attends to, in the full-size models."""
 
 
 @dataclass(frozen=True)
@@ -152,42 +150,17 @@ def _load_file(path: Path, family: Family, name: str, *, allow_pickle: bool) -> 
         raise StudioError(
             f"{path} is neither a LoRA nor a text embedding; give a whole checkpoint as --model instead."
         )
-    made_for = _family_of(values, header)
-    if made_for not in ("", family.name):
+    made_for = families_of(values, header)
+    if made_for and family.name not in made_for:
+        theirs = " or ".join(made_for)
         raise StudioError(
-            f"{path} was made for {made_for}, but the model is {family.name}; load it on a {made_for} model."
+            f"{path} was made for {theirs}, but the model is {family.name}; load it on a {theirs} model."
         )
-    load_lora(family.pipeline(), path, family.name, name, pickle=allow_pickle)
+    load_lora(family.pipeline(), path, family.card, name, pickle=allow_pickle)
     if not any(name in names(module) for module in family.modules().values()):
         raise StudioError(f"{path} has no weights for any layer of {family.name}; load it on its own model.")
     _freeze(family, name)
     return Artifact(path, "lora", name, header.get("modelspec.trigger_phrase", ""))
-
-
-def _family_of(values: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
-    """The family a LoRA file was made for; empty if nothing tells."""
-    told = header.get("modelspec.architecture", "").split("/")[0]
-    for family, kind in KINDS.items():
-        if told and told.startswith(kind.architecture):
-            return family
-    keys = " ".join(values)
-    if "single_transformer_blocks" in keys or "double_blocks" in keys:
-        return "flux"
-    if "joint_blocks" in keys or ("transformer.transformer_blocks" in keys and "add_q_proj" in keys):
-        return "sd3"
-    if "lora_te2_" in keys or "lora_unet_input_blocks" in keys:
-        return "sdxl"
-    widths = {value.shape[1] for key, value in values.items() if _reads_text(key)}
-    return TEXT_WIDTHS.get(widths.pop(), "") if len(widths) == 1 else ""
-
-
-def _reads_text(key: str) -> bool:
-    """Whether a tensor is the down factor of a U-Net layer that reads the text."""
-    return (
-        "attn2" in key
-        and "to_k" in key
-        and key.endswith(("lora_A.weight", "lora_down.weight", "lora.down.weight"))
-    )
 
 
 def _load_peft(folder: Path, family: Family, name: str) -> Artifact:
@@ -247,7 +220,9 @@ def _load_embedding(path: Path, values: Mapping[str, Tensor], family: Family, to
     """Add the vectors of a new word to every text encoder whose width they have."""
     pipeline = family.pipeline()
     if not isinstance(pipeline, TextualInversionLoaderMixin):
-        raise StudioError(f"{family.name} takes no textual-inversion embeddings; use sd1, sd2, sdxl or flux.")
+        raise StudioError(
+            f"{path} is a textual-inversion embedding, and the pipelines of {family.card.title} read none; give a model that does."
+        )
     key = next(iter(values))
     token = key if key not in EMBEDDING_KEYS else f"<{token}>"  # diffusers writes the word as the key
     for key, value in values.items():

@@ -22,6 +22,7 @@ from studio.adapters.merge import bare, merged_copy
 from studio.adapters.metadata import Facts, header
 from studio.adapters.strength import set_strength
 from studio.adapters.verify import Answer, ask, tolerance
+from studio.catalog.family import FamilyCard
 from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.files import absent
@@ -99,7 +100,7 @@ def export(
         set_strength(adapted, name, 1.0)
     chosen = settings.formats or _fitting(job, adapted)
     if "comfy" in chosen:
-        formats.require_comfy(family.name)
+        formats.require_comfy(family.card)
     wanted = ask(family, {})
     return [_one(job, each, Path(folder), wanted) for each in chosen]
 
@@ -149,10 +150,10 @@ def _native(
     job: _Job,
     path: Path,
     *,
-    rename: Callable[[formats.Factors, str, Mapping[str, nn.Module]], dict[str, Tensor]],
+    rename: Callable[[formats.Factors, FamilyCard, Mapping[str, nn.Module]], dict[str, Tensor]],
 ) -> dict[str, nn.Module]:
     parts = formats.factors(job.modules, job.name)
-    values = _cast(rename(parts, job.family.name, job.modules), job.dtype)
+    values = _cast(rename(parts, job.family.card, job.modules), job.dtype)
     write(path, values, header(job.family, values, job.settings, job.facts))
     return _reload(job, path, parts)
 
@@ -166,7 +167,7 @@ def _reload(job: _Job, path: Path, parts: formats.Factors) -> dict[str, nn.Modul
     pipeline = job.family.pipeline()
     fresh = _fresh(job)
     pipeline.register_modules(**fresh)
-    load_lora(pipeline, path, job.family.name, CHECK)
+    load_lora(pipeline, path, job.family.card, CHECK)
     arrived = formats.factors(fresh, CHECK)
     lost = {f"{key}.{layer}" for key, layers in parts.items() for layer in layers} - {
         f"{key}.{layer}" for key, layers in arrived.items() for layer in layers

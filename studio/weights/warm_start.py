@@ -71,7 +71,7 @@ def _lora(path: Path, adapter: Adapter, family: Family) -> Factors:
     if not isinstance(adapter, Lora):
         raise _refusal(f"{path} is a LoRA, and these settings train another adapter; set --adapter lora.")
     pipeline = family.pipeline()
-    load_lora(pipeline, path, family.name, "start")
+    load_lora(pipeline, path, family.card, "start")
     try:
         return factors(family.modules(), "start")
     finally:

@@ -17,6 +17,7 @@ from studio.adapters.formats import LowRank, to_comfy, to_kohya
 from studio.adapters.merge import bare
 from studio.adapters.metadata import Facts
 from studio.adapters.verify import ask
+from studio.catalog import families
 from studio.errors import StudioError
 from studio.weights import artifacts
 from studio.weights import export as exporting
@@ -109,7 +110,7 @@ def test_diffusers_reads_fused_flux_files_at_full_width(rename):
     layers = [f"{block}.0.attn.{end}" for block in ("transformer_blocks", "single_transformer_blocks")
               for end in ("to_q", "to_v")]  # fmt: skip
     low = {layer: LowRank(torch.randn(2, 3072), torch.randn(3072, 2), alpha=1.0) for layer in layers}
-    written = rename({"transformer": low}, "flux", {"transformer": FluxLayers()})
+    written = rename({"transformer": low}, families.cards()["flux"], {"transformer": FluxLayers()})
     read = _convert_kohya_flux_lora_to_diffusers(dict(written))
     for layer, one in low.items():
         update = read[f"transformer.{layer}.lora_B.weight"] @ read[f"transformer.{layer}.lora_A.weight"]
@@ -235,6 +236,6 @@ def test_other_adapters_have_no_lora_file(family, tmp_path):
 
 def test_comfy_keys_are_for_transformers(family, tmp_path):
     modules = train(family, LORA)
-    with pytest.raises(StudioError, match="ComfyUI reads the kohya file of sd1"):
+    with pytest.raises(StudioError, match="reads the kohya file of sd1"):
         export(family, modules, tmp_path, settings=Export(formats=("kohya", "comfy")))
     assert list(tmp_path.iterdir()) == []

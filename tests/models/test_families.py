@@ -10,8 +10,8 @@ from studio.contracts.sampling import Request
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
 from studio.models.build import load
-from studio.models.dit import pack
 from studio.models.draw import draw, drawing, start_noise
+from studio.models.packing import pack
 from studio.models.text import BOS, EOS, PAD, WORD
 from studio.settings.sampling import Text
 

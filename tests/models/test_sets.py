@@ -86,7 +86,7 @@ def test_a_place_on_the_spare_axis_is_that_of_the_family_itself(families):
     family = families["flux"]
     x_t, cond = rows(family, 2)
     ids = torch.zeros(2, (x_t.shape[-1] // 2) ** 2, 3)
-    from studio.models.dit import image_ids
+    from studio.models.packing import image_ids
 
     ids[:] = image_ids(x_t.shape[-2] // 2, x_t.shape[-1] // 2)
     ids[..., 0] = 1

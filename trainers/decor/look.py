@@ -55,7 +55,7 @@ def _owners(found: Parts, component: int) -> list[str]:
 def token_names(family: Family, prompt: str, cond: Condition) -> list[str]:
     """What each row of an embedding stands for; a dot for padding."""
     kinds = cond.extra["kinds"][0].tolist()
-    name = "tokenizer_2" if family.name == "flux" else "tokenizer"
+    name = family.card.words.rows
     tokenizer: Any = family.tokenizers[name]
     words = iter(tokenizer.tokenize(prompt))
     return [MARKS.get(kind) or next(words, "?").replace("</w>", "").strip("▁") for kind in kinds]

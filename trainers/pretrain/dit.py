@@ -22,7 +22,7 @@ from studio.backend.rng import Rng
 from studio.contracts.batch import Batch
 from studio.contracts.trainer import Group, Loss
 from studio.diffusion.process import NUM_TIMESTEPS, Flow
-from studio.models.dit import EMPTY_T5_ROWS_OF_SMALL_MODELS as T5_ROWS
+from studio.models.families.sd3.model import EMPTY_T5_ROWS_OF_SMALL_MODELS as T5_ROWS
 from studio.models.files import from_folder
 from trainers.pretrain import config
 from trainers.pretrain.latents import LATENT_CHANNELS, LATENT_SIZE, LatentRecipe

@@ -29,7 +29,7 @@ from studio.data.sticker_concepts import COLORS
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import compose, held_out_pairs, index, plan_scenes
 from studio.metrics.sets import frechet
-from studio.models.dit import EMPTY_T5_ROWS_OF_SMALL_MODELS
+from studio.models.families.sd3.model import EMPTY_T5_ROWS_OF_SMALL_MODELS
 from studio.models.files import from_folder
 from studio.settings.run import Hardware
 from trainers.pretrain.autoencoder import fit_pca, unseen_images

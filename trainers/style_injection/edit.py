@@ -75,7 +75,7 @@ class StyleInjectionEdit(PlainEdit):
         Raises:
             StudioError: Guidance is on, or the sampler cannot be run backwards.
         """
-        if request.guidance > 1 and not self._family.distilled:
+        if self._family.passes(request.guidance) > 1:
             raise StudioError(
                 f"Style injection draws without guidance, but --guidance is {request.guidance:g}; set it to 1.",
                 field="guidance",

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x, 2.x (eps or v-prediction) and SDXL: a U-Net with cross-attention.
+"""SDXL: two CLIP encoders side by side, a pooled vector, and the picture's size as an input.
 
 Axes: `b` batch, `c h w` latent.
 """
@@ -7,68 +7,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
 from studio.contracts.condition import Condition
-from studio.diffusion.config import Prediction
-from studio.diffusion.process import Discrete
-from studio.errors import unknown
 from studio.models.base import Family
+from studio.models.chain import on_grid
 from studio.models.text import encode_clip
-
-_KINDS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
-
-
-def discrete_process(base: SchedulerMixin) -> tuple[Discrete, Prediction]:
-    """Noise process and prediction kind that a model's scheduler settings describe."""
-    kind = base.config.prediction_type
-    if kind not in _KINDS:
-        raise unknown("prediction type of the model's scheduler", kind, _KINDS)
-    chain: Any = DDIMScheduler.from_config(base.config)
-    return Discrete(chain.alphas_cumprod), _KINDS[kind]
-
-
-class StableDiffusion(Family):
-    """SD 1.x and 2.x: one CLIP text encoder."""
-
-    denoiser_name = "unet"
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.process, self.prediction = discrete_process(self.scheduler_base)
-        encoder: Any = self.text_encoders["text_encoder"]
-        self.name = "sd2" if encoder.config.hidden_act == "gelu" else "sd1"
-
-    @override
-    def embed(self, prompts: Sequence[str]) -> Condition:
-        encoder = self.text_encoders["text_encoder"]
-        with self.present(encoder), self.backend.autocast():
-            found = encode_clip(
-                encoder, self.tokenizers["tokenizer"], prompts, text=self.text, penultimate=False
-            )
-        return Condition(found.tokens, None, {"kinds": found.kinds, "ids": found.ids})
-
-    @override
-    def _predict(
-        self, x_t: Float[Tensor, "b c h w"], timestep: Float[Tensor, " b"], cond: Condition
-    ) -> Float[Tensor, "b k h w"]:
-        return self.denoiser(x_t, on_grid(timestep), encoder_hidden_states=cond.tokens).sample
 
 
 class StableDiffusionXL(Family):
     """SDXL: two CLIP encoders side by side, a pooled vector, and the picture's size as an input."""
 
-    name = "sdxl"
-    denoiser_name = "unet"
-
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.process, self.prediction = discrete_process(self.scheduler_base)
         self.zeros_for_empty = bool(self.pipeline_config["force_zeros_for_empty_prompt"])
 
     @override
@@ -101,9 +55,3 @@ class StableDiffusionXL(Family):
             return cond.extra["time_ids"].to(x_t)
         size = [x_t.shape[-2] * self.vae_scale, x_t.shape[-1] * self.vae_scale]
         return repeat(torch.tensor([*size, 0, 0, *size]).to(x_t), "six -> b six", b=len(x_t))
-
-
-def on_grid(timestep: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """Timesteps that rounding moved off a whole number, put back on it."""
-    whole = timestep.round()
-    return torch.where((timestep - whole).abs() < 1e-3, whole, timestep).clamp(max=999)

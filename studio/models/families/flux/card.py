@@ -1,0 +1,110 @@
+"""FLUX.1 dev and schnell: a transformer with joint attention over T5's rows and, after them, the picture."""
+
+from dataclasses import replace
+
+from studio.catalog.family import FamilyCard, Layers, Names, Part, Recognize, Variant, Words
+from studio.models.families import parts
+
+TRANSFORMER = {
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": True,
+}
+PARTS = {
+    "transformer": Part("FluxTransformer2DModel", TRANSFORMER),
+    "vae": parts.autoencoder16(0.3611, 0.1159),
+    "scheduler": parts.flow(shift=3.0, use_dynamic_shifting=True),
+    "text_encoder": parts.CLIP_L_TEXT,
+    "text_encoder_2": parts.T5_XXL,
+}
+DEV = Variant(
+    name="flux-dev",
+    hub="black-forest-labs/FLUX.1-dev",
+    also=("flux", "flux1-dev"),
+    title="FLUX.1 dev",
+    steps=28,
+    guidance=3.5,
+    weights=11_901_408_320,
+    license="flux-1-dev-non-commercial-license",
+    gated=True,
+    architecture=PARTS,
+    tells={"transformer.guidance_embeds": True},
+)
+LAYERS = Layers(
+    auto=(*parts.JOINT, *parts.FEED_FORWARD),
+    more=("proj_mlp", "proj_out"),
+    entry="x_embedder",
+    stacks=("transformer_blocks", "single_transformer_blocks"),
+    text="first",
+)
+"""diffusers' script for FLUX trains attention and feed-forward of the double blocks."""
+NAMES = Names(
+    modelspec="flux-1-dev",
+    base_version="flux1",
+    network="networks.lora_flux",
+    text={"text_encoder": parts.KOHYA_CLIP_L},
+    scheme="blocks",
+    blocks={
+        "transformer_blocks": (
+            "double_blocks",
+            {
+                "img_attn.qkv": parts.QKV,
+                "txt_attn.qkv": parts.ADDED_QKV,
+                "img_attn.proj": ("attn.to_out.0",),
+                "txt_attn.proj": ("attn.to_add_out",),
+                "img_mlp.0": ("ff.net.0.proj",),
+                "img_mlp.2": ("ff.net.2",),
+                "txt_mlp.0": ("ff_context.net.0.proj",),
+                "txt_mlp.2": ("ff_context.net.2",),
+            },
+        ),
+        "single_transformer_blocks": (
+            "single_blocks",
+            {"linear1": (*parts.QKV, "proj_mlp"), "linear2": ("proj_out",)},
+        ),
+    },
+)
+WORDS = Words(trains=("text_encoder",), rows="tokenizer_2", pads={"tokenizer": "<|endoftext|>"}, length=512)
+
+FAMILY = FamilyCard(
+    name="flux",
+    title="FLUX.1",
+    model="studio.models.families.flux.model:Flux",
+    tiny="studio.models.families.flux.tiny:build",
+    denoiser="transformer",
+    process="flow",
+    guidance="input",
+    variants=(
+        DEV,
+        replace(
+            DEV,
+            name="flux-schnell",
+            hub="black-forest-labs/FLUX.1-schnell",
+            also=("flux1-schnell",),
+            title="FLUX.1 schnell",
+            steps=4,
+            guidance=1.0,
+            distilled=True,
+            instead="flux-dev",
+            weights=11_891_178_560,
+            license="apache-2.0",
+            gated=False,
+            architecture=PARTS
+            | {
+                "transformer": Part("FluxTransformer2DModel", TRANSFORMER | {"guidance_embeds": False}),
+                "scheduler": parts.flow(),
+            },
+            tells={"transformer.guidance_embeds": False},
+        ),
+    ),
+    recognize=Recognize(
+        pipelines=("FluxPipeline",), lora=("single_transformer_blocks", "double_blocks", "single_blocks")
+    ),
+    words=WORDS,
+    layers=LAYERS,
+    names=NAMES,
+)

@@ -1,0 +1,95 @@
+"""Every card states what the published files say."""
+
+import inspect
+import json
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+import transformers
+
+from studio.catalog import families
+from studio.models.architecture import modules
+
+PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "published"
+"""The models' own files, where they lie beside the project."""
+VARIANTS = {variant.name: (card, variant) for card, variant in families.variants()}
+ASIDE = (
+    "_name_or_path",
+    "_class_name",
+    "_diffusers_version",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "architectures",
+)
+"""What a file says about itself and not about the model."""
+
+
+def folder_of(variant):
+    name = variant.hub.split("/")[1]
+    return next((found for found in PUBLISHED.glob(f"*/{name}") if found.is_dir()), None)
+
+
+def whole(part, config):
+    """Settings with the defaults of their class, as plain values."""
+    if part.library == "transformers":
+        kind = getattr(transformers, part.cls).config_class
+        filled = kept(kind(**config).to_dict(), kind().to_dict())
+    else:
+        filled = accepted(part) | config
+    plain = json.loads(json.dumps(filled, default=str))
+    return {key: value for key, value in plain.items() if key not in ASIDE}
+
+
+def kept(settings, known):
+    """Settings that a class knows; others it carries along unread."""
+    return {
+        key: kept(value, known[key]) if isinstance(value, dict) and isinstance(known[key], dict) else value
+        for key, value in settings.items()
+        if key in known
+    }
+
+
+def accepted(part):
+    parameters = inspect.signature(getattr(diffusers, part.cls).__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files are not here")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_architecture_is_the_published_one(name):
+    _, variant = VARIANTS[name]
+    folder = folder_of(variant)
+    assert folder, f"no published files of {variant.hub}"
+    for key, part in variant.architecture.items():
+        file = folder / key / ("scheduler_config.json" if key == "scheduler" else "config.json")
+        theirs = json.loads(file.read_text())
+        if part.library == "diffusers":
+            assert theirs["_class_name"] == part.cls
+            theirs = {k: v for k, v in theirs.items() if k in accepted(part)}
+        assert whole(part, dict(part.config)) == whole(part, theirs), key
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_architecture_builds_with_the_published_number_of_weights(name):
+    card, variant = VARIANTS[name]
+    with torch.device("meta"):
+        found = {key: sum(p.numel() for p in module.parameters()) for key, module in modules(variant).items()}
+    assert all(found.values())
+    assert found[card.denoiser] == (variant.weights or found[card.denoiser])
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files are not here")
+def test_every_exact_published_number_of_weights_is_on_a_card():
+    rows = [line.split("\t") for line in (PUBLISHED / "COUNTS.tsv").read_text().splitlines()[1:]]
+    exact = {
+        row[0].split("/")[-1]: int(row[5])
+        for row in rows
+        if row[1] in ("unet", "transformer") and row[6:7] == ["equal"]
+    }
+    stated = {variant.hub.split("/")[1]: variant.weights for _, variant in VARIANTS.values()}
+    assert {hub: stated[hub] for hub in exact.keys() & stated.keys()} == {
+        hub: exact[hub] for hub in exact.keys() & stated.keys()
+    }
