@@ -6,7 +6,7 @@ at: diffusers reads it from the file's metadata, ComfyUI does not.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -113,19 +113,21 @@ def to_comfy(parts: Factors, card: FamilyCard, modules: Mapping[str, nn.Module])
     Raises:
         StudioError: A family that it has none for, DoRA, or a layer that has no name there.
     """
-    require_comfy(card)
+    require_named(card, ("comfy",))
     return _to_native(parts, card, modules, comfy_stem)
 
 
-def require_comfy(card: FamilyCard) -> None:
-    """Refuse a family that ComfyUI has no keys of its own for.
+def require_named(card: FamilyCard, wanted: Collection[str]) -> None:
+    """Refuse formats in which a family's layers have no names.
 
     Raises:
-        StudioError: It has none, and reads the kohya file.
+        StudioError: It has none, and what it has.
     """
-    if not card.names.comfy:
+    there = {"kohya": card.names.kohya, "comfy": card.names.comfy}
+    for name in [name for name in wanted if not there.get(name, True)]:
+        others = " and ".join(["diffusers", *(other for other, named in there.items() if named)])
         raise StudioError(
-            f"ComfyUI has no LoRA keys of its own for this family: it reads the kohya file of {card.name}.",
+            f"No tool reads LoRAs of {card.title} in the {name} format; export {others} instead.",
             field="export.formats",
         )
 

@@ -99,8 +99,7 @@ def export(
     if adapted:
         set_strength(adapted, name, 1.0)
     chosen = settings.formats or _fitting(job, adapted)
-    if "comfy" in chosen:
-        formats.require_comfy(family.card)
+    formats.require_named(family.card, chosen)
     wanted = ask(family, {})
     return [_one(job, each, Path(folder), wanted) for each in chosen]
 
@@ -135,7 +134,12 @@ def _fitting(job: _Job, adapted: Mapping[str, nn.Module]) -> tuple[Format, ...]:
         return ("peft",)
     dora = any(config.use_dora for config in configs)
     t5 = any(type(module).__name__ == "T5EncoderModel" for module in adapted.values())
-    return ("diffusers", "peft") if dora or t5 else ("diffusers", "kohya")
+    if dora or t5:
+        return ("diffusers", "peft")
+    named = job.family.card.names
+    return (
+        ("diffusers", "kohya") if named.kohya else ("diffusers", "comfy") if named.comfy else ("diffusers",)
+    )
 
 
 def _diffusers(job: _Job, path: Path) -> dict[str, nn.Module]:

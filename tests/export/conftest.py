@@ -42,9 +42,8 @@ def family(untrained):
 
 
 def trainable(family) -> dict[str, nn.Module]:
-    """Denoiser and CLIP text encoders."""
-    chosen = {key: module for key, module in family.modules().items() if key != "vae"}
-    return {key: module for key, module in chosen.items() if type(module).__name__ != "T5EncoderModel"}
+    """Denoiser and the text encoders that methods train."""
+    return {family.denoiser_name: family.denoiser, **family.clip_encoders}
 
 
 @torch.no_grad()

@@ -25,12 +25,13 @@ from studio.weights.export import export
 from tests.export.conftest import LORA, train
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("name", families.cards())
 def test_lora_of_every_family_loads_in_every_format(name, untrained, tmp_path):
     family = untrained(name)
     modules = train(family, LORA)
     trained = ask(family, {})
-    formats = ("diffusers", "kohya", "peft", *(("comfy",) if name in ("sd3", "flux") else ()))
+    named = {"kohya": family.card.names.kohya, "comfy": family.card.names.comfy}
+    formats = ("diffusers", "peft", *(one for one, there in named.items() if there))
     done = export(family, modules, tmp_path / "run" / "export", settings=Export(formats=formats))
     assert [one.format for one in done] == list(formats)
     for one in done:
@@ -236,6 +237,8 @@ def test_other_adapters_have_no_lora_file(family, tmp_path):
 
 def test_comfy_keys_are_for_transformers(family, tmp_path):
     modules = train(family, LORA)
-    with pytest.raises(StudioError, match="reads the kohya file of sd1"):
+    with pytest.raises(
+        StudioError, match=r"Stable Diffusion 1\.x in the comfy format; export diffusers and kohya"
+    ):
         export(family, modules, tmp_path, settings=Export(formats=("kohya", "comfy")))
     assert list(tmp_path.iterdir()) == []

@@ -3,10 +3,11 @@
 import pytest
 
 from studio.backend.core import Backend
+from studio.catalog import families as catalog
 from studio.models.build import load
 from studio.settings.run import Hardware
 
-NAMES = ("sd1", "sd2", "sdxl", "sd3", "flux")
+NAMES = tuple(catalog.cards())
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from studio.catalog import families
-from studio.models.architecture import modules
+from studio.models.architecture import component, modules
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "published"
 """The models' own files, where they lie beside the project."""
@@ -25,6 +25,8 @@ ASIDE = (
     "architectures",
 )
 """What a file says about itself and not about the model."""
+OPTIONAL = {"add_k_proj", "add_v_proj", "attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"}
+"""Layers that only some models of a family have."""
 
 
 def folder_of(variant):
@@ -93,3 +95,53 @@ def test_every_exact_published_number_of_weights_is_on_a_card():
     assert {hub: stated[hub] for hub in exact.keys() & stated.keys()} == {
         hub: exact[hub] for hub in exact.keys() & stated.keys()
     }
+
+
+@pytest.mark.parametrize("card", families.cards().values(), ids=lambda card: card.name)
+def test_a_card_is_complete(card):
+    """What another part of the studio would stumble over later."""
+    assert card.title
+    assert card.recognize.pipelines
+    assert card.layers.auto
+    assert card.layers.entry
+    assert card.layers.stacks
+    assert card.names.modelspec
+    assert card.names.base_version
+    assert card.names.network
+    assert set(card.names.text) <= set(card.words.trains)
+    assert set(card.words.trains) <= set(card.variants[0].architecture)
+    assert (card.names.scheme == "blocks") == bool(card.names.blocks)
+    for variant in card.variants:
+        assert variant.license, variant.name
+        assert {card.denoiser, "vae", "scheduler"} <= set(variant.architecture)
+        assert not variant.distilled or variant.instead or variant.assistant, variant.name
+        assert not variant.instead or families.by_name(variant.instead), variant.name
+
+
+@pytest.mark.parametrize("card", families.cards().values(), ids=lambda card: card.name)
+def test_the_layers_on_a_card_are_layers_of_its_published_denoisers(card):
+    for variant in card.variants:
+        with torch.device("meta"):
+            denoiser = component(variant.architecture[card.denoiser])
+        names = dict(denoiser.named_modules())
+        ends = {f".{name}" for name in names}
+        assert card.layers.entry in names
+        for layer in (*card.layers.auto, *card.layers.more):
+            assert any(end.endswith(f".{layer}") for end in ends) or layer in OPTIONAL, layer
+        for stack in card.layers.stacks:
+            assert stack in names
+        for blocks, (_, table) in card.names.blocks.items():
+            inside = {name.split(".", 2)[2] for name in names if name.startswith(f"{blocks}.0.")} | {
+                name.split(".", 2)[2]
+                for name in names
+                if name.startswith(f"{blocks}.") and name.count(".") > 1
+            }
+            missing = {layer for ours in table.values() for layer in ours} - inside
+            assert missing <= OPTIONAL, (blocks, missing)
+
+
+def test_short_names_are_unique():
+    names = [
+        name for _, variant in families.variants() for name in (variant.name, variant.hub, *variant.also)
+    ]
+    assert sorted(names) == sorted(set(names))

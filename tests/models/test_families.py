@@ -7,13 +7,14 @@ from diffusers import AutoencoderTiny
 from studio.backend.rng import Rng
 from studio.contracts.condition import Condition
 from studio.contracts.sampling import Request
+from studio.diffusion.guidance import Guidance
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
 from studio.models.build import load
-from studio.models.draw import draw, drawing, start_noise
-from studio.models.packing import pack
+from studio.models.draw import conditions, draw, drawing, guided, start_noise
 from studio.models.text import BOS, EOS, PAD, WORD
 from studio.settings.sampling import Text
+from tests.models.asking import SIZE, asked, unpacked
 
 PROMPTS = ["a photo of a dog", "the cat"]
 
@@ -33,55 +34,41 @@ def spied_inputs(family, call):
     return seen
 
 
-def pipeline_options(family, request):
-    options = {
-        "prompt": list(request.prompts),
-        "num_inference_steps": request.steps,
-        "guidance_scale": request.guidance,
-        "height": 64,
-        "width": 64,
-        "output_type": "pt",
-    }
-    if family.name in ("sd3", "flux"):
-        options["max_sequence_length"] = family.text.t5_tokens
-    return options
+@pytest.mark.parametrize("guidance", [1.0, 3.5])
+def test_the_first_prediction_equals_the_pipelines(family, guidance):
+    """The pipeline is asked for two steps: what its scheduler is given first is compared with ours."""
+    request = Request(prompts=PROMPTS, steps=2, guidance=guidance)
+    latents, _ = start_noise(family, [0, 1], SIZE, SIZE)
+    pipeline = quiet(family)
+    seen = []
+    step = pipeline.scheduler.step
 
+    def watched(prediction, timestep, *args, **kw):
+        seen.append((prediction, timestep))
+        return step(prediction, timestep, *args, **kw)
 
-def test_predict_equals_the_pipelines_own_call_of_the_denoiser(family):
-    """The pipeline is asked for one step; its denoiser's first input and output are compared with ours."""
-    request = Request(prompts=PROMPTS, steps=1, guidance=1.0 if family.name != "flux" else 3.5)
-    latents, _ = start_noise(family, [0, 1], 64, 64)
-    outputs = []
-    hook = family.denoiser.register_forward_hook(lambda _m, _i, out: outputs.append(out[0]))
-    pipeline = family.pipeline()
-    pipeline.scheduler = family.scheduler("", 1, height=64, width=64)
-    pipeline.set_progress_bar_config(disable=True)
-    given = pack(latents) if family.name == "flux" else latents
-    seen = spied_inputs(family, lambda: pipeline(latents=given, **pipeline_options(family, request)))
-    hook.remove()
-    (args, kwargs) = seen[0]
-    timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
-    if family.name == "flux":
-        timestep = timestep * NUM_TIMESTEPS
-    t = timestep.float().expand(2) / NUM_TIMESTEPS
+    pipeline.scheduler.step = watched
+    pipeline(**asked(family, request, latents))
+    theirs, timestep = seen[0]
+    t = (timestep.float() / NUM_TIMESTEPS).expand(2)
     with torch.no_grad():
-        cond = family.with_guidance(family.embed(PROMPTS), request.guidance)
-        ours = family.predict(latents, t, cond)
-    theirs = outputs[0]
-    ours = pack(ours) if family.name == "flux" else ours
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+        cond, uncond = conditions(family, request, PROMPTS)
+        ours = guided(family, latents, t, cond=cond, uncond=uncond, guidance=Guidance(guidance))
+    torch.testing.assert_close(ours, unpacked(family, theirs, latents), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl", "sd3", "flux"])
-def test_drawing_equals_the_pipelines_picture_for_equal_noise(families, name):
-    family = families[name]
-    request = Request(prompts=PROMPTS, steps=4, guidance=3.5, seed=5)
-    latents, _ = start_noise(family, [5, 5], 64, 64)
+def quiet(family):
+    """The family's pipeline with a scheduler of its own."""
     pipeline = family.pipeline()
     pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
-    given = pack(latents) if name == "flux" else latents
-    theirs = pipeline(latents=given, **pipeline_options(family, request)).images
+    return pipeline
+
+
+def test_drawing_equals_the_pipelines_picture_for_equal_noise(family):
+    request = Request(prompts=PROMPTS, steps=4, guidance=3.5, seed=5, height=SIZE, width=SIZE)
+    latents, _ = start_noise(family, [5, 5], SIZE, SIZE)
+    theirs = quiet(family)(**asked(family, request, latents)).images
     steps = drawing(family, request)
     *_, last = steps
     ours = last.clean_images() / 2 + 0.5
