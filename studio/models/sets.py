@@ -57,7 +57,11 @@ class Coupling:
             query, key = (self._placed(x, ordinary.text) for x in (query, key))
         text, picture = ordinary.text, _picture(ordinary.text, query.shape[2])
         keys, values = (self._shared(x, text, picture) for x in (key, value))
-        mask = self._mask(picture.stop - picture.start, keys.shape[2], query.device)
+        tokens = picture.stop - picture.start
+        mask = self._mask(tokens, keys.shape[2], query.device)
+        if ordinary.mask is not None:
+            words = self._with_words(ordinary.mask, tokens, keys.shape[2], text)
+            mask = words if mask is None else mask & words
         seen = ordinary(query[:, :, picture], keys, values, mask=mask)
         if not text.stop:
             return seen
@@ -84,6 +88,15 @@ class Coupling:
         sees = repeat(own | others, "b i j -> (b i) 1 1 (j l)", l=tokens)
         whole = torch.nn.functional.pad(sees, (0, keys - sees.shape[-1]), value=True)
         return whole.expand(-1, -1, tokens, -1)
+
+    @staticmethod
+    def _with_words(
+        own: Bool[Tensor, "r 1 #m k"], tokens: int, keys: int, text: slice
+    ) -> Bool[Tensor, "r 1 l keys"]:
+        """The shared keys without the padding of each row's own text, which the layer's own mask names."""
+        words = own[:, :, :1, text]  # the same for every query
+        seen = torch.nn.functional.pad(words, (keys - words.shape[-1], 0), value=True)
+        return seen.expand(-1, -1, tokens, -1)
 
     def _placed(self, x: Tensor, text: slice) -> Tensor:
         """Picture tokens of member i turned by i on the first position axis, where they all stand at 0."""

@@ -1,5 +1,7 @@
 """Coupled self-attention and the widened first layer: what stays the base model, and who sees whom."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from einops import rearrange
@@ -10,7 +12,7 @@ from studio.models.entry import hinted, more_channels
 from studio.models.sets import Coupling, coupling
 from studio.settings.run import Hardware
 
-NAMES = ("sd1", "sd3", "flux")
+NAMES = ("sd1", "sd3", "flux", "qwen-image")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def rows(family, count, seed=0):
     generator = torch.Generator().manual_seed(seed)
     shape = family.latent_shape(family.default_size, family.default_size)
     with torch.no_grad():
-        cond = family.embed([f"picture {index}" for index in range(count)])
+        cond = family.embed(["picture " * (index + 1) for index in range(count)])
     return torch.randn(count, *shape, generator=generator), cond
 
 
@@ -73,12 +75,25 @@ def test_permuted_members_with_their_captions_give_permuted_predictions(families
     torch.testing.assert_close(permuted, straight[order], atol=1e-5, rtol=1e-4)
 
 
-def test_members_of_flux_have_positions_of_their_own(families):
-    family = families["flux"]
+@pytest.mark.parametrize("name", ["flux", "qwen-image"])
+def test_members_have_positions_of_their_own(families, name):
+    family = families[name]
     x_t, cond = rows(family, 2)
     apart, together = (asked(family, x_t, cond, Coupling(2, axis=axis)) for axis in (family.spare_axis, 0))
     assert family.spare_axis > 0
     assert not torch.allclose(apart, together, atol=1e-6)
+
+
+def test_the_padding_of_prompts_is_seen_by_nobody(families):
+    family = families["qwen-image"]
+    x_t, cond = rows(family, 4)
+    coupled = Coupling(2, axis=family.spare_axis)
+    padded = cond.padded(cond.tokens.shape[1] + 5)
+    loud = replace(padded, tokens=padded.tokens + ~padded.extra["mask"].unsqueeze(-1) * 9.0)
+    assert not cond.extra["mask"].all()
+    torch.testing.assert_close(
+        asked(family, x_t, loud, coupled), asked(family, x_t, cond, coupled), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_a_place_on_the_spare_axis_is_that_of_the_family_itself(families):
