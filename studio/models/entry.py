@@ -13,6 +13,7 @@ from typing import Any
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from studio.catalog import families
 from studio.errors import unknown
@@ -59,6 +60,8 @@ def hinted(family: Family, features: Float[Tensor, "b c h w"]) -> Iterator[None]
     def add(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
         del layer, args
         given = features if output.ndim == 4 else rearrange(features, "b c h w -> b (h w) c")
+        if output.ndim == 3:  # behind the picture's tokens stand those of what the family looks at
+            given = F.pad(given, (0, 0, 0, output.shape[1] - given.shape[1]))
         times = len(output) // len(given)
         return output + given.repeat(times, *[1] * (given.ndim - 1)).to(output.dtype)
 

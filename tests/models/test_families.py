@@ -14,7 +14,7 @@ from studio.models.build import load
 from studio.models.draw import conditions, draw, drawing, guided, start_noise
 from studio.models.text import BOS, EOS, PAD, WORD
 from studio.settings.sampling import Text
-from tests.models.asking import SIZE, asked, autoencoded, unpacked
+from tests.models.asking import SIZE, asked, autoencoded, pipeline_of, unpacked
 
 PROMPTS = ["a photo of a dog", "the cat"]
 
@@ -59,7 +59,7 @@ def test_the_first_prediction_equals_the_pipelines(family, guidance):
 
 def quiet(family):
     """The family's pipeline with a scheduler of its own."""
-    pipeline = family.pipeline()
+    pipeline = pipeline_of(family)
     pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
