@@ -57,12 +57,18 @@ def _chroma(family, request, latents):
     return _flux(family, request, latents) | {"negative_prompt": [request.negative] * len(request.prompts)}
 
 
+def _counted_from_zero(family, request, latents):
+    del family, latents
+    return {"guidance_scale": request.guidance - 1}
+
+
 OWN = {
     "sd3": _t5,
     "flux": _flux,
     "flux-kontext": _kontext,
     "flux-fill": _fill,
     "chroma": _chroma,
+    "z-image": _counted_from_zero,
     "qwen-image": _qwen,
 }
 """What a family's pipeline is asked otherwise."""
