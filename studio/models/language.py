@@ -51,16 +51,18 @@ class Reading:
         layers: Hidden states to read, 0 the embedded tokens; of several, each row has all, one after another.
         length: Tokens at most; a longer prompt is cut at its end, the template's included.
         padding: Up to the longest prompt, or to `length`.
+        dropped: Rows at the start, of the template, that are not given.
     """
 
     render: Render
     layers: Sequence[int]
     length: int
     padding: Literal["longest", "max_length"]
+    dropped: int = 0
 
 
 def encode_chat(
-    encoder: Any, tokenizer: Any, prompts: Sequence[str], reading: Reading
+    encoder: Any, tokenizer: Any, prompts: Sequence[str], reading: Reading, **pictures: Tensor
 ) -> tuple[Encoded, Bool[Tensor, "b l"]]:
     """Hidden states of some layers side by side, and which rows have a token. Tokens never look at padding.
 
@@ -69,15 +71,21 @@ def encode_chat(
         tokenizer: Its tokenizer.
         prompts: Prompts.
         reading: What of it is read.
+        **pictures: What a vision-language model takes of pictures, beside their tokens in the template.
     """
     ids, there, kinds = _tokens(tokenizer, prompts, reading)
     device = next(encoder.parameters()).device
     output = encoder.base_model(  # without the head, whose words nobody reads
-        input_ids=ids.to(device), attention_mask=there.to(device), output_hidden_states=True, use_cache=False
+        input_ids=ids.to(device),
+        attention_mask=there.to(device),
+        output_hidden_states=True,
+        use_cache=False,
+        **{key: value.to(device) for key, value in pictures.items()},
     )
     read: Float[Tensor, "k b l d"] = torch.stack([output.hidden_states[layer] for layer in reading.layers])
-    rows = rearrange(read, "k b l d -> b l (k d)")
-    return Encoded(rows, None, kinds.to(device), ids.to(device)), there.bool().to(device)
+    rows = rearrange(read, "k b l d -> b l (k d)")[:, (first := reading.dropped) :]
+    kinds, ids, there = (one[:, first:].to(device) for one in (kinds, ids, there))
+    return Encoded(rows, None, kinds, ids), there.bool()
 
 
 def quarters(encoder: nn.Module) -> tuple[int, int, int]:

@@ -5,15 +5,22 @@ import re
 from typing import Any
 
 from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+)
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from studio.models import tiny
 
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
             "<|video_pad|>")  # fmt: skip
-_PIECE = re.compile(r"<\|\w+\|>|( ?[A-Za-z]+)")
-"""A special token, which is one already, or a word."""
+_PIECE = re.compile(r"<\|\w+\|>|( ?[A-Za-z]+|'s| \(|\),)")
+"""A special token, which is one already, or a piece of its own: a word, or what stands so in a template."""
 LAYERS = 3
 """Layers of the text encoders."""
 
@@ -21,7 +28,8 @@ LAYERS = 3
 def tokenizer(*templates: str) -> Qwen2Tokenizer:
     """Qwen's tokenizer with every byte, and the words of templates as one token each, as the real one has them."""
     alphabet = list(bytes_to_unicode().values())
-    words = sorted({word.replace(" ", "Ġ") for text in templates for word in _PIECE.findall(text) if word})
+    found = {word.replace(" ", "Ġ") for text in templates for word in _PIECE.findall(text) if word}
+    words = sorted(found, reverse=True)  # those behind a space first: what starts others would break them
     merges = dict.fromkeys(
         pair for word in words for pair in zip(itertools.accumulate(word), word[1:], strict=False)
     )
@@ -87,3 +95,10 @@ def scheduler(**changes: Any) -> FlowMatchEulerDiscreteScheduler:
     """Qwen-Image's scheduler."""
     settings: dict[str, Any] = {"max_image_seq_len": 8192, "max_shift": 0.9, "shift_terminal": 0.02}
     return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **(settings | changes))
+
+
+def processor(made: Qwen2Tokenizer) -> Qwen2VLProcessor:
+    """What puts pictures beside the text of a Qwen2.5-VL."""
+    return Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(), tokenizer=made, video_processor=Qwen2VLVideoProcessor()
+    )

@@ -3,6 +3,7 @@
 import functools
 
 import torch
+from diffusers import QwenImagePipeline
 
 from studio.contracts.sampling import Request
 from studio.models.packing import pack, unpack
@@ -70,6 +71,7 @@ OWN = {
     "chroma": _chroma,
     "z-image": _counted_from_zero,
     "qwen-image": _qwen,
+    "qwen-image-edit": _qwen,
 }
 """What a family's pipeline is asked otherwise."""
 
@@ -91,8 +93,7 @@ def autoencoded(vae, images):
 def pipeline_of(family):
     """A pipeline that does what its model was trained for, where diffusers' own does otherwise."""
     pipeline = family.pipeline()
-    PIPELINES.get(family.name, lambda _: None)(pipeline)
-    return pipeline
+    return PIPELINES.get(family.name, lambda _: None)(pipeline) or pipeline
 
 
 def _takes_the_mode(pipeline):
@@ -115,4 +116,12 @@ def _masks_padding(pipeline):
     pipeline._prepare_attention_mask = masking
 
 
-PIPELINES = {"flux-fill": _takes_the_mode, "chroma": _masks_padding}
+def _without_pictures(pipeline):
+    """It wants a picture: without one, Qwen-Image's reads the same template."""
+    plain = QwenImagePipeline(**{k: v for k, v in pipeline.components.items() if k != "processor"})
+    plain.prompt_template_encode = pipeline.prompt_template_encode
+    plain.prompt_template_encode_start_idx = pipeline.prompt_template_encode_start_idx
+    return plain
+
+
+PIPELINES = {"flux-fill": _takes_the_mode, "chroma": _masks_padding, "qwen-image-edit": _without_pictures}

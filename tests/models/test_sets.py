@@ -12,7 +12,7 @@ from studio.models.entry import hinted, more_channels
 from studio.models.sets import Coupling, coupling
 from studio.settings.run import Hardware
 
-NAMES = ("sd1", "sd3", "flux", "flux-kontext", "flux-fill", "z-image", "qwen-image")
+NAMES = ("sd1", "sd3", "flux", "flux-kontext", "flux-fill", "z-image", "qwen-image", "qwen-image-edit")
 
 
 @pytest.fixture(scope="module")
