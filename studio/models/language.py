@@ -52,6 +52,7 @@ class Reading:
         length: Tokens at most; a longer prompt is cut at its end, the template's included.
         padding: Up to the longest prompt, or to `length`.
         dropped: Rows at the start, of the template, that are not given.
+        keeps_end: A prompt that is too long is cut itself, and the template's end stays.
     """
 
     render: Render
@@ -59,6 +60,7 @@ class Reading:
     length: int
     padding: Literal["longest", "max_length"]
     dropped: int = 0
+    keeps_end: bool = False
 
 
 def encode_chat(
@@ -107,6 +109,9 @@ def _tokens(
     """Numbers, which of them are no padding, and what each is."""
     before, after = reading.render(_PROMPT).split(_PROMPT)
     texts = [reading.render(prompt) for prompt in prompts]
+    if reading.keeps_end:
+        room = reading.length - len(tokenizer(after).input_ids)
+        texts = [_cut(tokenizer, text.removesuffix(after), room) + after for text in texts]
     options = {"padding": reading.padding, "max_length": reading.length, "truncation": True}
     found = tokenizer(texts, return_tensors="pt", return_offsets_mapping=True, **options)
     longest = max(len(row) for row in tokenizer(texts, verbose=False).input_ids)
@@ -119,3 +124,12 @@ def _tokens(
     kinds[start >= rearrange(ends, "b -> b 1")] = EOS
     kinds[found.attention_mask == 0] = PAD
     return found.input_ids, found.attention_mask, kinds
+
+
+def _cut(tokenizer: Any, text: str, room: int) -> str:
+    """The first `room` tokens of a text."""
+    offsets = tokenizer(text, return_offsets_mapping=True, verbose=False).offset_mapping
+    if len(offsets) <= room:
+        return text
+    log.warning("A prompt of %d tokens with its template is cut to %d.", len(offsets), room)
+    return text[: offsets[room - 1][1]]

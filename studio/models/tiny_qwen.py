@@ -12,6 +12,7 @@ from transformers import (
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
+    Qwen3VLConfig,
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -84,6 +85,23 @@ def qwen25_vl(made: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
         **special_ids(made),
     )
     return Qwen2_5_VLForConditionalGeneration(config).eval()
+
+
+def qwen3_vl(made: Qwen2Tokenizer) -> Qwen3VLConfig:
+    """Settings of a Qwen3-VL."""
+    rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    return Qwen3VLConfig(
+        text_config=text_settings(made) | {"head_dim": 16, "rope_parameters": rope},
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_heads": 2,
+            "out_hidden_size": tiny.WIDTH,
+            "deepstack_visual_indexes": [1],
+        },
+        **special_ids(made),
+    )
 
 
 def vae() -> AutoencoderKLQwenImage:

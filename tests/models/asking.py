@@ -63,6 +63,10 @@ def _counted_from_zero(family, request, latents):
     return {"guidance_scale": request.guidance - 1}
 
 
+def _krea(family, request, latents):
+    return _counted_from_zero(family, request, latents) | {"latents": pack(latents)}
+
+
 OWN = {
     "sd3": _t5,
     "flux": _flux,
@@ -70,6 +74,7 @@ OWN = {
     "flux-fill": _fill,
     "chroma": _chroma,
     "z-image": _counted_from_zero,
+    "krea2": _krea,
     "qwen-image": _qwen,
     "qwen-image-edit": _qwen,
 }

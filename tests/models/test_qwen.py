@@ -11,6 +11,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from studio.backend.rng import Rng
+from studio.catalog.families import by_name as families_by_name
 from studio.contracts.sampling import Request
 from studio.diffusion.config import Denoising
 from studio.diffusion.guidance import Guidance, keep_norm
@@ -63,7 +64,8 @@ REAL = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files ar
 def test_a_folder_of_the_published_files_loads_and_predicts(name, tmp_path, backend):
     folder = shrunk(WIDTHS[name][0], tmp_path / "model", WIDTHS[name][1])
     family = load(str(folder), backend)
-    assert (family.name, family.variant.name) == (name, name)
+    card, variant = families_by_name(name)
+    assert (family.name, family.variant) == (card.name, variant)
     cond = family.embed(["a photo of sks dog", "the cat"])
     with torch.no_grad():
         prediction = family.predict(torch.randn(2, *family.latent_shape(64, 64)), torch.full((2,), 0.5), cond)

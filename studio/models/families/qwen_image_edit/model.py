@@ -62,7 +62,7 @@ class QwenImageEdit(QwenImage):
 
     def _seen(self, prompts: Sequence[str], references: Sequence[Image.Image]) -> Condition:
         """Prompts behind the pictures, as the vision-language model reads both."""
-        processor: Any = self.tokenizers["processor"].image_processor
+        processor: Any = self._components["processor"].image_processor
         found = processor(images=[_resized(one, SIDE_READ) for one in references], return_tensors="pt")
         grid: Int[Tensor, "r three"] = found["image_grid_thw"]
         counts = (grid.prod(-1) // processor.merge_size**2).tolist()
