@@ -66,11 +66,16 @@ class View:
     flipped: bool
 
 
+def numbers(generator: torch.Generator) -> list[float]:
+    """The three numbers in [0, 1) that a view takes."""
+    return torch.rand(3, generator=generator).tolist()
+
+
 def draw_view(
     size: tuple[int, int], shape: Shape, crop: str, flip: float, generator: torch.Generator
 ) -> View:
     """One view of a picture of a size; always takes three numbers from the generator."""
-    x, y, mirrored = torch.rand(3, generator=generator).tolist()
+    x, y, mirrored = numbers(generator)
     if crop == "center":
         x = y = 0.5
     room_x, room_y = size[0] - shape.width, size[1] - shape.height

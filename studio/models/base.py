@@ -24,10 +24,14 @@ from studio.diffusion.config import Prediction
 from studio.diffusion.process import NUM_TIMESTEPS, Process
 from studio.errors import StudioError
 from studio.models.attention import Choose, Function, attending
+from studio.models.fingerprint import fingerprint
+from studio.models.moments import Moments
 from studio.models.schedulers import make_scheduler
 from studio.settings.sampling import Text
 
-_PIPELINE_OPTIONS = ("requires_safety_checker", "force_zeros_for_empty_prompt")
+_ASKED = ("force_zeros_for_empty_prompt",)
+"""Options of a pipeline that change what its model says."""
+_PIPELINE_OPTIONS = ("requires_safety_checker", *_ASKED)
 
 
 class Family(ABC):
@@ -78,7 +82,9 @@ class Family(ABC):
         self.size_multiple = self.vae_scale * self.patch
         self.default_size = self._default_size()
         self._components = components
-        self._fingerprints = {key: weights_fingerprint(module) for key, module in self.modules().items()}
+        told = {key: self.pipeline_config[key] for key in _ASKED if key in self.pipeline_config}
+        parts_of = {**self.modules(), **self.tokenizers, "scheduler": self.scheduler_base, "pipeline": told}
+        self._fingerprints = {key: fingerprint(part) for key, part in parts_of.items()}
 
     def modules(self) -> dict[str, nn.Module]:
         """All networks by diffusers' component names, unwrapped."""
@@ -91,22 +97,24 @@ class Family(ABC):
         return {key: one for key, one in self.text_encoders.items() if "CLIP" in type(one).__name__}
 
     def fingerprint(self, *parts: str) -> str:
-        """A hash of the base weights (all, or of the named components) as they were when loaded."""
+        """A hash of weights and settings (of all components, or of those named) as they were when loaded."""
         chosen = [self._fingerprints[part] for part in parts or sorted(self._fingerprints)]
         return hashlib.sha256("".join(chosen).encode()).hexdigest()[:16]
 
     def encode(self, images: Float[Tensor, "b C H W"], rng: Rng | None = None) -> Float[Tensor, "b c h w"]:
         """Latents of images in [-1, 1], scaled as the denoiser wants them: a sample with `rng`, the mode without."""
+        return self.moments(images).sample(rng)
+
+    def moments(self, images: Float[Tensor, "b C H W"]) -> Moments:
+        """The distribution of the latents of images in [-1, 1], scaled as the denoiser wants them."""
         self.check_size(images.shape[-2], images.shape[-1])
         with self.present(self.vae), self.backend.exact():
             encoded = self.vae.encode(images.to(self.vae.device, self.vae.dtype))
+        scale, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
         if isinstance(self.vae, AutoencoderTiny):
-            latents = encoded.latents.float()
-        else:
-            latents = encoded.latent_dist.mode().float()
-            if rng is not None:
-                latents = latents + encoded.latent_dist.std.float() * rng.normal(*latents.shape)
-        return (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+            return Moments((encoded.latents.float() - shift) * scale)
+        found = encoded.latent_dist
+        return Moments((found.mode().float() - shift) * scale, found.std.float() * scale)
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b C H W"]:
         """Images in [-1, 1] of scaled latents."""
@@ -196,13 +204,3 @@ class Family(ABC):
 def unwrap(module: nn.Module) -> nn.Module:
     """The module inside a distributed wrapper."""
     return module.module if isinstance(module, DistributedDataParallel) else module
-
-
-def weights_fingerprint(module: nn.Module) -> str:
-    """A hash of names, shapes and up to 256 evenly spaced values of every tensor."""
-    digest = hashlib.sha256()
-    for key, tensor in sorted(module.state_dict().items()):
-        flat = tensor.detach().flatten()
-        taken = flat[:: max(1, flat.numel() // 256)].float().cpu()
-        digest.update(f"{key}{tuple(tensor.shape)}".encode() + taken.numpy().tobytes())
-    return digest.hexdigest()

@@ -35,7 +35,9 @@ def subject_and_prior(
         trained: Modules that train, by component: `OnlinePrior` asks them as they were before.
     """
     family, settings = subject.family, subject.settings.denoising
-    own = add_noise(family, latents_of(family, batch, rng), rng, settings)
+    own = add_noise(
+        family, latents_of(family, batch, rng, kind=subject.settings.images.latents), rng, settings
+    )
     prior = _class_half(subject, batch, own, rng, trained)
     both = own if prior is None else own.cat(prior)
     captions = [*batch["captions"], *[subject.class_prompt] * (len(both) - len(own))]
@@ -53,7 +55,8 @@ def _class_half(
     """Noised class pictures, or the subject's with another target; None for plain finetuning."""
     family, settings = subject.family, subject.settings
     if "prior_captions" in batch:
-        return add_noise(family, latents_of(family, batch, rng, "prior_"), rng, settings.denoising)
+        latents = latents_of(family, batch, rng, "prior_", kind=settings.images.latents)
+        return add_noise(family, latents, rng, settings.denoising)
     if not isinstance(settings.prior, OnlinePrior) or not settings.prior_weight:
         return None
     with torch.no_grad(), detached(trained):

@@ -63,7 +63,8 @@ class IpAdapterTrainer(ViewTrainer[IpAdapter]):
         )
         cond = self._embed(batch["captions"], no_text.tolist())
         seen = self.tower(batch["views"][:, 0].to(self.backend.device)).where(~no_image, self.tower.blank())
-        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, settings)
+        latents = latents_of(self.family, batch, rng, kind=self.config.views.images.latents)
+        noised = add_noise(self.family, latents, rng, settings)
         with self.network.shown(self.family, self.network(seen)):
             prediction = self.family.predict(noised.x_t, noised.t, cond)
         found = errors(self.family, prediction, noised, settings)

@@ -106,7 +106,8 @@ class OftControlTrainer(Trainer):
         if self.config.drop_hint:
             keep = rng.uniform(len(features)) >= self.config.drop_hint
             features = features * keep[:, None, None, None]
-        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, settings)
+        latents = latents_of(self.family, batch, rng, kind=self.config.images.latents)
+        noised = add_noise(self.family, latents, rng, settings)
         with hinted(self.family, features):
             prediction = self.family.predict(noised.x_t, noised.t, self.prompts_of(batch["captions"]))
         found = errors(self.family, prediction, noised, settings, batch.get("loss_mask")).mean()

@@ -27,8 +27,9 @@ from studio.contracts.batch import Batch, Source
 from studio.contracts.sampling import Output, Request
 from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.build import images
-from studio.data.cache import Encoder, check_cache
+from studio.data.cache import check_cache
 from studio.data.captions import Words
+from studio.data.encoders import encoder_of
 from studio.errors import StudioError
 from studio.models.build import load
 from studio.models.denoising import Prompts, add_noise, errors, latents_of
@@ -117,15 +118,15 @@ class TextualInversionTrainer(Trainer):
     @override
     def source(self) -> Source:
         family = self.family
-        encoder = Encoder(encode=family.encode, fingerprint=family.fingerprint("vae"))
         pictures = images(self.config.images, self.config.data, words=Words(template="x"), size=family.default_size,
-                          multiple=family.size_multiple, encoder=encoder)  # fmt: skip
+                          multiple=family.size_multiple, encoder=encoder_of(family))  # fmt: skip
         return Templated(pictures, [t.format(self.word) for t in TEMPLATES[self.config.learns]])
 
     @override
     def loss(self, batch: Batch, rng: Rng) -> Loss:
         """Eq. 2."""
-        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, self.config.denoising)
+        latents = latents_of(self.family, batch, rng, kind=self.config.images.latents)
+        noised = add_noise(self.family, latents, rng, self.config.denoising)
         prediction = self.family.predict(noised.x_t, noised.t, self.prompts_of(batch["captions"]))
         return Loss(
             errors(self.family, prediction, noised, self.config.denoising, batch.get("loss_mask")).mean()
