@@ -23,7 +23,7 @@ _VERSION = "lanczos over white, 1"
 
 
 class Latents:
-    """A `Source` of what the encoder gives (`latents`, b c h w), `captions`, `rows`, and masks where they are on.
+    """A `Source` of what the encoder gives (`latents`, b c h w), `captions`, `sizes`, `rows`, and masks where they are on.
 
     Each picture has `cache_views` views, fixed by its place in the folder and the view's number: the first share
     `flip` of them mirrored, each with a crop of its own. A row draws one of them.
@@ -58,7 +58,8 @@ class Latents:
         rows = list(zip(chosen, views, strict=True))
         encoded = [self._encoded(index, number) for index, number in rows]
         batch: Batch = {name: torch.cat([one[name] for one in encoded]) for name in encoded[0]}
-        batch |= {"captions": words, "rows": torch.tensor(list(positions))}
+        sizes = [self.photos.examples[index].sizes(self._view(index, number)) for index, number in rows]
+        batch |= {"captions": words, "sizes": torch.tensor(sizes), "rows": torch.tensor(list(positions))}
         if settings.masks:
             batch["loss_mask"] = torch.stack([self._pixels(index, number)[3:] for index, number in rows])
         return batch

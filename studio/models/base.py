@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -184,6 +184,11 @@ class Family(ABC):
         if not self.distilled:
             return cond
         return cond.with_extra(guidance=torch.full((len(cond),), scale, device=cond.tokens.device))
+
+    def with_sizes(self, cond: Condition, sizes: Int[Tensor, "b 6"] | None) -> Condition:
+        """The condition with the sizes of a batch's pictures, for a family that reads them; the same for others."""
+        del sizes
+        return cond
 
     @contextlib.contextmanager
     def present(self, module: nn.Module) -> Iterator[None]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from studio.backend.rng import Rng
@@ -106,10 +106,12 @@ class Prompts:
         self._family, self._trains, self._store = family, trains, store
         self._kept: dict[str, Condition] = {}
 
-    def __call__(self, captions: Sequence[str]) -> Condition:
-        """The condition of each caption, in order."""
-        if self._trains:
-            return self._family.embed(captions)
+    def __call__(self, captions: Sequence[str], sizes: Int[Tensor, "b 6"] | None = None) -> Condition:
+        """The condition of each caption, in order, with the sizes of its picture where the family reads them."""
+        cond = self._family.embed(captions) if self._trains else self._looked_up(captions)
+        return self._family.with_sizes(cond, sizes)
+
+    def _looked_up(self, captions: Sequence[str]) -> Condition:
         distinct = list(dict.fromkeys(captions))
         self._keep([caption for caption in distinct if caption not in self._kept])
         found = [self._kept[caption] for caption in distinct]

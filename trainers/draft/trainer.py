@@ -167,5 +167,7 @@ class DraftTrainer(RewardedTrainer[Draft]):
         settings = Denoising()
         latents = latents_of(self.family, batch, rng, kind=self.config.images.latents)
         noised = add_noise(self.family, latents, rng, settings)
-        prediction = self.family.predict(noised.x_t, noised.t, self._captions(batch["captions"]))
+        prediction = self.family.predict(
+            noised.x_t, noised.t, self._captions(batch["captions"], batch.get("sizes"))
+        )
         return errors(self.family, prediction, noised, settings).mean()

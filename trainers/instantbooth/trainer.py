@@ -97,6 +97,7 @@ class InstantBoothTrainer(ViewTrainer[InstantBooth]):
         noised = add_noise(self.family, latents, rng, settings)
         # The adapters stay until the step is done: recomputed activations of the backward pass need them too.
         self._hooks.enter_context(self.network.on(self.family, subject.patches, sees.float()))
+        cond = self.family.with_sizes(cond, batch.get("sizes"))
         prediction = self.family.predict(noised.x_t, noised.t, cond)
         found = errors(self.family, prediction, noised, settings)
         return Loss(found.mean(), {"denoising": found.mean(), "gate_mean": self.network.gates().abs().mean()})

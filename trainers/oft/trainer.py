@@ -109,7 +109,9 @@ class OftControlTrainer(Trainer):
         latents = latents_of(self.family, batch, rng, kind=self.config.images.latents)
         noised = add_noise(self.family, latents, rng, settings)
         with hinted(self.family, features):
-            prediction = self.family.predict(noised.x_t, noised.t, self.prompts_of(batch["captions"]))
+            prediction = self.family.predict(
+                noised.x_t, noised.t, self.prompts_of(batch["captions"], batch.get("sizes"))
+            )
         found = errors(self.family, prediction, noised, settings, batch.get("loss_mask")).mean()
         return Loss(found, {"denoising": found})
 

@@ -127,7 +127,9 @@ class TextualInversionTrainer(Trainer):
         """Eq. 2."""
         latents = latents_of(self.family, batch, rng, kind=self.config.images.latents)
         noised = add_noise(self.family, latents, rng, self.config.denoising)
-        prediction = self.family.predict(noised.x_t, noised.t, self.prompts_of(batch["captions"]))
+        prediction = self.family.predict(
+            noised.x_t, noised.t, self.prompts_of(batch["captions"], batch.get("sizes"))
+        )
         return Loss(
             errors(self.family, prediction, noised, self.config.denoising, batch.get("loss_mask")).mean()
         )

@@ -65,7 +65,7 @@ class BlueprintTrainer(Trainer):
         family, settings = self.family, self.config.denoising
         latents = latents_of(family, batch, rng, kind=self.config.images.latents)
         noised = add_noise(family, latents, rng, settings)
-        prediction = family.predict(noised.x_t, noised.t, self.embed(batch["captions"]))
+        prediction = family.predict(noised.x_t, noised.t, self.embed(batch["captions"], batch.get("sizes")))
         found = errors(family, prediction, noised, settings, batch.get("loss_mask")).mean()
         return Loss(found, {"denoising": found})
 
