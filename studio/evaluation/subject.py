@@ -114,14 +114,14 @@ def drawn_before(family: Family, asked: Exam, request: SubjectEval) -> Drawn:
     if not request.keep_base:
         return drawn(family, asked, request)
     asked_for = (request.num_images, request.seed, request.steps, request.guidance)
-    key = repr((family.fingerprint(), asked.prompts, asked.class_prompts, asked_for))
+    key = repr((family.fingerprint(), family.text, asked.prompts, asked.class_prompts, asked_for))
     folder = Path(request.keep_base) / hashlib.sha256(key.encode()).hexdigest()[:16]
-    if not (folder / "complete").exists():
+    wanted = {"subject": len(asked.prompts), "class": len(asked.class_prompts)}
+    whole = all(len(_files(folder / kind)) == n * request.num_images for kind, n in wanted.items())
+    if not (whole and (folder / "complete").exists()):
         _save(folder, drawn(family, asked, request))
         (folder / "complete").touch()
-    return Drawn(
-        *([Image.open(p).convert("RGB") for p in _files(folder / kind)] for kind in ("subject", "class"))
-    )
+    return Drawn(*([Image.open(p).convert("RGB") for p in _files(folder / kind)] for kind in wanted))
 
 
 def _folder(request: SubjectEval) -> Path:

@@ -54,7 +54,7 @@ class Pair:
 
 
 class Pairs:
-    """A `Source` of `chosen`, `rejected` (b 3 h w in [-1, 1], center crops) and `captions`."""
+    """A `Source` of `chosen`, `rejected` (b 3 h w in [-1, 1], center crops), their `..._sizes` (b 6), and `captions`."""
 
     def __init__(self, pairs: list[Pair], size: int) -> None:
         """Take pairs, and the side of the square that pictures are cropped to."""
@@ -70,19 +70,26 @@ class Pairs:
 
     def _batch(self, rows: list[int]) -> Batch:
         taken = [self.pairs[row] for row in rows]
-        return {
-            "chosen": torch.stack([self._pixels(pair.chosen) for pair in taken]),
-            "rejected": torch.stack([self._pixels(pair.rejected) for pair in taken]),
-            "captions": [pair.prompt for pair in taken],
-        }
+        batch: Batch = {"captions": [pair.prompt for pair in taken]}
+        for key, pictures in (
+            ("chosen", [pair.chosen for pair in taken]),
+            ("rejected", [pair.rejected for pair in taken]),
+        ):
+            found = [self._view(picture) for picture in pictures]
+            batch[key] = torch.stack([pixels for pixels, _ in found])
+            batch[f"{key}_sizes"] = torch.tensor([sizes for _, sizes in found])
+        return batch
 
-    def _pixels(self, picture: Picture) -> Float[Tensor, "3 h w"]:
+    def _view(self, picture: Picture) -> tuple[Float[Tensor, "3 h w"], buckets.Sizes]:
         shape = self._shape
-        read = images.read(picture.path, needed=shape.width, content=picture.content).rgb
+        read = images.read(picture.path, needed=shape.width, content=picture.content)
         size = buckets.cover_size(*read.size, shape)
-        left, top = (size[0] - shape.width) // 2, (size[1] - shape.height) // 2
-        cut = buckets.cover(read, size).crop((left, top, left + shape.width, top + shape.height))
-        return rearrange(torch.from_numpy(np.array(cut)), "h w c -> c h w").float() / 127.5 - 1
+        view = buckets.centered(size, shape)
+        cut = buckets.cover(read.rgb, size).crop(
+            (view.left, view.top, view.left + shape.width, view.top + shape.height)
+        )
+        pixels = rearrange(torch.from_numpy(np.array(cut)), "h w c -> c h w").float() / 127.5 - 1
+        return pixels, buckets.sizes_of(read.size, size, shape, view)
 
 
 def find_pairs(folder: str | Path) -> list[Pair]:

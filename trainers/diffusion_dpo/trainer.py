@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -74,9 +74,11 @@ class DiffusionDpoTrainer(AdaptedTrainer[DiffusionDpo]):
     def loss(self, batch: Batch, rng: Rng) -> Loss:
         """Eq. 14: how often, and how surely, the better picture is the one that training helps more."""
         noised, prompts = self._noised(batch, rng), [*batch["captions"], *batch["captions"]]
-        model = self._errors(noised, prompts)
+        told = [batch[key] for key in ("chosen_sizes", "rejected_sizes") if key in batch]
+        sizes = torch.cat(told) if told else None
+        model = self._errors(noised, prompts, sizes)
         with torch.no_grad(), detached(self.trained):
-            base = self._errors(noised, prompts)
+            base = self._errors(noised, prompts, sizes)
         chosen, rejected = (model - base).chunk(2)
         d = chosen - rejected
         total = -F.logsigmoid(-self.config.beta / 2 * d).mean()
@@ -97,6 +99,8 @@ class DiffusionDpoTrainer(AdaptedTrainer[DiffusionDpo]):
         target = process.target(latents, eps, t, self.family.prediction)
         return Noised(process.add_noise(latents, eps, t), t, target)
 
-    def _errors(self, noised: Noised, prompts: list[str]) -> Float[Tensor, " b"]:
-        prediction = self.family.predict(noised.x_t, noised.t, self._embed(prompts))
+    def _errors(
+        self, noised: Noised, prompts: list[str], sizes: Int[Tensor, "b 6"] | None
+    ) -> Float[Tensor, " b"]:
+        prediction = self.family.predict(noised.x_t, noised.t, self._embed(prompts, sizes))
         return per_example(prediction, noised.target)

@@ -29,6 +29,8 @@ from studio.backend.shard import Shard
 from studio.contracts.batch import Batch, Source
 from studio.contracts.trainer import Loss
 from studio.data.build import images
+from studio.data.cache import check_cache
+from studio.data.encoders import encoder_of, texts_of
 from studio.diffusion.config import Denoising
 from studio.models.base import Family
 from studio.models.denoising import Prompts, add_noise, errors, latents_of
@@ -73,7 +75,9 @@ class DraftTrainer(RewardedTrainer[Draft]):
         super().prepare(trained, backend)
         self.policy = Policy(self.family, trained, self.config.sampler)
         self._drift = Drift(self.family, trained, self._prompts, self.config.min_similarity)
-        self._captions = Prompts(self.family, trains=self.config.trains == "text-encoder")
+        text, pictures = self.config.trains == "text-encoder", self.config.images
+        check_cache(pictures, trains_text=text)
+        self._captions = Prompts(self.family, trains=text, store=texts_of(self.family, pictures))
 
     @override
     def source(self) -> Source:
@@ -81,7 +85,7 @@ class DraftTrainer(RewardedTrainer[Draft]):
         if not self.config.pretrain:
             return draws
         pictures = images(self.config.images, self.config.pretrain, size=family.default_size,
-                          multiple=family.size_multiple)  # fmt: skip
+                          multiple=family.size_multiple, encoder=encoder_of(family))  # fmt: skip
         return Beside(draws, pictures)
 
     @override
@@ -111,7 +115,7 @@ class DraftTrainer(RewardedTrainer[Draft]):
         parts = {"reward": scored.mean(), "reward_std": scored.std(correction=0)}
         parts["similarity"] = batch["similarity"].mean()
         parts |= {name: rewards.new_tensor(value) for name, value in watched.items()}
-        if "images" in batch:
+        if self.config.pretrain:
             parts["loss_pretrain"] = self._denoising(batch, rng)
             total = total + self.config.pretrain_weight * parts["loss_pretrain"]
         return Loss(total, parts)
@@ -161,6 +165,9 @@ class DraftTrainer(RewardedTrainer[Draft]):
     def _denoising(self, batch: Batch, rng: Rng) -> Float[Tensor, ""]:
         """The ordinary loss on given pictures (ReFL, algorithm 1, line 4)."""
         settings = Denoising()
-        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, settings)
-        prediction = self.family.predict(noised.x_t, noised.t, self._captions(batch["captions"]))
+        latents = latents_of(self.family, batch, rng, kind=self.config.images.latents)
+        noised = add_noise(self.family, latents, rng, settings)
+        prediction = self.family.predict(
+            noised.x_t, noised.t, self._captions(batch["captions"], batch.get("sizes"))
+        )
         return errors(self.family, prediction, noised, settings).mean()

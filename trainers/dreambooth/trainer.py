@@ -26,6 +26,7 @@ from studio.contracts.batch import Batch, Source
 from studio.contracts.sampling import Output, Request
 from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.cache import check_cache
+from studio.data.encoders import texts_of
 from studio.models.build import load
 from studio.models.denoising import Prompts
 from studio.models.draw import draw
@@ -54,7 +55,8 @@ class DreamBoothTrainer(Trainer):
         if config.text_encoder:
             self.trained |= self.family.clip_encoders
         attached = attach_from(config.start, config.adapter, self.family, self.trained)
-        self.prompts_of = Prompts(self.family, trains=config.text_encoder)
+        texts = texts_of(self.family, config.images)
+        self.prompts_of = Prompts(self.family, trains=config.text_encoder, store=texts)
         found: list[Group] = []
         for key, module in self.trained.items():
             module.train()

@@ -93,9 +93,11 @@ class InstantBoothTrainer(ViewTrainer[InstantBooth]):
             plain = self.family.embed(["" if out else caption for caption, out in pairs])
         cond, _ = placed(plain, self._ids, subject.concept)
         cond = dataclasses.replace(cond, tokens=torch.where(sees[:, None, None], cond.tokens, plain.tokens))
-        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, settings)
+        latents = latents_of(self.family, batch, rng, kind=self.config.views.images.latents)
+        noised = add_noise(self.family, latents, rng, settings)
         # The adapters stay until the step is done: recomputed activations of the backward pass need them too.
         self._hooks.enter_context(self.network.on(self.family, subject.patches, sees.float()))
+        cond = self.family.with_sizes(cond, batch.get("sizes"))
         prediction = self.family.predict(noised.x_t, noised.t, cond)
         found = errors(self.family, prediction, noised, settings)
         return Loss(found.mean(), {"denoising": found.mean(), "gate_mean": self.network.gates().abs().mean()})

@@ -61,9 +61,10 @@ class IpAdapterTrainer(ViewTrainer[IpAdapter]):
         no_text, no_image = dropped(
             chance, text=config.drop_text, image=config.drop_image, both=config.drop_both
         )
-        cond = self._embed(batch["captions"], no_text.tolist())
+        cond = self.family.with_sizes(self._embed(batch["captions"], no_text.tolist()), batch.get("sizes"))
         seen = self.tower(batch["views"][:, 0].to(self.backend.device)).where(~no_image, self.tower.blank())
-        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, settings)
+        latents = latents_of(self.family, batch, rng, kind=self.config.views.images.latents)
+        noised = add_noise(self.family, latents, rng, settings)
         with self.network.shown(self.family, self.network(seen)):
             prediction = self.family.predict(noised.x_t, noised.t, cond)
         found = errors(self.family, prediction, noised, settings)

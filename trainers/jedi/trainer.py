@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL.Image import Image
 from torch import Tensor
 from typing_extensions import override
@@ -100,7 +100,8 @@ class JediTrainer(Trainer):
     def loss(self, batch: Batch, rng: Rng) -> Loss:
         """The mean error of the members, those given and those to draw also apart."""
         members, target, captions = self.members(batch, rng)
-        found = self.errors(members, target, captions)
+        sizes = rearrange(batch["sizes"], "b n six -> (b n) six") if "sizes" in batch else None
+        found = self.errors(members, target, captions, sizes)
         present = torch.ones_like(members.given) if members.present is None else members.present
         given, drawn = (rearrange(m & present, "b n -> (b n)") for m in (members.given, ~members.given))
         counted = drawn if self.config.loss_on == "targets" else given | drawn
@@ -109,10 +110,14 @@ class JediTrainer(Trainer):
         return Loss(_mean(found, counted), parts)
 
     def errors(
-        self, members: Members, target: Float[Tensor, "r c h w"], captions: Sequence[str]
+        self,
+        members: Members,
+        target: Float[Tensor, "r c h w"],
+        captions: Sequence[str],
+        sizes: Int[Tensor, "r 6"] | None = None,
     ) -> Float[Tensor, " r"]:
         """Error of every member, set-major."""
-        prediction = predict(self.family, self.inputs, members, self.prompts_of(captions))
+        prediction = predict(self.family, self.inputs, members, self.prompts_of(captions, sizes))
         times = repeat(members.t, "b -> (b n)", n=members.given.shape[1])
         noised = Noised(_rows(members.x_t), times, target)
         return errors(self.family, _rows(prediction), noised, self.config.denoising)

@@ -106,9 +106,12 @@ class OftControlTrainer(Trainer):
         if self.config.drop_hint:
             keep = rng.uniform(len(features)) >= self.config.drop_hint
             features = features * keep[:, None, None, None]
-        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, settings)
+        latents = latents_of(self.family, batch, rng, kind=self.config.images.latents)
+        noised = add_noise(self.family, latents, rng, settings)
         with hinted(self.family, features):
-            prediction = self.family.predict(noised.x_t, noised.t, self.prompts_of(batch["captions"]))
+            prediction = self.family.predict(
+                noised.x_t, noised.t, self.prompts_of(batch["captions"], batch.get("sizes"))
+            )
         found = errors(self.family, prediction, noised, settings, batch.get("loss_mask")).mean()
         return Loss(found, {"denoising": found})
 

@@ -33,6 +33,7 @@ from studio.backend.rng import Rng
 from studio.contracts.batch import Batch, Source
 from studio.contracts.sampling import Output, Request
 from studio.contracts.trainer import Group, Loss, Trainer
+from studio.data.encoders import texts_of
 from studio.models.build import load
 from studio.models.denoising import Prompts
 from studio.models.draw import draw
@@ -65,7 +66,7 @@ class CustomDiffusionTrainer(Trainer):
         name, denoiser = self.family.denoiser_name, self.family.denoiser
         self.trained = {name: denoiser}
         chosen = attach(keys_and_values(denoiser), self.trained)
-        self.embed = Prompts(self.family, trains=False)
+        self.embed = Prompts(self.family, trains=False, store=texts_of(self.family, self.config.images))
         denoiser.train()
         return [Group(name=name, module=denoiser, names=chosen[name])]
 
