@@ -73,7 +73,10 @@ def errors(
 
 
 class Prompts:
-    """Embeddings of captions: computed once each while no text encoder trains, anew each time when one does."""
+    """Embeddings of captions: computed once each while no text encoder trains, anew each time when one does.
+
+    What is kept was computed by itself: beside others its last bits can differ, and a resumed run meets other ones first.
+    """
 
     def __init__(self, family: Family, *, trains: bool) -> None:
         self._family, self._trains = family, trains
@@ -83,12 +86,10 @@ class Prompts:
         """The condition of each caption, in order."""
         if self._trains:
             return self._family.embed(captions)
-        missing = [c for c in dict.fromkeys(captions) if c not in self._kept]
-        if missing:
-            with torch.no_grad():
-                found = self._family.embed(missing)
-            for index, caption in enumerate(missing):
-                self._kept[caption] = found.rows([index]).to("cpu")
+        for caption in dict.fromkeys(captions):
+            if caption not in self._kept:
+                with torch.no_grad():
+                    self._kept[caption] = self._family.embed([caption]).to("cpu")
         rows = self._kept[captions[0]]
         for caption in captions[1:]:
             rows = rows.cat(self._kept[caption])
