@@ -2,17 +2,23 @@
 
 import fnmatch
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from studio.errors import StudioError
 
 if TYPE_CHECKING:
+    from studio.catalog.run import Run
     from studio.contracts.sampling import Edit
     from studio.contracts.trainer import Trainer
     from studio.models.base import Family
     from studio.records.trained import Trained
+
+
+def _as_they_are(run: "Run", given: Set[str]) -> "Run":
+    del given
+    return run
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,13 @@ class Card:
     presets: Mapping[str, Preset] = field(default_factory=dict[str, Preset])
     check: Callable[[Any], None] = lambda settings: None
     """Refuses settings that cannot work, before torch is imported."""
+    follow: "Callable[[Run, Set[str]], Run]" = _as_they_are
+    """Lets settings follow those that a person gave, by dotted name, where they depend on each other; refuses given ones that do
+    not go together."""
+    rows: Callable[[Any], int] = lambda settings: 1
+    """Rows that an example of `loop.batch_size` gives a batch, by which it can be cut into parts."""
+    upgrade: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+    """Settings of a run that an earlier version wrote, in today's terms: the run resumes as it would have gone on."""
     hidden: bool = False
     """Left out of listings: used by other commands (pretraining of the embedded models)."""
 

@@ -46,8 +46,9 @@ def check(run: Run) -> None:
             f"name {run.name!r} is a path; give a plain name without a slash, and the folder of all runs with --output.",
             field="name",
         )
+    card.follow(run, serial.flatten(run.to_dict()).keys())
     share = run.hardware.num_processes * run.loop.accumulate
-    if run.loop.batch_size % share:
+    if run.loop.batch_size * card.rows(run.method) % share:
         raise StudioError(
             f"loop.batch_size {run.loop.batch_size} cannot be split over {run.hardware.num_processes} processes x "
             f"{run.loop.accumulate} parts; choose a multiple of {share}.",

@@ -9,6 +9,9 @@ from studio.catalog.cards import Card
 from studio.errors import StudioError, unknown
 from studio.settings import serial
 
+FOLLOWED = "follows"
+"""Where values are from that nobody gave: they follow others that a person gave."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -19,6 +22,11 @@ class Start:
     """Name of the preset among them; empty if none fits the model."""
     layers: Mapping[str, Mapping[str, Any]]
     """What they are made of, the strongest first: where it is from, to dotted names and values."""
+
+    def followed(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> "Start":
+        """The same, where settings (dotted names to values) followed those that were given."""
+        changed = {name: value for name, value in after.items() if before.get(name) != value}
+        return dataclasses.replace(self, layers={FOLLOWED: changed, **self.layers})
 
 
 def starting(card: Card, *, file: Mapping[str, Any] = {}, model: str = "", preset: str = "") -> Start:

@@ -68,7 +68,8 @@ class Run:
         nested["method"] = {name: value for name, value in values.items() if name not in common}
         base = starting(card, model=str(values.get("model", "")), preset=preset)
         merged = serial.merge(base.values, nested)
-        return cls.from_dict({**merged, "method": {**merged["method"], "kind": methods.reference(card)}})
+        run = cls.from_dict({**merged, "method": {**merged["method"], "kind": methods.reference(card)}})
+        return card.follow(run, serial.flatten(nested).keys())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Run":

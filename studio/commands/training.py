@@ -17,10 +17,11 @@ import yaml
 
 from studio.catalog import methods
 from studio.catalog.checks import check, refuse_changes
+from studio.catalog.presets import FOLLOWED, Start
 from studio.catalog.run import Run
 from studio.console import Console
 from studio.errors import RunFailed, StudioError
-from studio.flags import flags, origins
+from studio.flags import flags, names, origins
 from studio.records import runs
 from studio.settings import serial
 
@@ -73,18 +74,26 @@ def train(argv: list[str], console: Console) -> None:
     if shows:
         _print_config(*origins.of_new(method, rest), console)
         return
-    run, preset = flags.parse_run(method, rest)
+    run, start = flags.started(method, rest)
     check(run)
-    if preset and "RANK" not in os.environ:  # said once, by the process that launched the others
-        console.print(f"preset: {preset} ({methods.card(method).presets[preset].note})")
+    if "RANK" not in os.environ:  # said once, by the process that launched the others
+        _print_start(method, start, console)
     if run.hardware.num_processes > 1 and "RANK" not in os.environ:
         _launch_new(run, console)
         return
     from studio.backend.quiet import quiet
-    from studio.training.train import train as start
+    from studio.training.train import train as begin
 
     quiet()
-    _follow(start(run, stop=StopRequest(console)), console)
+    _follow(begin(run, stop=StopRequest(console)), console)
+
+
+def _print_start(method: str, start: Start, console: Console) -> None:
+    """What a run takes that no flag says."""
+    if start.preset:
+        console.print(f"preset: {start.preset} ({methods.card(method).presets[start.preset].note})")
+    if followed := start.layers[FOLLOWED]:
+        console.print(f"{FOLLOWED}: {', '.join(f'{names.flag(n)} {value}' for n, value in followed.items())}")
 
 
 def _print_config(run: Run, settings: Sequence[origins.Setting], console: Console) -> None:

@@ -125,7 +125,10 @@ def started(method: str, argv: Sequence[str], *, prog: str = "") -> tuple[Run, S
     )
     if flat.loop.epochs and len(names.given(("loop.steps", "loop.epochs"), rest)) == 2:
         raise StudioError("--loop.steps and --loop.epochs are two lengths; give one.", field="loop.epochs")
-    return Run(**{f.name: getattr(flat, f.name) for f in dataclasses.fields(flat)}), start
+    run = Run(**{f.name: getattr(flat, f.name) for f in dataclasses.fields(flat)})
+    values = serial.flatten(run.to_dict())
+    followed = card.follow(run, names.given(values, rest) | serial.flatten(file).keys())
+    return followed, start.followed(values, serial.flatten(followed.to_dict()))
 
 
 def change_run(run: Run, argv: Sequence[str]) -> Run:

@@ -93,7 +93,10 @@ Store = Callable[[str, Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]
 
 
 class Prompts:
-    """Embeddings of captions: computed once each while no text encoder trains, anew each time when one does."""
+    """Embeddings of captions: computed once each while no text encoder trains, anew each time when one does.
+
+    What is kept was computed by itself: beside others its last bits can differ, and a resumed run meets other ones first.
+    """
 
     def __init__(self, family: Family, *, trains: bool, store: Store | None = None) -> None:
         """Take a model.
@@ -122,14 +125,13 @@ class Prompts:
         return rows.rows([distinct.index(caption) for caption in captions]).to(self._family.backend.device)
 
     def _keep(self, captions: Sequence[str]) -> None:
-        """Embed captions: each by itself for the store, else all at once."""
-        if self._store is not None:
-            for caption in captions:
+        """Embed captions, each by itself."""
+        for caption in captions:
+            if self._store is None:
+                self._kept[caption] = self._embed([caption])
+            else:
                 made = self._store(caption, lambda caption=caption: self._embed([caption]).tensors())
                 self._kept[caption] = Condition.of(made)
-        elif captions:
-            found = self._embed(captions)
-            self._kept |= {caption: found.rows([index]) for index, caption in enumerate(captions)}
 
     @torch.no_grad()
     def _embed(self, captions: Sequence[str]) -> Condition:

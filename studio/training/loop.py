@@ -147,5 +147,5 @@ def fit(  # what a loop needs
         lr = learner.lr()
         learner.step()
         trainer.after_step(step)
-        meter.add(parts, rows(batch) * backend.world)
+        meter.add(parts, run.loop.batch_size)
         yield Step(step, meter.read(step, lr))

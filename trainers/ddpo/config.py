@@ -3,6 +3,7 @@
 from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
 from studio.rl import config as rl
+from studio.rl import sizes
 from studio.settings.config import config
 
 
@@ -22,6 +23,9 @@ METHOD = Card(
     config=Ddpo,
     trainer="trainers.ddpo.trainer:DdpoTrainer",
     check=rl.check,
+    follow=sizes.follow,
+    rows=sizes.learned_steps,
+    upgrade=sizes.upgraded,
     offers=("text-to-image", "reward"),
     presets={
         "tiny": rl.TINY,
@@ -31,8 +35,8 @@ METHOD = Card(
                 "method.rollouts.steps": 50,
                 "method.rollouts.guidance": 5.0,
                 "method.ppo.fraction": 1.0,
-                "method.advantage": {"kind": "prompt-advantage"},
-                "loop.batch_size": 3200,
+                "method.advantage": {"kind": "prompt-advantage", "buffer": 16, "min_count": 16},
+                "loop.batch_size": 64,
                 "loop.accumulate": 800,
                 "loop.steps": 400,
                 "loop.log_every": 4,

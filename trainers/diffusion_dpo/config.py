@@ -1,6 +1,7 @@
 """Settings and card of Diffusion-DPO."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -9,7 +10,7 @@ from studio.catalog.cards import Card, Preset
 from studio.diffusion.config import NativeTimes, Times
 from studio.records import places
 from studio.rl import config as rl
-from studio.settings.config import Count, config
+from studio.settings.config import Count, Fraction, config
 
 
 @config
@@ -26,10 +27,14 @@ class DiffusionDpo(rl.Adapted):
     """How strongly a pair may pull from the base model (paper, section 5: 5000 for SDXL, 2000 for SD 1.5)."""
     times: Times = NativeTimes()
     """How noise levels are drawn (paper: uniform)."""
+    caption_dropout: Literal["auto"] | Fraction = "auto"
+    """Share of captions replaced by the empty one; auto: 0.2 (official code), for flow matching, which it has not, 0."""
+    flip: Fraction = 0.5
+    """Share of pictures mirrored, each of a pair by itself (official code: half); 0 for all that has a left and a right."""
     resolution: Count = 0
     """Side of the square that pictures are cropped to, in pixels; 0 takes the model's own."""
     held_out: str = ""
-    """Folder of pairs that training does not see, for the validation loss."""
+    """Folder of pairs that training does not see, for the validation loss; their captions and pictures stay as they are."""
 
 
 def check(settings: DiffusionDpo) -> None:
@@ -44,6 +49,11 @@ def check(settings: DiffusionDpo) -> None:
             places.folder(folder, field, "a folder of pairs")
 
 
+def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run from before captions were dropped and pictures mirrored."""
+    return {**values, "method": {"caption_dropout": 0.0, "flip": 0.0, **values["method"]}}
+
+
 METHOD = Card(
     name="diffusion_dpo",
     title="Diffusion-DPO",
@@ -52,6 +62,7 @@ METHOD = Card(
     config=DiffusionDpo,
     trainer="trainers.diffusion_dpo.trainer:DiffusionDpoTrainer",
     check=check,
+    upgrade=upgraded,
     offers=("text-to-image", "preference"),
     presets={
         "tiny": Preset(

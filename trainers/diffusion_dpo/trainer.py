@@ -6,10 +6,14 @@ Wallace, Dang, Rafailov, Zhou, Lou, Purushwalkam, Ermon, Xiong, Joty, Naik, CVPR
     L = - E log sigmoid(- beta / 2  d)                                                                   (eq. 14)
 
 for a better picture x_w and a worse one x_l of the same prompt, at the same time and with the same noise e. The errors
-are means over elements, as in the official code, to which beta is tied; its constant factors are part of beta.
+are means over elements, as in the official code, to which beta is tied; its constant factors are part of beta. As there, a
+fifth of the captions is empty in training (its launcher of SDXL-Turbo: none), and half of the pictures are mirrored.
 
-Departures: LoRA, whose base model is the reference, where the paper finetunes a copy of the whole U-Net; the error is
-that of whatever the family predicts (eps, v or flow); the text encoder can train in the denoiser's place.
+Departures from the official code: LoRA, whose base model is the reference, where it finetunes a copy of the whole U-Net;
+AdamW for SDXL too, where it takes Adafactor; the error is that of whatever the family predicts (eps, v or flow); captions of
+flow models stay, for which there is no code of theirs; the empty caption of SDXL is zeros, as its sampler has it, where the
+code embeds "" with both encoders; the time levels of SDXL-Turbo are drawn like all others; the text encoder can train in the
+denoiser's place. Which captions are empty and which pictures are mirrored is a function of the seed and the step.
 """
 
 from collections.abc import Mapping
@@ -33,6 +37,9 @@ from studio.models.denoising import Noised, Prompts
 from studio.rl.trainer import NUM_PREVIEWS, AdaptedTrainer, part_of
 from trainers.diffusion_dpo.config import DiffusionDpo
 from trainers.diffusion_dpo.pairs import Pairs, find_pairs
+
+DROPOUT = 0.2
+"""Share of captions that the official code empties."""
 
 
 class DiffusionDpoTrainer(AdaptedTrainer[DiffusionDpo]):
@@ -60,7 +67,10 @@ class DiffusionDpoTrainer(AdaptedTrainer[DiffusionDpo]):
 
     @override
     def source(self) -> Source:
-        return Pairs(self._pairs, self._size)
+        dropout = self.config.caption_dropout
+        if dropout == "auto":
+            dropout = 0.0 if self.family.prediction == "flow" else DROPOUT
+        return Pairs(self._pairs, self._size, caption_dropout=dropout, flip=self.config.flip)
 
     @override
     def held_out(self) -> Source | None:

@@ -3,6 +3,7 @@
 from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
 from studio.rl import config as rl
+from studio.rl import sizes
 from studio.settings.config import config
 
 
@@ -12,6 +13,8 @@ class TexForce(rl.Reinforced):
 
     adapter: Lora = Lora()
     """LoRA on the CLIP text encoders (paper's code: rank 16 on the attention)."""
+    ppo: rl.Ppo = rl.Ppo(fraction=0.5)
+    """The objective (paper's code: half of each picture's steps)."""
     freeze_uncond: bool = False
     """Let the unconditional prompt keep the base model's embedding (paper's code: it moves along)."""
     min_similarity: rl.Similarity = 0.7
@@ -26,6 +29,9 @@ METHOD = Card(
     config=TexForce,
     trainer="trainers.texforce.trainer:TexForceTrainer",
     check=rl.check,
+    follow=sizes.follow,
+    rows=sizes.learned_steps,
+    upgrade=sizes.upgraded,
     offers=("text-to-image", "reward"),
     presets={
         "tiny": rl.TINY,
@@ -35,7 +41,8 @@ METHOD = Card(
                 "method.rollouts.steps": 50,
                 "method.rollouts.guidance": 5.0,
                 "method.ppo.fraction": 0.5,
-                "loop.batch_size": 200,
+                "method.advantage": {"kind": "prompt-advantage", "buffer": 32, "min_count": 16},
+                "loop.batch_size": 8,
                 "loop.accumulate": 50,
                 "loop.steps": 2560,
                 "loop.log_every": 8,
@@ -44,10 +51,10 @@ METHOD = Card(
                 "optim.lr": 3e-4,
                 "optim.weight_decay": 1e-4,
                 "optim.schedule": "cosine",
-                "optim.warmup": 77,
+                "optim.warmup": 76,
             },
             models=("sd15*", "sd21*", "*stable-diffusion-v1*", "*stable-diffusion-2*"),
-            note="official code, one prompt: 512 pictures a rollout, an update every 8 pictures, 40 rollouts",
+            note="official code, one prompt: 512 pictures a rollout, an update every 8 pictures, 40 rollouts; rewards by prompt",
         ),
     },
 )
