@@ -56,6 +56,7 @@ class SampleRequest:
     model: str = ""
     """Model: studio-tiny, a folder, a .safetensors file or a hub name. Empty: the one the first run was trained on."""
     parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
     artifact: tuple[str, ...] = ()
     """Runs, LoRA files, PEFT folders, text embeddings or embedded artifacts by name to load on top, in order."""
     strength: tuple[float, ...] = ()
