@@ -5,10 +5,10 @@ from studio.catalog.known import Known
 _KINDS = {
     "embedded": "a model of this project",
     "tiny": "a tiny model with random weights",
-    "published": "a published model, by name",
+    "published": "a published model",
     "folder": "a diffusers folder",
     "file": "a checkpoint in one file",
-    "unknown": "a hub name, or nothing that is known",
+    "unknown": "a hub name; what it is shows once it is downloaded",
 }
 
 
@@ -16,7 +16,8 @@ def describe(known: Known) -> dict[str, str]:
     """Facts by name: what it is, its family and variant, what it predicts, its parts, what is missing, why it is refused."""
     card, variant = known.card, known.variant
     facts = {
-        "it is": _KINDS[known.kind] + (f", told by {known.why}" if known.why else ""),
+        "it is": _KINDS[known.kind],
+        "told by": known.why if known.card else "",
         "family": card.title if card else "",
         "variant": (variant.name + ("" if known.sure else " (the likeliest)")) if variant else "",
         "predicts": known.prediction + (" with zero terminal SNR" if known.zero_snr else ""),

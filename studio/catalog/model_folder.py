@@ -32,7 +32,9 @@ def of_folder(given: Path) -> Known:
     index = values(folder / "model_index.json")
     kind = index.get("_class_name")
     if not isinstance(kind, str):
-        broken = f"{folder}/model_index.json is broken: it names no kind of pipeline; copy or download it again."
+        broken = (
+            f"{folder}/model_index.json is broken: it names no kind of pipeline; copy or download it again."
+        )
         return replace(known, refusal=broken)
     cards = families.of_pipeline(kind)
     if not cards:
@@ -84,7 +86,9 @@ def _no_index(folder: Path) -> str:
         more = f", or give its merged model {whole.parent}" if whole else ""
         return f"{folder} is a run; give it to --artifact, and the model that it was trained on ({base}) to --model{more}."
     if any((folder / name).is_file() for name in _LORAS):
-        return f"{folder} holds a LoRA or another adapter; give it to --artifact, and its base model to --model."
+        return (
+            f"{folder} holds a LoRA or another adapter; give it to --artifact, and its base model to --model."
+        )
     if (folder / "config.json").is_file() and "_class_name" in (own := values(folder / "config.json")):
         return (
             f"{folder} is one part of a model ({own['_class_name']}); give the folder above it, which has "
@@ -187,9 +191,7 @@ def _denoiser(folder: Path, card: FamilyCard, own: Mapping[str, Any]) -> str:
     return ""
 
 
-def _all_agree(
-    folder: Path, index: Mapping[str, Any], variant: Variant, tells: Mapping[str, Any]
-) -> bool:
+def _all_agree(folder: Path, index: Mapping[str, Any], variant: Variant, tells: Mapping[str, Any]) -> bool:
     return all(_agrees(folder, index, variant, *told) for told in tells.items())
 
 

@@ -22,7 +22,9 @@ def refused(folder: Path, card: FamilyCard, scheduler: Mapping[str, Any]) -> str
     """Why a model's noise cannot be followed; empty if it can."""
     cls, kind = str(scheduler.get("_class_name", "")), scheduler.get("prediction_type")
     if not scheduler:
-        return f"The model {folder} cannot be loaded: its scheduler has no settings; copy or download it again."
+        return (
+            f"The model {folder} cannot be loaded: its scheduler has no settings; copy or download it again."
+        )
     flows = cls.startswith("FlowMatch") or kind == "flow_prediction" or bool(scheduler.get("use_flow_sigmas"))
     if card.process == "flow" and (not flows or kind not in (None, "flow_prediction")):
         return (

@@ -25,8 +25,13 @@ def recognize(model: str) -> Known:
         return Known("tiny", card, None, "a tiny model with random weights")
     if named := families.by_name(model):
         return Known("published", *named, "its name")
-    if assets.exists(f"models/{model}") and (found := model_folder.of_folder(assets.path(f"models/{model}"))).card:
-        return Known("embedded", found.card, None, "an embedded model", found.path, prediction=found.prediction)
+    if (
+        assets.exists(f"models/{model}")
+        and (found := model_folder.of_folder(assets.path(f"models/{model}"))).card
+    ):
+        return Known(
+            "embedded", found.card, None, "an embedded model", found.path, prediction=found.prediction
+        )
     path = Path(model).expanduser()
     if model and path.is_dir():
         return model_folder.of_folder(path)

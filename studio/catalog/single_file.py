@@ -15,7 +15,9 @@ DENOISER = ("model.diffusion_model.", "")
 """Starts of a denoiser's keys: in a whole model, and alone."""
 AUTOENCODER = ("first_stage_model.", "vae.")
 _ADAPTER = re.compile(r"lora_|\.lora|hada_w|lokr_|\.oft_|dora_scale|^ip_adapter\.|^image_proj\.|^emb_params$")
-_QUANTIZED = re.compile(r"\.(scale_weight|weight_scale|weight_scale_inv|absmax|quant_map|qweight|comfy_quant)$|^scaled_fp8$")
+_QUANTIZED = re.compile(
+    r"\.(scale_weight|weight_scale|weight_scale_inv|absmax|quant_map|qweight|comfy_quant)$|^scaled_fp8$"
+)
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _ALSO: Mapping[str, str] = {
     "edm_mean": "Playground 2.5, trained on EDM noise levels",
@@ -106,7 +108,8 @@ def _fits(card: FamilyCard, inside: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether a denoiser has a family's keys, with its shapes where they matter."""
     known = card.recognize
     return any(key in inside for key in known.keys) and all(
-        len(inside[key]) == len(shape) and all(b in (None, a) for a, b in zip(inside[key], shape, strict=True))
+        len(inside[key]) == len(shape)
+        and all(b in (None, a) for a, b in zip(inside[key], shape, strict=True))
         for key, shape in known.shapes.items()
         if key in inside
     )
@@ -162,7 +165,9 @@ def _predicts(known: Known, found: Header) -> Known:
     usual = known.variant.architecture["scheduler"].config.get("prediction_type", "epsilon")
     said = found.metadata.get("modelspec.prediction_type", "").lower()
     if said and said not in _PREDICTIONS:
-        refusal = f"{known.path} says that it predicts {said!r}; what can be used: epsilon, v (--parts.prediction)."
+        refusal = (
+            f"{known.path} says that it predicts {said!r}; what can be used: epsilon, v (--parts.prediction)."
+        )
         return replace(known, refusal=refusal)
     kind: Kinds = "v_prediction" if "v_pred" in found.shapes else _PREDICTIONS.get(said, usual)
     side = re.match(r"\d+", found.metadata.get("modelspec.resolution", ""))
@@ -170,14 +175,12 @@ def _predicts(known: Known, found: Header) -> Known:
     if kind != usual:
         notes += (f"{known.path} says that it predicts {kind}, where {known.variant.name} predicts {usual}.",)
     elif usual != "epsilon" and not said:
-        notes += (
-            f"{known.path} does not say what it predicts: {kind} is assumed, as {known.variant.name} does; "
-            "--parts.prediction epsilon says otherwise.",
+        assumed = (
+            f"{kind} is assumed, as {known.variant.name} does; --parts.prediction epsilon says otherwise"
         )
+        notes += (f"{known.path} does not say what it predicts: {assumed}.",)
     pixels = int(side[0]) if side else 0
-    return replace(
-        known, prediction=kind, zero_snr="ztsnr" in found.shapes, pixels=pixels, notes=notes
-    )
+    return replace(known, prediction=kind, zero_snr="ztsnr" in found.shapes, pixels=pixels, notes=notes)
 
 
 def _parts(known: Known, found: Header, prefix: str) -> Known:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 from diffusers import DiffusionPipeline
 
-from studio import assets
 from studio.backend.core import Backend
 from studio.catalog import families, model_folder, outside
 from studio.catalog.family import Part

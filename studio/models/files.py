@@ -56,7 +56,9 @@ def read(
         )
 
 
-def from_hub(name: str, backend: Backend, dtype: torch.dtype, revision: str, **given: Any) -> DiffusionPipeline:
+def from_hub(
+    name: str, backend: Backend, dtype: torch.dtype, revision: str, **given: Any
+) -> DiffusionPipeline:
     """The pipeline of a hub name, from the local cache (HF_HOME) where it is there."""
     folder = hub_folder(name, revision, half=dtype == torch.float16)
     return from_folder(folder, backend, dtype, **given)

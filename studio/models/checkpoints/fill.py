@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -17,7 +18,7 @@ from studio.models.checkpoints.convert import State, of_diffusers, of_text
 log = logging.getLogger(__name__)
 
 
-def empty(part: Part) -> nn.Module:
+def empty(part: Part) -> Any:
     """A component without weights: they are on the meta device, its buffers are not."""
     with init_empty_weights():
         return component(part).eval()

@@ -26,7 +26,9 @@ _SETTINGS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 """Endings of settings, vocabularies and chat templates."""
 
 
-def hub_folder(name: str, revision: str = "", *, only: Collection[str] | None = None, half: bool = False) -> Path:
+def hub_folder(
+    name: str, revision: str = "", *, only: Collection[str] | None = None, half: bool = False
+) -> Path:
     """The local folder of a hub name, downloaded first where it is not cached.
 
     Args:
@@ -106,9 +108,9 @@ def _check_license(name: str) -> None:
         log.info("%s has the license %s: https://huggingface.co/%s.", variant.title, variant.license, name)
 
 
-def _gated(name: str, license: str) -> StudioError:  # noqa: A002  # the word for it
+def _gated(name: str, terms: str) -> StudioError:
     return StudioError(
-        f"Model {name!r} is gated: accept {license} at https://huggingface.co/{name}, then log in with `hf auth login`; "
+        f"Model {name!r} is gated: accept {terms} at https://huggingface.co/{name}, then log in with `hf auth login`; "
         "or give a folder or a .safetensors file of it.",
         field="model",
     )

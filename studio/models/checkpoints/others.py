@@ -54,7 +54,7 @@ def _autoencoder(place: str, part: Part, dtype: torch.dtype) -> nn.Module:
         module = getattr(diffusers, named).from_pretrained(source, dtype=dtype, use_safetensors=True)
     wanted = empty(part)
     for setting in ("latent_channels", "z_dim"):
-        own, theirs = wanted.config.get(setting), module.config.get(setting)  # pyright: ignore
+        own, theirs = wanted.config.get(setting), module.config.get(setting)
         if own != theirs:
             raise StudioError(
                 f"The autoencoder {place} makes {theirs} channels, and the model works on {own}; give one of its family.",
@@ -63,17 +63,19 @@ def _autoencoder(place: str, part: Part, dtype: torch.dtype) -> nn.Module:
     return module
 
 
-def _text_encoder(
-    place: str, architecture: Mapping[str, Part], dtype: torch.dtype
-) -> tuple[str, nn.Module]:
+def _text_encoder(place: str, architecture: Mapping[str, Part], dtype: torch.dtype) -> tuple[str, nn.Module]:
     """A text encoder of a file or a folder, and the component that it fits."""
     path = Path(place).expanduser()
     encoders = {name: part for name, part in architecture.items() if name.startswith("text_encoder")}
     if path.is_dir():
         own = values(path / "config.json")
         for name, part in encoders.items():
-            settings = empty(part).config.to_dict()  # pyright: ignore
-            if all(settings.get(key) == own.get(key) for key in ("model_type", "hidden_size", "d_model") if key in own):
+            settings = empty(part).config.to_dict()
+            if all(
+                settings.get(key) == own.get(key)
+                for key in ("model_type", "hidden_size", "d_model")
+                if key in own
+            ):
                 with readable(path):
                     return name, getattr(transformers, part.cls).from_pretrained(
                         path, dtype=dtype, use_safetensors=True
@@ -100,7 +102,8 @@ def _stripped(path: Path, starts: tuple[str, ...]) -> dict[str, torch.Tensor]:
 def _fits_none(place: str, encoders: Mapping[str, Part]) -> StudioError:
     named = ", ".join(f"{name} ({part.cls})" for name, part in encoders.items())
     return StudioError(
-        f"The text encoder {place} fits none of the model's: {named}; give one of its family.", field="parts.text_encoder"
+        f"The text encoder {place} fits none of the model's: {named}; give one of its family.",
+        field="parts.text_encoder",
     )
 
 

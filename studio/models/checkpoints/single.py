@@ -30,7 +30,9 @@ from studio.models.tokenizers import clip_tokenizer
 log = logging.getLogger(__name__)
 
 
-def from_file(known: Known, backend: Backend, dtype: torch.dtype, given: Mapping[str, Any]) -> DiffusionPipeline:
+def from_file(
+    known: Known, backend: Backend, dtype: torch.dtype, given: Mapping[str, Any]
+) -> DiffusionPipeline:
     """The pipeline of a checkpoint.
 
     Args:
