@@ -1,6 +1,9 @@
-"""Small tokenizers made in code, for tiny random models: no vocabulary file is needed."""
+"""Tokenizers made in code: CLIP's from the vocabulary that open_clip ships, and small ones for tiny random models."""
 
+import gzip
+import importlib.util
 import string
+from pathlib import Path
 
 from transformers import CLIPTokenizer, T5Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -27,3 +30,22 @@ def tiny_t5_tokenizer() -> T5Tokenizer:
         additional_special_tokens=[],
         model_max_length=512,
     )
+
+
+def clip_tokenizer(*, pad_token: str) -> CLIPTokenizer:
+    """CLIP's tokenizer, made from the vocabulary in open_clip (49408 pieces)."""
+    lines = gzip.decompress(_packed_merges()).decode().split("\n")
+    merges = [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
+    alphabet = list(bytes_to_unicode().values())
+    pieces = [*alphabet, *(f"{byte}</w>" for byte in alphabet), *("".join(pair) for pair in merges)]
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=77)
+
+
+def _packed_merges() -> bytes:
+    """The file in open_clip, without importing it, which takes seconds."""
+    found = importlib.util.find_spec("open_clip")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("open_clip is not installed, and CLIP's vocabulary lies in it")
+    return Path(found.origin).with_name("bpe_simple_vocab_16e6.txt.gz").read_bytes()

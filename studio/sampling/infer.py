@@ -98,7 +98,7 @@ def load(request: SampleRequest) -> tuple[Family, list[Edit]]:
     """The model of a request with its artifacts on, and what these change while sampling."""
     backend = Backend(request.hardware)
     name = request.model or model_of(request.artifact)
-    family = build.load(name, backend, text=request.text)
+    family = build.load(name, backend, text=request.text, parts=request.parts)
     pairs = zip(request.artifact, request.strengths(), strict=True)
     loaded = [artifacts.load(path, family, strength) for path, strength in pairs]
     return family, [one.edit for one in loaded if one.edit is not None]

@@ -1,6 +1,6 @@
 """Settings of loading and sampling. No torch here."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,20 @@ class Text:
 
 
 @config
+class Parts:
+    """What a model's file cannot say of itself, and other parts in place of its own."""
+
+    variant: str = ""
+    """The published model that it was made from, such as flux-schnell; empty takes what file or folder tell, or the likeliest."""
+    vae: str = ""
+    """Autoencoder in place of its own: a .safetensors file, a folder or a hub name."""
+    text_encoder: tuple[str, ...] = ()
+    """Text encoders in place of its own: .safetensors files or folders, each for the one that it fits."""
+    prediction: Literal["", "epsilon", "v_prediction"] = ""
+    """What the denoiser predicts, where its settings are wrong or say nothing; empty takes what they say."""
+
+
+@config
 class SampleRequest:
     """Draw pictures with a model and what was trained for it."""
 
@@ -41,6 +55,8 @@ class SampleRequest:
     """What to draw; several give a row of pictures each."""
     model: str = ""
     """Model: studio-tiny, a folder, a .safetensors file or a hub name. Empty: the one the first run was trained on."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
     artifact: tuple[str, ...] = ()
     """Runs, LoRA files, PEFT folders, text embeddings or embedded artifacts by name to load on top, in order."""
     strength: tuple[float, ...] = ()

@@ -11,6 +11,7 @@ from studio.diffusion.config import Denoising
 from studio.records import places
 from studio.same_subject.config import GeneratedPrior, Prior, check_subject
 from studio.settings.config import Count, config
+from studio.settings.sampling import Parts
 
 
 @config
@@ -21,6 +22,8 @@ class DreamBooth:
     """Folder of pictures of the subject; captions found beside them are used."""
     model: str = "studio-tiny"
     """Base model: studio-tiny, studio-tiny-dit, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
     class_word: Annotated[str, Field(min_length=1)] = "object"
     """What the subject is, such as dog: the right word matters (paper, table 4)."""
     token: str = ""
