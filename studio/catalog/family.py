@@ -98,6 +98,8 @@ class Words:
     """Tokens that the denoiser reads at most."""
     mask: bool = False
     """Prompts differ in length, and a mask says which rows there are."""
+    weights: bool = True
+    """(word:1.3) can be read as a weight; language models read the brackets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,8 @@ class Layers:
     """What `blocks` adds."""
     entry: str
     """The layer that embeds the noisy latent."""
+    entry_multiple: int = 0
+    """Where it sees the tokens of all pictures in one row: what each picture's are padded to a multiple of (0: one by one)."""
     stacks: tuple[str, ...] = ()
     """Lists of repeated blocks."""
     text: Literal["none", "first", "last"] = "none"

@@ -54,6 +54,11 @@ class Condition:
         extra = {key: torch.cat([one.extra[key], two.extra[key]]) for key in one.extra}
         return Condition(torch.cat([one.tokens, two.tokens]), pooled, extra)
 
+    def fits(self, other: "Condition") -> bool:
+        """Whether `cat` takes them together: they are of one length, or have masks."""
+        same = self.tokens.shape[1] == other.tokens.shape[1]
+        return same or ("mask" in self.extra and "mask" in other.extra)
+
     def padded(self, length: int) -> "Condition":
         """The same with rows of zeros up to a length, which the mask leaves out."""
         more = length - self.tokens.shape[1]

@@ -68,7 +68,7 @@ class Family(ABC):
 
     @property
     def spare_axis(self) -> int:
-        """Width of a position axis on which all tokens of a picture stand at 0; 0 if the family has none."""
+        """Width of a position axis on which all tokens of a picture stand at one place; 0 if the family has none."""
         return 0
 
     def __init__(self, parts: DiffusionPipeline, backend: Backend, text: Text = Text()) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from studio.catalog import families
+from studio.catalog.family import FamilyCard
 from studio.errors import unknown
 from studio.models.base import Family, unwrap
 
@@ -58,7 +60,7 @@ def hinted(family: Family, features: Float[Tensor, "b c h w"]) -> Iterator[None]
 
     def add(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
         del layer, args
-        given = features if output.ndim == 4 else rearrange(features, "b c h w -> b (h w) c")
+        given = _as_entered(features, family.card) if output.ndim < 4 else features
         times = len(output) // len(given)
         return output + given.repeat(times, *[1] * (given.ndim - 1)).to(output.dtype)
 
@@ -67,3 +69,11 @@ def hinted(family: Family, features: Float[Tensor, "b c h w"]) -> Iterator[None]
         yield
     finally:
         hook.remove()
+
+
+def _as_entered(features: Float[Tensor, "b c h w"], card: FamilyCard) -> Tensor:
+    """Features as a transformer's first layer gives its tokens: (b n c), or ((b n) c) with padding where it packs pictures."""
+    tokens = rearrange(features, "b c h w -> b (h w) c")
+    if not (multiple := card.layers.entry_multiple):
+        return tokens
+    return rearrange(F.pad(tokens, (0, 0, 0, -tokens.shape[1] % multiple)), "b n c -> (b n) c")

@@ -4,7 +4,7 @@ They draw 64 px pictures of nothing: latents of 8 x 8, one or two layers a block
 """
 
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, Qwen3Config, T5Config, T5EncoderModel
 
 from studio.models.tokenizers import tiny_clip_tokenizer
 
@@ -61,6 +61,20 @@ def t5(vocabulary: int, width: int) -> T5EncoderModel:
         feed_forward_proj="gated-gelu",
     )
     return T5EncoderModel(config).eval()
+
+
+def qwen3(vocabulary: int, layers: int) -> Qwen3Config:
+    """Settings of a Qwen3 language model."""
+    return Qwen3Config(
+        vocab_size=vocabulary,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+    )
 
 
 def ddim(prediction: str) -> DDIMScheduler:

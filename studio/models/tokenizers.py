@@ -5,7 +5,8 @@ import importlib.util
 import string
 from pathlib import Path
 
-from transformers import CLIPTokenizer, T5Tokenizer
+from tokenizers import AddedToken
+from transformers import CLIPTokenizer, Qwen2Tokenizer, T5Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 
@@ -49,3 +50,25 @@ def _packed_merges() -> bytes:
     if found is None or found.origin is None:
         raise ModuleNotFoundError("open_clip is not installed, and CLIP's vocabulary lies in it")
     return Path(found.origin).with_name("bpe_simple_vocab_16e6.txt.gz").read_bytes()
+
+
+_QWEN_CHAT = """{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}
+{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"""
+"""What Qwen3's template makes of plain messages."""
+
+
+def tiny_qwen_tokenizer() -> Qwen2Tokenizer:
+    """Qwen3's tokenizer with single bytes as pieces, and its chat template without tools."""
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
+    pieces = [*bytes_to_unicode().values(), *special]
+    tokenizer = Qwen2Tokenizer(
+        vocab={piece: number for number, piece in enumerate(pieces)},
+        merges=[],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=128,
+        chat_template=_QWEN_CHAT,
+    )
+    tokenizer.add_tokens([AddedToken(piece, special=True) for piece in special])
+    return tokenizer

@@ -29,7 +29,12 @@ def _flux(family, request, latents):
     return _t5(family, request, latents) | {"latents": pack(latents)}
 
 
-OWN = {"sd3": _t5, "flux": _flux}
+def _counted_from_zero(family, request, latents):
+    del family, latents
+    return {"guidance_scale": request.guidance - 1}
+
+
+OWN = {"sd3": _t5, "flux": _flux, "z-image": _counted_from_zero}
 """What a family's pipeline is asked otherwise."""
 
 

@@ -1,14 +1,18 @@
 """The attention hook: same result when it does nothing, right shapes and names, and no trace afterwards."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 
 from studio.backend.core import Backend
+from studio.catalog import families as catalog
 from studio.contracts.sampling import PlainEdit, Request
 from studio.models.build import load
 from studio.models.draw import draw
+from studio.models.entry import entry
 from studio.settings.run import Hardware
 
 
@@ -53,7 +57,9 @@ def test_the_function_sees_every_attention_layer_once(family):
 
     with family.attending(watch):
         predict(family)
-    assert sorted(one[0] for one in seen) == sorted(processors(family))
+    layers = family.card.layers
+    looked_at = [name for name in processors(family) if not any(part in name for part in layers.text_only)]
+    assert sorted(one[0] for one in seen) == sorted(looked_at)
     for _, _, query, key, scale, _ in seen:
         assert len(query) == 4
         assert query[0] == 2
@@ -76,26 +82,37 @@ def test_cross_attention_of_a_u_net_is_told_from_self_attention(families):
         assert (length == 77) == cross
 
 
-@pytest.mark.parametrize("name", ["sd3", "flux"])
+@pytest.mark.parametrize(
+    "name", [name for name, card in catalog.cards().items() if card.layers.text != "none"]
+)
 def test_joint_attention_says_where_the_text_lies(families, name):
-    """SD3 puts it after the picture, FLUX before; layers over the picture alone have none."""
-    family = families[name]
-    length = family.embed(["a dog"]).tokens.shape[1]
-    spans = {}
+    """SD3 and Z-Image put it after the picture, FLUX before; layers over the picture alone have none."""
+    family, layers = families[name], catalog.cards()[name].layers
+    calls = []
 
     def watch(query, key, value, *, layer, cross, scale, ordinary):
         del cross, scale
-        spans[layer] = (ordinary.text, key.shape[2])
+        calls[-1].append((layer, ordinary.text, value))
         return ordinary(query, key, value)
 
-    with family.attending(watch):
-        predict(family)
-    joint = {layer: span for layer, (span, total) in spans.items() if total == length + 16}
-    image_only = {layer: span for layer, (span, total) in spans.items() if total == 16}
-    wanted = slice(0, length) if name == "flux" else slice(16, 16 + length)
-    assert joint
-    assert set(map(str, joint.values())) == {str(wanted)}
-    assert all(span == slice(0, 0) for span in image_only.values())
+    latents = torch.randn(1, *family.latent_shape(64, 64), generator=torch.Generator().manual_seed(0))
+    cond = family.embed(["a dog"])
+    for moved in (cond, replace(cond, tokens=cond.tokens + 1)):
+        calls.append([])
+        with torch.no_grad(), family.attending(watch):
+            family.predict(latents, torch.full((1,), 0.4), moved)
+    joint = [call for call in calls[0] if call[1].stop]
+    layer, span, value = joint[0]
+    other = next(found for name, _, found in calls[1] if name == layer)
+    rows = (value != other).any(-1).any(1)[0].nonzero()[:, 0].tolist()
+    assert rows == list(range(span.start, span.stop)), (
+        "in the first layer, what moves with the text is the text"
+    )
+    assert {str(found) for _, found, _ in joint} == {str(span)}
+    assert (span.start == 0) == (layers.text == "first")
+    alone = {layer for layer, found, _ in calls[0] if not found.stop}
+    image_only = {call[0] for call in calls[0] if any(part in f".{call[0]}." for part in layers.image_only)}
+    assert alone == image_only
 
 
 def test_replacing_attention_changes_the_prediction(family):
@@ -132,9 +149,13 @@ def test_the_hook_works_with_lora_layers_inside(backend):
         assert torch.equal(predict(family), plain)
 
 
-def test_recomputed_activations_use_the_hook_of_the_forward_pass():
-    plain = load("tiny:sd1", Backend(Hardware(device="cpu", precision="fp32")))
-    saving = load("tiny:sd1", Backend(Hardware(device="cpu", precision="fp32", gradient_checkpointing=True)))
+@pytest.mark.parametrize(
+    "name", ["sd1", *(n for n, c in catalog.cards().items() if c.denoiser == "transformer")]
+)
+def test_recomputed_activations_use_the_hook_of_the_forward_pass(name):
+    plain = load(f"tiny:{name}", Backend(Hardware(device="cpu", precision="fp32")))
+    checkpointing = Hardware(device="cpu", precision="fp32", gradient_checkpointing=True)
+    saving = load(f"tiny:{name}", Backend(checkpointing))
     assert grown(plain).abs().sum() > 0
     torch.testing.assert_close(grown(saving), grown(plain))
 
@@ -142,7 +163,7 @@ def test_recomputed_activations_use_the_hook_of_the_forward_pass():
 def grown(family):
     """Gradient of an early weight, with the hook closed before the backward pass."""
     family.denoiser.requires_grad_(True).train()
-    weight = family.denoiser.conv_in.weight
+    weight = next(entry(family.denoiser).parameters())
     weight.grad = None
     latents = torch.randn(1, *family.latent_shape(64, 64), generator=torch.Generator().manual_seed(0))
     with family.attending(lambda query, key, value, *, ordinary, **_: ordinary(query, key * 0.5, value)):

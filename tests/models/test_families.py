@@ -7,10 +7,12 @@ from diffusers import AutoencoderTiny
 from studio.backend.rng import Rng
 from studio.contracts.condition import Condition
 from studio.contracts.sampling import Request
+from studio.diffusion.config import Denoising
 from studio.diffusion.guidance import Guidance
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
 from studio.models.build import load
+from studio.models.denoising import add_noise
 from studio.models.draw import conditions, draw, drawing, guided, start_noise
 from studio.models.text import BOS, EOS, PAD, WORD
 from studio.settings.sampling import Text
@@ -251,6 +253,23 @@ def test_the_fingerprint_follows_the_weights(backend):
     changed = type(family)(parts, backend)
     assert changed.fingerprint() != before
     assert changed.fingerprint("vae") == vae
+
+
+def test_training_is_flow_matching_at_the_cards_times(family):
+    """x_t = (1 - t) x0 + t eps and eps - x0 to learn; logit-normal times, moved by the card's shift."""
+    if family.prediction != "flow":
+        pytest.skip("it predicts noise or velocity")
+    x0 = latents_of(family, 4)
+    noised = add_noise(family, x0, Rng.single(0, 0, 4), Denoising())
+    rng = Rng.single(0, 0, 4)
+    u, eps = torch.sigmoid(rng.normal(4)), rng.normal(*x0.shape)
+    base, own = family.scheduler_base.config, family.card.schedule.training_shift
+    shift = own or (1.0 if base.use_dynamic_shifting else base.shift)
+    t = shift * u / (1 + (shift - 1) * u)
+    torch.testing.assert_close(noised.t, t)
+    torch.testing.assert_close(noised.target, eps - x0)
+    t = t[:, None, None, None]
+    torch.testing.assert_close(noised.x_t, (1 - t) * x0 + t * eps)
 
 
 def test_modules_are_frozen_when_loaded(family):

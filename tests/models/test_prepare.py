@@ -2,9 +2,11 @@
 
 import logging
 
+import pytest
 import torch
 
 from studio.backend.core import Backend
+from studio.catalog.families import cards
 from studio.contracts.sampling import Request
 from studio.models.build import load
 from studio.models.draw import draw
@@ -18,9 +20,10 @@ def test_offloaded_parts_still_draw():
     assert draw(family, ONE)[0].size == (64, 64)
 
 
-def test_half_precision_predicts_in_float32_near_the_full_one():
-    full = load("tiny:sd3", Backend(Hardware(device="cpu", precision="fp32")))
-    half = load("tiny:sd3", Backend(Hardware(device="cpu", precision="bf16")))
+@pytest.mark.parametrize("name", [name for name, card in cards().items() if card.denoiser == "transformer"])
+def test_half_precision_predicts_in_float32_near_the_full_one(name):
+    full = load(f"tiny:{name}", Backend(Hardware(device="cpu", precision="fp32")))
+    half = load(f"tiny:{name}", Backend(Hardware(device="cpu", precision="bf16")))
     x_t = torch.randn(1, *full.latent_shape(64, 64), generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.5])
     with torch.no_grad():

@@ -10,7 +10,7 @@ from studio.models.entry import hinted, more_channels
 from studio.models.sets import Coupling, coupling
 from studio.settings.run import Hardware
 
-NAMES = ("sd1", "sd3", "flux")
+NAMES = ("sd1", "sd3", "flux", "z-image")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def rows(family, count, seed=0):
     generator = torch.Generator().manual_seed(seed)
     shape = family.latent_shape(family.default_size, family.default_size)
     with torch.no_grad():
-        cond = family.embed([f"picture {index}" for index in range(count)])
+        cond = family.embed([f"picture {index} {'of a dog ' * 4 * index}" for index in range(count)])
     return torch.randn(count, *shape, generator=generator), cond
 
 
@@ -73,8 +73,9 @@ def test_permuted_members_with_their_captions_give_permuted_predictions(families
     torch.testing.assert_close(permuted, straight[order], atol=1e-5, rtol=1e-4)
 
 
-def test_members_of_flux_have_positions_of_their_own(families):
-    family = families["flux"]
+@pytest.mark.parametrize("name", ["flux", "z-image"])
+def test_members_have_positions_of_their_own_where_an_axis_is_to_spare(families, name):
+    family = families[name]
     x_t, cond = rows(family, 2)
     apart, together = (asked(family, x_t, cond, Coupling(2, axis=axis)) for axis in (family.spare_axis, 0))
     assert family.spare_axis > 0

@@ -13,6 +13,7 @@ from studio.adapters.build import attach
 from studio.adapters.config import Full, Lora
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.catalog.families import cards
 from studio.catalog.run import Run
 from studio.contracts.batch import Batch
 from studio.contracts.sampling import Request
@@ -288,10 +289,13 @@ def test_a_folder_that_is_not_there_is_refused_before_a_run_is_made(tmp_path: Pa
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("family", list(cards()))
 def test_every_family_trains_and_exports(settings: DreamBooth, tmp_path: Path, family: str) -> None:
     method = dataclasses.replace(
-        settings, model=f"tiny:{family}", prior=NoPrior(), text_encoder=family != "flux"
+        settings,
+        model=f"tiny:{family}",
+        prior=NoPrior(),
+        text_encoder=family in ("sd1", "sd2", "sdxl", "sd3"),
     )
     run = Run(method=method, output=str(tmp_path), name=family, loop=Loop(steps=2, batch_size=2, log_every=1))
     folder = run_to_end(run)

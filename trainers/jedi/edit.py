@@ -136,7 +136,7 @@ class JediEdit(PlainEdit):
         """The coupled prediction for the pictures to draw."""
         b, n = members.given.shape
         told = self._family.with_guidance(self._told, 1.0)
-        if told.tokens.shape[1] != cond.tokens.shape[1]:
+        if not told.fits(cond):
             raise StudioError(
                 "JeDi needs captions of one length; leave long prompts off (--text.no-long-prompts).",
                 field="text",

@@ -29,6 +29,12 @@ T5_XXL = Part(
     "transformers",
 )  # fmt: skip
 """Encoder of google/t5-v1_1-xxl."""
+QWEN3_4B: dict[str, Any] = {
+    "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_key_value_heads": 8, "max_window_layers": 36,
+    "max_position_embeddings": 40960, "rope_theta": 1000000, "tie_word_embeddings": True,
+    "bos_token_id": 151643, "eos_token_id": 151645,
+}  # fmt: skip
+"""Qwen/Qwen3-4B."""
 
 
 def autoencoder(**settings: Any) -> Part:
