@@ -55,7 +55,8 @@ class Backend:
         """Move a module here: frozen ones in the compute dtype and without gradients, trained ones in fp32."""
         module.to(self.device, torch.float32 if trains else self.dtype)
         module.requires_grad_(trains).train(trains)
-        if self.hardware.channels_last and not self.sharded and self.device.type != "mps":
+        films = any(p.ndim == 5 for p in module.parameters())  # the format is one of 4 axes
+        if self.hardware.channels_last and not (films or self.sharded or self.device.type == "mps"):
             module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stub lacks it
         return module
 

@@ -21,6 +21,11 @@ def classifier_free(
     return unconditional + scale * (conditional - unconditional)
 
 
+def keep_norm(guided: Float[Tensor, "b n d"], conditional: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    """Each token of a guided prediction as long as the conditional one's (Qwen-Image's pipelines)."""
+    return guided * (conditional.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
+
+
 def rescale(
     guided: Float[Tensor, "b ..."], conditional: Float[Tensor, "b ..."], phi: float
 ) -> Float[Tensor, "b ..."]:

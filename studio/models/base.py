@@ -27,7 +27,7 @@ from studio.diffusion.config import Prediction
 from studio.diffusion.guidance import Guidance, classifier_free, rescale
 from studio.diffusion.process import NUM_TIMESTEPS, Flow, Process
 from studio.errors import StudioError, unknown
-from studio.models.attention import Choose, Function, Layout, attending
+from studio.models.attention import Choose, Function, Layout, attending, checkpointed
 from studio.models.chain import discrete_process
 from studio.models.codecs import codec_of
 from studio.models.fingerprint import fingerprint
@@ -151,6 +151,19 @@ class Family(ABC):
             "them out, or draw with an artifact that takes some.",
             field="reference",
         )
+
+    def check_references(self, references: Sequence[Image.Image], what: str) -> None:
+        """Refuse more or fewer references than the family looks at."""
+        if len(references) != self.card.references:
+            raise StudioError(
+                f"{len(references)} reference pictures were given, and {self.card.title} looks at "
+                f"{self.card.references}: {what}; give --reference that many files.",
+                field="reference",
+            )
+
+    def checkpointed(self, block: nn.Module, *inputs: Any) -> Any:
+        """Run a block of the denoiser without keeping its activations."""
+        return checkpointed(block, *inputs)
 
     def predict(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Condition

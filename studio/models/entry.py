@@ -60,7 +60,7 @@ def hinted(family: Family, features: Float[Tensor, "b c h w"]) -> Iterator[None]
 
     def add(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
         del layer, args
-        given = _as_entered(features, family.card) if output.ndim < 4 else features
+        given = features if output.ndim == 4 else _as_entered(features, family.card, output)
         times = len(output) // len(given)
         return output + given.repeat(times, *[1] * (given.ndim - 1)).to(output.dtype)
 
@@ -71,9 +71,12 @@ def hinted(family: Family, features: Float[Tensor, "b c h w"]) -> Iterator[None]
         hook.remove()
 
 
-def _as_entered(features: Float[Tensor, "b c h w"], card: FamilyCard) -> Tensor:
-    """Features as a transformer's first layer gives its tokens: (b n c), or ((b n) c) with padding where it packs pictures."""
+def _as_entered(features: Float[Tensor, "b c h w"], card: FamilyCard, output: Tensor) -> Tensor:
+    """Features as a transformer's first layer gives its tokens: (b n c), or ((b n) c) with padding where it packs pictures.
+
+    Behind the picture's tokens stand those of what the family looks at, which take none.
+    """
     tokens = rearrange(features, "b c h w -> b (h w) c")
-    if not (multiple := card.layers.entry_multiple):
-        return tokens
-    return rearrange(F.pad(tokens, (0, 0, 0, -tokens.shape[1] % multiple)), "b n c -> (b n) c")
+    if multiple := card.layers.entry_multiple:
+        return rearrange(F.pad(tokens, (0, 0, 0, -tokens.shape[1] % multiple)), "b n c -> (b n) c")
+    return F.pad(tokens, (0, 0, 0, output.shape[1] - tokens.shape[1]))

@@ -8,7 +8,6 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from studio.backend.core import Backend
-from studio.models.attention import checkpointed
 from studio.models.base import Family
 
 F = TypeVar("F", bound=Family)
@@ -43,7 +42,7 @@ def prepare(family: F, backend: Backend) -> F:
 
 
 def _checkpoint(family: Family) -> None:
-    family.denoiser.enable_gradient_checkpointing(checkpointed)
+    family.denoiser.enable_gradient_checkpointing(family.checkpointed)
     for encoder in family.text_encoders.values():
         encoder.activation_checkpointing_enable({"use_reentrant": False})
 

@@ -138,9 +138,15 @@ def _unwrapped(encoder: nn.Module) -> nn.Module:
 
 
 def encode_t5(
-    encoder: nn.Module, tokenizer: Any, prompts: Sequence[str], *, length: int, weighted: bool = False
+    encoder: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    length: int,
+    weighted: bool = False,
+    masked: bool = False,
 ) -> Encoded:
-    """T5 rows, padded to `length` (diffusers passes no mask, so padding is read like words)."""
+    """T5 rows, padded to `length`; without `masked`, padding is read like words (as most pipelines do)."""
     options = {"padding": "max_length", "max_length": length, "truncation": True, "return_tensors": "pt"}
     weighted = weighted and marked(prompts)
     ids = torch.tensor([]) if weighted else tokenizer(list(prompts), **options).input_ids
@@ -154,9 +160,14 @@ def encode_t5(
     kinds = torch.full_like(ids, WORD)
     kinds[ids == tokenizer.pad_token_id] = PAD
     kinds[ids == tokenizer.eos_token_id] = EOS
-    rows = encoder(ids.to(device))[0]
+
+    def read(numbers: Tensor) -> Tensor:
+        seen = {"attention_mask": (numbers != tokenizer.pad_token_id).to(device)} if masked else {}
+        return encoder(numbers.to(device), **seen)[0]
+
+    rows = read(ids)
     if weighted:
-        rows = weigh(rows, weights, encoder(tokenizer([""], **options).input_ids.to(device))[0])
+        rows = weigh(rows, weights, read(tokenizer([""], **options).input_ids))
     return Encoded(rows, None, kinds.to(device), ids.to(device))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from studio.catalog import methods
+from studio.catalog.recognize import recognize
 from studio.data import images
 from studio.data.images import BadImageError
 from studio.errors import StudioError
@@ -25,12 +26,19 @@ def check(request: SampleRequest) -> None:
     needing = [own for own in found if methods.card(own.method).needs_references]
     if needing and not request.reference:
         raise missing(needing[0].method)
-    if request.reference and not needing and not request.edits:
+    looks = needing or request.edits or _family_looks(request.model or next((own.model for own in found), ""))
+    if request.reference and not looks:
         raise StudioError(
-            "No artifact of this request looks at reference pictures; leave --reference out, or add an artifact that "
-            f"does (embedded: {', '.join(trained.shipped()) or 'none'}).",
+            "Neither the model nor an artifact of this request looks at reference pictures; leave --reference out, or "
+            f"add an artifact that does (embedded: {', '.join(trained.shipped()) or 'none'}).",
             field="reference",
         )
+
+
+def _family_looks(model: str) -> bool:
+    """Whether a model looks at pictures by itself; a file or repository that we do not know is asked once loaded."""
+    known = recognize(model)
+    return known.card.references > 0 if known.card else "/" in model
 
 
 def missing(method: str) -> StudioError:

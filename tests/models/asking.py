@@ -1,5 +1,9 @@
 """How each family's pipeline in diffusers is asked for a picture from given noise: the one place where tests know them apart."""
 
+import functools
+
+import torch
+
 from studio.contracts.sampling import Request
 from studio.models.packing import pack, unpack
 
@@ -29,12 +33,44 @@ def _flux(family, request, latents):
     return _t5(family, request, latents) | {"latents": pack(latents)}
 
 
+def _qwen(family, request, latents):
+    del family
+    return {
+        "latents": pack(latents),
+        "guidance_scale": None,
+        "true_cfg_scale": request.guidance,
+        "negative_prompt": [request.negative] * len(request.prompts) if request.guidance > 1 else None,
+    }
+
+
+def _kontext(family, request, latents):
+    return _flux(family, request, latents) | {"max_area": SIZE * SIZE}
+
+
+def _fill(family, request, latents):
+    """Nothing is kept of an empty picture."""
+    nothing = {"image": torch.zeros(1, 3, SIZE, SIZE), "mask_image": torch.ones(1, 1, SIZE, SIZE)}
+    return _flux(family, request, latents) | nothing
+
+
+def _chroma(family, request, latents):
+    return _flux(family, request, latents) | {"negative_prompt": [request.negative] * len(request.prompts)}
+
+
 def _counted_from_zero(family, request, latents):
     del family, latents
     return {"guidance_scale": request.guidance - 1}
 
 
-OWN = {"sd3": _t5, "flux": _flux, "z-image": _counted_from_zero}
+OWN = {
+    "sd3": _t5,
+    "flux": _flux,
+    "flux-kontext": _kontext,
+    "flux-fill": _fill,
+    "chroma": _chroma,
+    "z-image": _counted_from_zero,
+    "qwen-image": _qwen,
+}
 """What a family's pipeline is asked otherwise."""
 
 
@@ -42,3 +78,41 @@ def unpacked(family, output, latents):
     """What a denoiser gave, as a latent."""
     del family
     return output if output.ndim == latents.ndim else unpack(output, latents.shape[-2] // 2)
+
+
+def autoencoded(vae, images):
+    """Pictures in [-1, 1] through an autoencoder alone; one of films is given films of one picture."""
+    film = len(next(vae.parameters()).shape) == 5
+    latents = vae.encode(images.unsqueeze(2) if film else images).latent_dist.mode()
+    decoded = vae.decode(latents).sample
+    return decoded[:, :, 0] if film else decoded
+
+
+def pipeline_of(family):
+    """A pipeline that does what its model was trained for, where diffusers' own does otherwise."""
+    pipeline = family.pipeline()
+    PIPELINES.get(family.name, lambda _: None)(pipeline)
+    return pipeline
+
+
+def _takes_the_mode(pipeline):
+    """It draws the latent of what is kept from its distribution, with a generator of its own."""
+    pipeline.prepare_mask_latents = functools.partial(_with_the_mode, pipeline, pipeline.prepare_mask_latents)
+
+
+def _with_the_mode(pipeline, prepare, mask, picture, *others):
+    return prepare(mask, pipeline.vae.encode(picture).latent_dist.mode(), *others)
+
+
+def _masks_padding(pipeline):
+    """It hands its mask over as numbers, which attention adds instead of masking (diffusers issue 12116)."""
+    prepare = pipeline._prepare_attention_mask
+
+    def masking(**given):
+        mask = prepare(**given)
+        return mask if mask is None else mask.bool()
+
+    pipeline._prepare_attention_mask = masking
+
+
+PIPELINES = {"flux-fill": _takes_the_mode, "chroma": _masks_padding}

@@ -41,8 +41,16 @@ def whole(part, config):
         filled = kept(kind(**config).to_dict(), kind().to_dict())
     else:
         filled = accepted(part) | config
-    plain = json.loads(json.dumps(filled, default=str))
-    return {key: value for key, value in plain.items() if key not in ASIDE}
+    return without_asides(json.loads(json.dumps(filled, default=str)))
+
+
+def without_asides(settings):
+    """Settings, and those inside them, without what a file says about itself."""
+    return {
+        key: without_asides(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if key not in ASIDE
+    }
 
 
 def kept(settings, known):

@@ -16,7 +16,7 @@ from studio.models.denoising import add_noise
 from studio.models.draw import conditions, draw, drawing, guided, start_noise
 from studio.models.text import BOS, EOS, PAD, WORD
 from studio.settings.sampling import Text
-from tests.models.asking import SIZE, asked, unpacked
+from tests.models.asking import SIZE, asked, autoencoded, pipeline_of, unpacked
 
 PROMPTS = ["a photo of a dog", "the cat"]
 
@@ -61,7 +61,7 @@ def test_the_first_prediction_equals_the_pipelines(family, guidance):
 
 def quiet(family):
     """The family's pipeline with a scheduler of its own."""
-    pipeline = family.pipeline()
+    pipeline = pipeline_of(family)
     pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -170,7 +170,7 @@ def test_encoding_is_the_inverse_scale_of_decoding(family):
     images = torch.zeros(1, 3, 64, 64)
     with torch.no_grad():
         ours = family.decode(family.encode(images))
-        theirs = family.vae.decode(family.vae.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
+        theirs = autoencoded(family.vae, images).clamp(-1, 1)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 

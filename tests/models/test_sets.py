@@ -1,5 +1,7 @@
 """Coupled self-attention and the widened first layer: what stays the base model, and who sees whom."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from einops import rearrange
@@ -10,7 +12,7 @@ from studio.models.entry import hinted, more_channels
 from studio.models.sets import Coupling, coupling
 from studio.settings.run import Hardware
 
-NAMES = ("sd1", "sd3", "flux", "z-image")
+NAMES = ("sd1", "sd3", "flux", "flux-kontext", "flux-fill", "z-image", "qwen-image")
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +75,25 @@ def test_permuted_members_with_their_captions_give_permuted_predictions(families
     torch.testing.assert_close(permuted, straight[order], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["flux", "z-image"])
+@pytest.mark.parametrize("name", ["flux", "z-image", "qwen-image"])
 def test_members_have_positions_of_their_own_where_an_axis_is_to_spare(families, name):
     family = families[name]
     x_t, cond = rows(family, 2)
     apart, together = (asked(family, x_t, cond, Coupling(2, axis=axis)) for axis in (family.spare_axis, 0))
     assert family.spare_axis > 0
     assert not torch.allclose(apart, together, atol=1e-6)
+
+
+def test_the_padding_of_prompts_is_seen_by_nobody(families):
+    family = families["qwen-image"]
+    x_t, cond = rows(family, 4)
+    coupled = Coupling(2, axis=family.spare_axis)
+    padded = cond.padded(cond.tokens.shape[1] + 5)
+    loud = replace(padded, tokens=padded.tokens + ~padded.extra["mask"].unsqueeze(-1) * 9.0)
+    assert not cond.extra["mask"].all()
+    torch.testing.assert_close(
+        asked(family, x_t, loud, coupled), asked(family, x_t, cond, coupled), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_a_place_on_the_spare_axis_is_that_of_the_family_itself(families):

@@ -95,3 +95,28 @@ def unet_shapes(block: str, depth: int, width: int) -> dict[str, tuple[int | Non
     layer = "transformer_blocks.0.attn2.to_k.weight"
     names = (f"input_blocks.{block}.1.{layer}", f"down_blocks.{depth}.attentions.0.{layer}")
     return dict.fromkeys(names, (None, width))
+
+
+QWEN25_VL_7B = Part(
+    "Qwen2_5_VLForConditionalGeneration",
+    {
+        "text_config": {
+            "hidden_size": 3584,
+            "intermediate_size": 18944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 128000,
+            "max_window_layers": 28,
+            "rms_norm_eps": 1e-6,
+            "rope_scaling": {"rope_type": "default", "type": "default", "mrope_section": [16, 24, 24]},
+            "rope_theta": 1e6,
+            "sliding_window": None,
+        },
+        "vision_config": {"hidden_size": 1280, "tokens_per_second": 2},
+    },
+    "transformers",
+)
+"""Qwen/Qwen2.5-VL-7B-Instruct, as Qwen-Image carries it."""
+AUTOENCODER_QWEN = Part("AutoencoderKLQwenImage")
+"""Qwen-Image's autoencoder of films, for one picture: 16 channels, a latent 8 pixels."""

@@ -91,6 +91,7 @@ FAMILY = FamilyCard(
             guidance=1.0,
             distilled=True,
             instead="flux-dev",
+            assistant="ostris/FLUX.1-schnell-training-adapter",
             weights=11_891_178_560,
             license="apache-2.0",
             gated=False,

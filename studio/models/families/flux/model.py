@@ -49,17 +49,25 @@ class Flux(Family):
     def _predict(
         self, x_t: Float[Tensor, "b c h w"], timestep: Float[Tensor, " b"], cond: Condition
     ) -> Float[Tensor, "b k h w"]:
-        height, width = x_t.shape[-2] // 2, x_t.shape[-1] // 2
+        tokens, ids = self._sequence(x_t, cond)
         packed = self.denoiser(
-            hidden_states=pack(x_t),
+            hidden_states=tokens,
             timestep=timestep / NUM_TIMESTEPS,
             guidance=self._guidance(x_t, cond),
             pooled_projections=cond.pooled,
             encoder_hidden_states=cond.tokens,
             txt_ids=x_t.new_zeros(cond.tokens.shape[1], 3),
-            img_ids=cond.extra["img_ids"][0] if "img_ids" in cond.extra else image_ids(height, width).to(x_t),
+            img_ids=ids,
         ).sample
-        return unpack(packed, height)
+        height, width = x_t.shape[-2] // 2, x_t.shape[-1] // 2
+        return unpack(packed[:, : height * width], height)
+
+    def _sequence(
+        self, x_t: Float[Tensor, "b c h w"], cond: Condition
+    ) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "n three"]]:
+        """Tokens that the denoiser sees, those of the picture first, and where they stand."""
+        own = image_ids(x_t.shape[-2] // 2, x_t.shape[-1] // 2).to(x_t)
+        return pack(x_t), cond.extra["img_ids"][0] if "img_ids" in cond.extra else own
 
     def _guidance(self, x_t: Tensor, cond: Condition) -> Tensor | None:
         if not self.denoiser_config.guidance_embeds:

@@ -1,0 +1,28 @@
+"""A small Chroma with random weights."""
+
+from diffusers import ChromaPipeline, ChromaTransformer2DModel
+
+from studio.models import tiny
+from studio.models.families.flux.tiny import components
+
+
+def build() -> ChromaPipeline:
+    """The pipeline."""
+    flux = components()
+    transformer = ChromaTransformer2DModel(
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=tiny.WIDTH,
+        axes_dims_rope=(4, 4, 8),
+        approximator_hidden_dim=tiny.WIDTH,
+        approximator_layers=1,
+    )
+    return ChromaPipeline(
+        scheduler=flux["scheduler"],
+        vae=flux["vae"],
+        text_encoder=flux["text_encoder_2"],
+        tokenizer=flux["tokenizer_2"],
+        transformer=transformer.eval(),
+    )
