@@ -72,6 +72,8 @@ class Recognize:
     """Keys that a denoiser in one file has (original or diffusers' names): any of them."""
     lora: tuple[str, ...] = ()
     """Parts of the keys of LoRA files that only this family's have (or few others')."""
+    kin: tuple[str, ...] = ()
+    """Families whose LoRA files fit it too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,8 @@ NAMES = Names(
         ),
     },
 )
+LORA = ("single_transformer_blocks", "double_blocks", "single_blocks")
+"""Parts of the keys of LoRA files, which its relatives' have too."""
 WORDS = Words(trains=("text_encoder",), rows="tokenizer_2", pads={"tokenizer": "<|endoftext|>"}, length=512)
 
 FAMILY = FamilyCard(
@@ -102,9 +104,7 @@ FAMILY = FamilyCard(
             tells={"transformer.guidance_embeds": False},
         ),
     ),
-    recognize=Recognize(
-        pipelines=("FluxPipeline",), lora=("single_transformer_blocks", "double_blocks", "single_blocks")
-    ),
+    recognize=Recognize(pipelines=("FluxPipeline",), lora=LORA),
     words=WORDS,
     layers=LAYERS,
     names=NAMES,
