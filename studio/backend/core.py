@@ -3,7 +3,7 @@
 import contextlib
 import datetime as dt
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -50,6 +50,19 @@ class Backend:
         torch.backends.cuda.matmul.allow_tf32 = hardware.tf32
         torch.backends.cudnn.allow_tf32 = hardware.tf32
         _deterministic(hardware.deterministic)
+        self._around: list[Callable[[], contextlib.AbstractContextManager[object]]] = []
+
+    def around_losses(self, opened: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
+        """Have a context open around every loss and its gradient, and at no other time."""
+        self._around.append(opened)
+
+    @contextlib.contextmanager
+    def learning(self) -> Iterator[None]:
+        """Around a loss and its gradient; activations that are computed again see the same."""
+        with contextlib.ExitStack() as stack:
+            for opened in self._around:
+                stack.enter_context(opened())
+            yield
 
     def place(self, module: M, *, trains: bool = False) -> M:
         """Move a module here: frozen ones in the compute dtype and without gradients, trained ones in fp32."""

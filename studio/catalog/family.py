@@ -82,6 +82,8 @@ class Recognize:
     """Text encoders that a whole model can be without."""
     lora: tuple[str, ...] = ()
     """Parts of the keys of LoRA files that only this family's have (or few others')."""
+    kin: tuple[str, ...] = ()
+    """Families whose LoRA files fit it too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -145,7 +145,7 @@ class Session:
         total = min(len(source), self.run.loop.batch_size)
         batch = next(source.stream(self.run.seed, 0, Shard(total, 0, total)))
         rng = self.backend.rng(self.run.seed, 0, rows=rows(batch))
-        with self.learner.best_weights(), self.backend.autocast():
+        with self.learner.best_weights(), self.backend.learning(), self.backend.autocast():
             loss = self.trainer.loss(self.backend.move(split(batch, 1)[0]), rng)
         require_finite({"validation loss": loss.total}, self.step)
         return {"step": self.step, "loss": float(loss.total)}

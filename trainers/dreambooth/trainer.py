@@ -34,6 +34,7 @@ from studio.models.modes import evaluating
 from studio.same_subject.objective import subject_and_prior
 from studio.same_subject.subject import Subject
 from studio.weights import export as exporting
+from studio.weights.assistant import assisted
 from studio.weights.warm_start import attach_from
 from trainers.dreambooth.config import DreamBooth
 
@@ -49,7 +50,7 @@ class DreamBoothTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = load(config.model, backend, parts=config.parts)
+        self.family = assisted(load(config.model, backend, parts=config.parts), config.denoising)
         self.subject = Subject(config, self.family)
         self.trained = {self.family.denoiser_name: self.family.denoiser}
         if config.text_encoder:

@@ -36,6 +36,7 @@ from studio.models.tiled_tower import tiled
 from studio.models.vision_tower import load_tower
 from studio.records import places, trained
 from studio.same_subject.references import ViewTrainer
+from studio.weights.assistant import assisted
 from studio.weights.export import DTYPES
 from trainers.instantbooth.config import SHAPING, InstantBooth
 from trainers.instantbooth.edit import FILE, Instant, SubjectEdit, take_up, token_ids
@@ -54,7 +55,7 @@ class InstantBoothTrainer(ViewTrainer[InstantBooth]):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = load(config.model, backend)
+        self.family = assisted(load(config.model, backend), config.denoising)
         self.tower = tiled(load_tower(config.encoder, backend, layer=config.layer), config.tiles)
         self._ids = token_ids(self.family, config.placeholder)
         network = InstantNetwork(self.family, self.tower, config.blocks, positions=config.positions)

@@ -31,6 +31,7 @@ from studio.models.vision_tower import load_tower
 from studio.records import places, trained
 from studio.same_subject.references import ViewTrainer
 from studio.settings import serial
+from studio.weights.assistant import assisted
 from studio.weights.export import DTYPES
 from trainers.ip_adapter.check import compare
 from trainers.ip_adapter.config import IpAdapter
@@ -45,7 +46,7 @@ class IpAdapterTrainer(ViewTrainer[IpAdapter]):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = load(config.model, backend)
+        self.family = assisted(load(config.model, backend), config.denoising)
         self.tower = load_tower(config.encoder, backend, layer=config.layer)
         network = IpNetwork(self.family, self.tower, config.projection)
         if config.start:

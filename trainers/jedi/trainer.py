@@ -46,6 +46,7 @@ from studio.models.modes import evaluating
 from studio.records import places, trained
 from studio.same_subject import references
 from studio.settings import serial
+from studio.weights.assistant import assisted
 from studio.weights.export import DTYPES
 from trainers.jedi.config import Jedi
 from trainers.jedi.edit import DENOISER, INPUTS, WEIGHTS, JediEdit, refuse_other_family, take_up
@@ -65,7 +66,7 @@ class JediTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = load(config.model, backend)
+        self.family = assisted(load(config.model, backend), config.denoising)
         given = places.start(config.start, "jedi") if config.start else None
         if given is not None:
             refuse_other_family(given, self.family, "start")

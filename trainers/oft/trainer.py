@@ -47,6 +47,7 @@ from studio.models.modes import evaluating
 from studio.records import places
 from studio.settings import serial
 from studio.weights import export as exporting
+from studio.weights.assistant import assisted
 from trainers.oft.config import OftControl
 from trainers.oft.control import agreement, signal
 from trainers.oft.hint import hint_encoder, hinted
@@ -73,7 +74,7 @@ class OftControlTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = load(config.model, backend)
+        self.family = assisted(load(config.model, backend), config.denoising)
         self.trained = {self.family.denoiser_name: self.family.denoiser}
         attached = attach(config.adapter, self.trained)[self.family.denoiser_name]
         self.family.denoiser.train()

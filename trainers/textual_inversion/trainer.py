@@ -35,6 +35,7 @@ from studio.models.build import load
 from studio.models.denoising import Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
 from studio.models.words import add_words, known, numbered, table
+from studio.weights.assistant import assisted
 from trainers.textual_inversion.config import TextualInversion
 from trainers.textual_inversion.rows import Rows
 
@@ -80,7 +81,7 @@ class TextualInversionTrainer(Trainer):
 
     @override
     def setup(self, backend: Backend) -> list[Group]:
-        self.family = load(self.config.model, backend)
+        self.family = assisted(load(self.config.model, backend), self.config.denoising)
         self.rows: dict[str, Rows] = {}
         for key, suffix in FILES.items():
             if key in self.family.clip_encoders:

@@ -30,6 +30,7 @@ from studio.models.build import load
 from studio.models.denoising import Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
 from studio.models.modes import evaluating
+from studio.weights.assistant import assisted
 from studio.weights.export import export
 
 
@@ -43,7 +44,7 @@ class BlueprintTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         """Load the model, put the adapter on its denoiser, and say what trains."""
-        self.family = load(self.config.model, backend)
+        self.family = assisted(load(self.config.model, backend), self.config.denoising)
         name, denoiser = self.family.denoiser_name, self.family.denoiser
         self.trained = {name: denoiser}
         attached = attach(self.config.adapter, self.trained)

@@ -69,6 +69,8 @@ NAMES = Names(
         ),
     },
 )
+LORA = ("single_transformer_blocks", "double_blocks", "single_blocks")
+"""Parts of the keys of LoRA files, which its relatives' have too."""
 WORDS = Words(trains=("text_encoder",), rows="tokenizer_2", pads={"tokenizer": "<|endoftext|>"}, length=512)
 
 FAMILY = FamilyCard(
@@ -109,7 +111,7 @@ FAMILY = FamilyCard(
         keys=("double_blocks.0.img_mod.lin.weight", "single_transformer_blocks.0.norm.linear.weight"),
         inputs={"img_in.weight": 64, "x_embedder.weight": 64},
         text={"text_encoder": parts.CLIP_L_IN_FILE, "text_encoder_2": parts.T5_IN_FILE},
-        lora=("single_transformer_blocks", "double_blocks", "single_blocks"),
+        lora=LORA,
     ),
     words=WORDS,
     layers=LAYERS,
