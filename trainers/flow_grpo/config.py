@@ -2,6 +2,7 @@
 
 from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.rl import config as rl
 from studio.settings.config import config
 
@@ -32,6 +33,26 @@ METHOD = Card(
     check=rl.check,
     offers=("text-to-image", "reward"),
     presets={
+        "flux": Preset(
+            {
+                "method.rollouts.images": 1152,
+                "method.rollouts.size": 512,
+                "method.rollouts.steps": 6,
+                "method.rollouts.guidance": 3.5,
+                "method.rollouts.noise": 0.9,
+                "loop.batch_size": 2880,
+                "loop.accumulate": 960,
+                "loop.log_every": 2,
+                "loop.checkpoint_every": 60,
+                "optim.lr": 3e-4,
+                "optim.weight_decay": 1e-4,
+                "optim.ema": 0.9,
+                "preview.every": 60,
+                "hardware.gradient_checkpointing": True,
+            },
+            suits=Suits(families=("flux", "flux-kontext", "flux2"), small=False),
+            note="official config/grpo.py, pickscore_flux_8gpu: 6 steps, guidance 3.5 (read by the network), noise 0.9, 512 px",
+        ),
         "paper": Preset(
             {
                 "method.rollouts.images": 1152,
@@ -46,7 +67,7 @@ METHOD = Card(
                 "preview.every": 60,
                 "hardware.gradient_checkpointing": True,
             },
-            models=("sd3*", "flux*", "*stable-diffusion-3*", "*FLUX*"),
+            suits=Suits(process="flow", small=False),
             note="official code: 48 groups of 24 pictures, 512 px, two updates a rollout",
         ),
         "tiny": Preset(
@@ -62,8 +83,8 @@ METHOD = Card(
                 "loop.log_every": 1,
                 "optim.lr": 3e-3,
             },
-            models=("tiny:*",),
-            note="a trial on random weights",
+            suits=Suits(small=True),
+            note="a trial on small models",
         ),
     },
 )
