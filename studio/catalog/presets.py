@@ -121,6 +121,20 @@ def choose(card: Card, own: Mapping[str, Any], preset: str = "") -> Choice:
     return Choice(name, f"{name}, {because} ({card.presets[name].note})", distilled)
 
 
+def told(card: Card, own: Mapping[str, Any], preset: str) -> Choice:
+    """Why a run has the preset that its record names, said anew.
+
+    Args:
+        card: Of the method.
+        own: Plain values of the method's settings.
+        preset: As recorded.
+    """
+    if preset not in (NONE, *card.presets):  # recorded by a version that had it
+        return Choice(preset, "")
+    found = choose(card, own)
+    return found if found.name == preset else choose(card, own, preset)
+
+
 def default_model(card: Card) -> str:
     """The model that a method takes when none is named; empty if it has none."""
     return next((str(f.default) for f in dataclasses.fields(card.config) if f.name == "model"), "")
