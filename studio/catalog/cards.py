@@ -1,11 +1,11 @@
 """The card of a method: what it is, where its parts are, and the presets that suit some models. No torch."""
 
-import fnmatch
 import importlib
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from studio.catalog.suits import Suits, Traits
 from studio.errors import StudioError
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ class Preset:
     """Values that suit some models: dotted names of settings (`optim.lr`, `method.adapter.rank`) to values."""
 
     values: Mapping[str, Any]
-    models: tuple[str, ...] = ()
-    """Patterns of model names for which this preset is taken by itself."""
+    suits: Suits | None = None
+    """For which models and choices it is taken by itself; None: only by its name. The first that fits is taken."""
     note: str = ""
-    """Where the values come from."""
+    """Where the values come from: a script with its file, a table of a paper, or a run of ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +90,7 @@ class Card:
                 field="method",
             ) from None
 
-    def preset_for(self, model: str) -> str:
-        """Name of the preset that a model takes by itself; empty if none fits."""
-        return next(
-            (n for n, p in self.presets.items() if any(fnmatch.fnmatch(model, q) for q in p.models)), ""
-        )
+    def preset_for(self, traits: Traits) -> str:
+        """Name of the first preset that suits a run's model and choices; empty if none does."""
+        fitting = (n for n, p in self.presets.items() if p.suits is not None and p.suits.fits(traits))
+        return next(fitting, "")

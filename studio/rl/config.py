@@ -8,6 +8,7 @@ from pydantic import Field
 from studio import assets
 from studio.adapters.config import Export, Lora
 from studio.catalog.cards import Preset
+from studio.catalog.suits import Suits
 from studio.errors import StudioError
 from studio.rewards.config import ClipAlignment, HeldOut, Reward
 from studio.settings.config import Count, Fraction, Positive, config
@@ -149,7 +150,7 @@ TINY = Preset(
         "optim.weight_decay": 1e-4,
         "preview.every": 10,
     },
-    models=("studio-tiny", "studio-tiny-dit", "tiny:*"),
+    suits=Suits(small=True),
     note="the embedded models, whose last step has no noise; two updates a rollout; a clip for latents of 1,024 elements, not "
     "16,384",
 )

@@ -10,7 +10,8 @@ from typing import Any
 from PIL import Image
 
 from studio.backend.core import Backend
-from studio.catalog import methods
+from studio.catalog import drawing, methods
+from studio.catalog.family import Variant
 from studio.contracts.sampling import Edit, Request
 from studio.errors import StudioError
 from studio.models import build, draw
@@ -68,14 +69,14 @@ def sample(
 def asking(
     request: SampleRequest, edits: Sequence[Edit] = (), pictures: Sequence[Image.Image] = ()
 ) -> Request:
-    """What a request asks of a model or a trainer; `pictures` are its references."""
+    """What a request asks of a model or a trainer, its numbers filled in (`resolved`); `pictures` are its references."""
     return Request(
         prompts=request.prompt,
         negative=request.negative,
         num_images=request.num_images,
         seed=request.seed,
-        steps=request.steps,
-        guidance=guidance_of(request),
+        steps=drawing.steps_of(request.steps, None),
+        guidance=drawing.guidance_of(request.guidance, None),
         width=request.width,
         height=request.height,
         scheduler=request.scheduler,
@@ -115,13 +116,18 @@ def model_of(paths: Sequence[str]) -> str:
     return FALLBACK_MODEL
 
 
-def guidance_of(request: SampleRequest) -> float:
-    """The guidance of a request: its own, else that of its first artifact that asks for one, else the usual one."""
-    if request.guidance is not None:
-        return request.guidance
+def resolved(request: SampleRequest, variant: Variant | None) -> SampleRequest:
+    """A request with its steps and guidance: its own, else what its first artifact asks for, else the model's card's.
+
+    Args:
+        request: What to draw.
+        variant: The published model that it is drawn with; None takes the studio's own numbers.
+    """
     found = (trained.find(path) for path in request.artifact)
     wanted = (own.guidance for own in found if own is not None and own.guidance is not None)
-    return next(wanted, Request.guidance)
+    given = request.guidance if request.guidance is not None else next(wanted, None)
+    steps, guidance = drawing.steps_of(request.steps, variant), drawing.guidance_of(given, variant)
+    return dataclasses.replace(request, steps=steps, guidance=guidance)
 
 
 def load_edit(text: str, family: Family) -> Edit:
@@ -149,8 +155,7 @@ def load_edit(text: str, family: Family) -> Edit:
 def _filled(request: SampleRequest, family: Family) -> SampleRequest:
     default = "flow-euler" if family.prediction == "flow" else "ddim"
     return dataclasses.replace(
-        request,
-        guidance=guidance_of(request),
+        resolved(request, family.variant),
         scheduler=request.scheduler or default,
         width=request.width or family.default_size,
         height=request.height or family.default_size,

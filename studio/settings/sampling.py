@@ -69,10 +69,10 @@ class SampleRequest:
     """Pictures a prompt."""
     seed: Count = 0
     """Seed of the first picture of a prompt; the next ones count up."""
-    steps: Positive = 20
-    """Sampler steps."""
+    steps: Count = 0
+    """Sampler steps; 0 takes what the model's card draws with (FLUX.1 schnell: 4), else 20."""
     guidance: Annotated[float, Field(ge=0)] | None = None
-    """Classifier-free guidance; 1 and below make one pass without it. Empty takes what an artifact asks for, else 4."""
+    """Guidance; 1 and below make one pass without it. Empty takes what an artifact asks for, else the model's card, else 4."""
     rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Guidance rescale; 0.7 suits models with zero terminal SNR."""
     scheduler: str = ""

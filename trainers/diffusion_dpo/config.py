@@ -7,6 +7,7 @@ from pydantic import Field
 
 from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.diffusion.config import NativeTimes, Times
 from studio.records import places
 from studio.rl import config as rl
@@ -73,8 +74,46 @@ METHOD = Card(
                 "loop.log_every": 10,
                 "optim.lr": 1e-3,
             },
-            models=("studio-tiny", "tiny:*"),
+            suits=Suits(small=True),
             note="the embedded model",
+        ),
+        "sdxl": Preset(
+            {
+                "method.adapter": {"kind": "lora", "rank": 8},
+                "loop.batch_size": 16,
+                "loop.accumulate": 8,
+                "loop.steps": 2000,
+                "optim.lr": 1e-5,
+                "hardware.gradient_checkpointing": True,
+            },
+            suits=Suits(families=("sdxl",), small=False),
+            note="diffusers' research_projects/diffusion_dpo/README.md for SDXL: LoRA of rank 8, lr 1e-5, batch 16",
+        ),
+        "unet": Preset(
+            {
+                "method.adapter": {"kind": "lora", "rank": 8},
+                "loop.batch_size": 32,
+                "loop.accumulate": 8,
+                "loop.steps": 10_000,
+                "optim.lr": 1e-5,
+            },
+            suits=Suits(process="discrete", small=False),
+            note="diffusers' research_projects/diffusion_dpo/README.md for SD 1.5: LoRA of rank 8, lr 1e-5, batch 32",
+        ),
+        "flow": Preset(
+            {
+                "method.beta": 100.0,
+                "method.adapter": {"kind": "lora", "rank": 32, "alpha": 64.0},
+                "method.resolution": 512,
+                "loop.batch_size": 24,
+                "loop.accumulate": 24,
+                "optim.lr": 3e-4,
+                "optim.weight_decay": 1e-4,
+                "optim.ema": 0.9,
+                "hardware.gradient_checkpointing": True,
+            },
+            suits=Suits(process="flow", small=False),
+            note="Flow-GRPO's config/dpo.py for SD3.5: LoRA of rank 32, lr 3e-4, beta 100, 512 px, batch 24 a device",
         ),
         "paper": Preset(
             {
@@ -88,7 +127,6 @@ METHOD = Card(
                 "optim.warmup": 500,
                 "hardware.gradient_checkpointing": True,
             },
-            models=("sd15*", "sdxl*", "*stable-diffusion-v1*", "*stable-diffusion-xl*"),
             note="official code on Pick-a-Pic v2, which finetunes the whole U-Net; with an adapter choose a larger rate",
         ),
     },

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.config import Images
 from studio.errors import StudioError
 from studio.records import places
@@ -158,7 +159,7 @@ METHOD = Card(
                 "optim.weight_decay": 1e-4,
                 "preview.every": 20,
             },
-            models=("studio-tiny", "tiny:*"),
+            suits=Suits(small=True),
             note="the embedded model; DRaFT-1",
         ),
         "draft": Preset(
@@ -173,8 +174,25 @@ METHOD = Card(
                 "preview.every": 100,
                 "hardware.gradient_checkpointing": True,
             },
-            models=("sd15*", "*stable-diffusion-v1*"),
+            suits=Suits(process="discrete", small=False),
             note="ours, for DRaFT-1: the paper came without code",
+        ),
+        "flow": Preset(
+            {
+                "method.sampler.steps": 10,
+                "method.sampler.guidance": 4.5,
+                "method.sampler.size": 512,
+                "method.adapter.rank": 32,
+                "loop.batch_size": 16,
+                "loop.accumulate": 16,
+                "loop.steps": 2000,
+                "optim.lr": 3e-4,
+                "optim.weight_decay": 1e-4,
+                "preview.every": 100,
+                "hardware.gradient_checkpointing": True,
+            },
+            suits=Suits(process="flow", small=False),
+            note="ours, for DRaFT-1: sampler, rank and rate of Flow-GRPO's config/grpo.py for SD3.5",
         ),
         "refl": Preset(
             {

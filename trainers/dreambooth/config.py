@@ -6,12 +6,14 @@ from pydantic import Field
 
 from studio.adapters.config import Adapter, Export, Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.records import places
 from studio.same_subject.config import GeneratedPrior, Prior, check_subject
 from studio.settings.config import Count, config
 from studio.settings.sampling import Parts
+from trainers.dreambooth.presets import LARGE
 
 
 @config
@@ -97,7 +99,7 @@ METHOD = Card(
                 "preview.every": 100,
                 "preview.guidance": 2.0,
             },
-            models=("studio-tiny", "studio-tiny-dit", "tiny:*"),
+            suits=Suits(small=True, chosen=("adapter",)),
             note="the embedded model; ours, from the sweep in docs/evidence/sweep",
         ),
         "tiny-full": Preset(
@@ -113,16 +115,9 @@ METHOD = Card(
                 "optim.lr": 1e-4,
                 "preview.every": 100,
             },
+            suits=Suits(small=True, chosen=("whole",)),
             note="the embedded model, every weight; ours, from the sweep in docs/evidence/sweep",
         ),
-        "full": Preset(
-            {"method.adapter": {"kind": "full"}, "optim.lr": 5e-6, "loop.steps": 800, "loop.batch_size": 1},
-            note="diffusers' README for full finetuning with prior preservation",
-        ),
-        "dit": Preset(
-            {"optim.lr": 1e-4, "loop.steps": 500, "loop.batch_size": 1, "preview.guidance": 3.5},
-            models=("sd3*", "sd35*", "flux*", "*stable-diffusion-3*", "*FLUX*"),
-            note="diffusers' README for SD3 and FLUX LoRA",
-        ),
+        **LARGE,
     },
 )

@@ -2,6 +2,7 @@
 
 from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.rl import config as rl
 from studio.rl import sizes
 from studio.settings.config import config
@@ -36,6 +37,26 @@ METHOD = Card(
     upgrade=sizes.upgraded,
     offers=("text-to-image", "reward"),
     presets={
+        "flux": Preset(
+            {
+                "method.rollouts.images": 1152,
+                "method.rollouts.size": 512,
+                "method.rollouts.steps": 6,
+                "method.rollouts.guidance": 3.5,
+                "method.rollouts.noise": 0.9,
+                "loop.batch_size": 576,
+                "loop.accumulate": 960,
+                "loop.log_every": 2,
+                "loop.checkpoint_every": 60,
+                "optim.lr": 3e-4,
+                "optim.weight_decay": 1e-4,
+                "optim.ema": 0.9,
+                "preview.every": 60,
+                "hardware.gradient_checkpointing": True,
+            },
+            suits=Suits(families=("flux", "flux-kontext", "flux2"), small=False),
+            note="official config/grpo.py, pickscore_flux_8gpu: 6 steps, guidance 3.5 (read by the network), noise 0.9, 512 px",
+        ),
         "paper": Preset(
             {
                 "method.rollouts.images": 1152,
@@ -51,7 +72,7 @@ METHOD = Card(
                 "preview.every": 60,
                 "hardware.gradient_checkpointing": True,
             },
-            models=("sd3*", "flux*", "*stable-diffusion-3*", "*FLUX*"),
+            suits=Suits(process="flow", small=False),
             note="official code: 48 groups of 24 pictures, 512 px, two updates a rollout; divergence as for PickScore",
         ),
         "tiny": Preset(
@@ -66,7 +87,7 @@ METHOD = Card(
                 "loop.log_every": 1,
                 "optim.lr": 3e-3,
             },
-            models=("studio-tiny-dit", "tiny:*"),
+            suits=Suits(small=True),
             note="a trial on the embedded transformer or on random weights; one update a rollout",
         ),
     },

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from studio.adapters.config import Adapter, Full, Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.set_config import SetData, SetSizes, StickerSets, check_sets
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
@@ -155,7 +156,7 @@ METHOD = Card(
     presets={
         "tiny": Preset(
             TINY,
-            models=("studio-tiny",),
+            suits=Suits(small=True, process="discrete"),
             note="the embedded U-Net; ours",
         ),
         "tiny-dit": Preset(
@@ -164,7 +165,7 @@ METHOD = Card(
                 "method.denoising.times": {"kind": "logit-normal-times", "mean": 1.0},
                 "loop.steps": 8000,
             },
-            models=("studio-tiny-dit",),
+            suits=Suits(small=True, process="flow"),
             note="the embedded transformer; ours: how jedi-tiny was made (its rate had fallen to 0 once at 3,300 steps)",
         ),
         "lora": Preset(
@@ -177,10 +178,12 @@ METHOD = Card(
                 "optim.lr": 1e-4,
                 "loop.batch_size": 32,
             },
+            suits=Suits(small=False, chosen=("adapter",)),
             note="ours: less memory; not the paper's JeDi",
         ),
         "full": Preset(
             {"optim.lr": 1e-5, "optim.ema": 0.9999, "loop.batch_size": 32},
+            suits=Suits(small=False, chosen=("whole",)),
             note="ours: the paper's values are not public",
         ),
     },

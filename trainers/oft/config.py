@@ -6,6 +6,7 @@ from pydantic import Field
 
 from studio.adapters.config import Adapter, Export, Oft
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.config import Images
 from studio.data.sticker_config import Stickers
 from studio.diffusion.config import Denoising
@@ -95,7 +96,7 @@ METHOD = Card(
                 "loop.batch_size": 16,
                 "optim.lr": 2e-3,
             },
-            models=("studio-tiny", "tiny:*"),
+            suits=Suits(small=True),
             note="the embedded model, on the embedded scenes",
         ),
         "paper": Preset(
@@ -104,7 +105,18 @@ METHOD = Card(
                 "optim.lr": 1e-5,
                 "loop.batch_size": 16,
             },
+            suits=Suits(small=False, chosen=("oft",)),
             note="paper, appendix: SD 1.5, 4 blocks a layer, AdamW, lr 1e-5, batch 16, 20 epochs",
+        ),
+        "adapter": Preset(
+            {"optim.lr": 1e-4, "loop.batch_size": 16},
+            suits=Suits(small=False, chosen=("adapter",)),
+            note="ours, for other adapters than OFT: LoRA's usual rate in diffusers' scripts, the paper's batch",
+        ),
+        "whole": Preset(
+            {"optim.lr": 1e-5, "loop.batch_size": 4},
+            suits=Suits(small=False, chosen=("whole",)),
+            note="diffusers' examples/controlnet/README.md (SD 1.5), README_sdxl.md and README_sd3.md: lr 1e-5, batch 4",
         ),
     },
 )

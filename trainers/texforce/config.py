@@ -2,6 +2,7 @@
 
 from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.rl import config as rl
 from studio.rl import sizes
 from studio.settings.config import config
@@ -53,8 +54,29 @@ METHOD = Card(
                 "optim.schedule": "cosine",
                 "optim.warmup": 76,
             },
-            models=("sd15*", "sd21*", "*stable-diffusion-v1*", "*stable-diffusion-2*"),
+            suits=Suits(process="discrete", small=False),
             note="official code, one prompt: 512 pictures a rollout, an update every 8 pictures, 40 rollouts; rewards by prompt",
+        ),
+        "flow": Preset(
+            {
+                "method.rollouts.images": 256,
+                "method.rollouts.size": 512,
+                "method.rollouts.steps": 10,
+                "method.rollouts.guidance": 4.5,
+                "method.rollouts.noise": 0.7,
+                "method.ppo.last_step": False,
+                "method.ppo.fraction": 1.0,
+                "loop.batch_size": 64,
+                "loop.accumulate": 144,
+                "loop.steps": 400,
+                "loop.log_every": 4,
+                "loop.checkpoint_every": 40,
+                "optim.lr": 3e-4,
+                "optim.weight_decay": 1e-4,
+                "hardware.gradient_checkpointing": True,
+            },
+            suits=Suits(process="flow", small=False),
+            note="the sampler of Flow-GRPO's config/grpo.py for SD3.5 (10 steps, noise 0.7, guidance 4.5, 512 px); rates as TexForce's code",
         ),
     },
 )

@@ -2,6 +2,7 @@
 
 from studio.adapters.config import Export, Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.records import places
@@ -49,8 +50,13 @@ METHOD = Card(
     presets={
         "tiny": Preset(
             {"loop.steps": 200, "loop.batch_size": 8, "optim.lr": 1e-3},
-            models=("studio-tiny", "studio-tiny-dit", "tiny:*"),
+            suits=Suits(small=True),
             note="the embedded models; ours, as DreamBooth's",
+        ),
+        "lora": Preset(
+            {"loop.batch_size": 4, "loop.accumulate": 4, "optim.lr": 1e-4},
+            suits=Suits(small=False),
+            note="diffusers' scripts for LoRA: lr 1e-4, a batch of 4 in 4 parts",
         ),
     },
 )
