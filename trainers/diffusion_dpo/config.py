@@ -25,7 +25,7 @@ class DiffusionDpo(rl.Adapted):
     adapter: Lora = Lora()
     """LoRA on what trains (paper: the whole U-Net)."""
     beta: Annotated[float, Field(gt=0)] = 5000.0
-    """How strongly a pair may pull from the base model (paper, section 5: 5000 for SDXL, 2000 for SD 1.5)."""
+    """How strongly a pair may pull from the base model (official code: 5000; paper, section 5: 2000 for SD 1.5)."""
     times: Times = NativeTimes()
     """How noise levels are drawn (paper: uniform)."""
     caption_dropout: Literal["auto"] | Fraction = "auto"
@@ -54,6 +54,21 @@ def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run from before captions were dropped and pictures mirrored."""
     return {**values, "method": {"caption_dropout": 0.0, "flip": 0.0, **values["method"]}}
 
+
+PAPER = {
+    "loop.batch_size": 2048,
+    "loop.accumulate": 512,
+    "loop.steps": 2000,
+    "loop.checkpoint_every": 200,
+    "loop.validate_every": 200,
+    "optim.lr": 2.048e-5,
+    "optim.schedule": "constant_with_warmup",
+    "hardware.gradient_checkpointing": True,
+}
+PAPER_NOTE = (
+    "official code on Pick-a-Pic v2, which finetunes the whole U-Net; with an adapter choose a larger rate"
+)
+"""What the official launchers for SD 1.5 and SDXL share."""
 
 METHOD = Card(
     name="diffusion_dpo",
@@ -86,7 +101,7 @@ METHOD = Card(
                 "optim.lr": 1e-5,
                 "hardware.gradient_checkpointing": True,
             },
-            suits=Suits(families=("sdxl",), small=False),
+            suits=Suits(families=("sdxl",), small=False, chosen=("adapter",)),
             note="diffusers' research_projects/diffusion_dpo/README.md for SDXL: LoRA of rank 8, lr 1e-5, batch 16",
         ),
         "unet": Preset(
@@ -97,7 +112,7 @@ METHOD = Card(
                 "loop.steps": 10_000,
                 "optim.lr": 1e-5,
             },
-            suits=Suits(process="discrete", small=False),
+            suits=Suits(process="discrete", small=False, chosen=("adapter",)),
             note="diffusers' research_projects/diffusion_dpo/README.md for SD 1.5: LoRA of rank 8, lr 1e-5, batch 32",
         ),
         "flow": Preset(
@@ -116,18 +131,14 @@ METHOD = Card(
             note="Flow-GRPO's config/dpo.py for SD3.5: LoRA of rank 32, lr 3e-4, beta 100, 512 px, batch 24 a device",
         ),
         "paper": Preset(
-            {
-                "loop.batch_size": 2048,
-                "loop.accumulate": 512,
-                "loop.steps": 2000,
-                "loop.checkpoint_every": 200,
-                "loop.validate_every": 200,
-                "optim.lr": 2.048e-5,
-                "optim.schedule": "constant_with_warmup",
-                "optim.warmup": 500,
-                "hardware.gradient_checkpointing": True,
-            },
-            note="official code on Pick-a-Pic v2, which finetunes the whole U-Net; with an adapter choose a larger rate",
+            {**PAPER, "optim.warmup": 500},
+            suits=Suits(families=("sd1", "sd2"), small=False, chosen=("whole",)),
+            note=PAPER_NOTE,
+        ),
+        "paper-sdxl": Preset(
+            {**PAPER, "optim.name": "adafactor", "optim.warmup": 200},
+            suits=Suits(families=("sdxl",), small=False, chosen=("whole",)),
+            note=PAPER_NOTE,
         ),
     },
 )
