@@ -179,7 +179,7 @@ def _predicts(known: Known, found: Header) -> Known:
             f"{kind} is assumed, as {known.variant.name} does; --parts.prediction epsilon says otherwise"
         )
         notes += (f"{known.path} does not say what it predicts: {assumed}.",)
-    pixels = int(side[0]) if side else 0
+    pixels = int(side[0]) if side and int(side[0]) % 64 == 0 else 0
     return replace(known, prediction=kind, zero_snr="ztsnr" in found.shapes, pixels=pixels, notes=notes)
 
 

@@ -17,7 +17,6 @@ from studio.catalog.recognize import recognize
 from studio.errors import StudioError
 from studio.models.architecture import modules
 from studio.models.build import load
-from studio.models.checkpoints.hub import taken
 from studio.models.checkpoints.ready import ready
 from studio.models.checkpoints.single import from_file
 from studio.models.files import check_library
@@ -247,36 +246,6 @@ def test_a_tokenizer_that_knows_no_word_is_refused(families):
         ready(pipeline)
 
 
-HUB = ["README.md", "model.safetensors", "model_index.json", "unet/config.json", "tokenizer/vocab.json",
-       "text_encoder/model.safetensors", "text_encoder/model.fp16.safetensors", "text_encoder/pytorch_model.bin",
-       "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors",
-       "unet/diffusion_pytorch_model.non_ema.safetensors", "tokenizer/chat_template.jinja", "tokenizer/deep/tokenizer.model",
-       "transformer/diffusion_pytorch_model.fp16-00001-of-00002.safetensors", "safety_checker/model.safetensors"]  # fmt: skip
-
-
-def test_the_hub_gives_one_variant_of_the_weights_and_all_of_the_words():
-    found = set(taken(HUB))
-    assert found == {
-        "model_index.json",
-        "unet/config.json",
-        "tokenizer/vocab.json",
-        "tokenizer/chat_template.jinja",
-        "tokenizer/deep/tokenizer.model",
-        "text_encoder/model.safetensors",
-        "unet/diffusion_pytorch_model.safetensors",
-        "transformer/diffusion_pytorch_model.fp16-00001-of-00002.safetensors",
-    }
-    assert "unet/diffusion_pytorch_model.fp16.safetensors" in taken(HUB, half=True)
-    assert not any(file.endswith(".safetensors") for file in taken(HUB, ()))
-
-
-def test_a_gated_license_is_told_before_the_download(backend, monkeypatch):
-    monkeypatch.setattr("studio.models.checkpoints.hub.get_token", lambda: None)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    with pytest.raises(StudioError, match=r"gated: accept its license \(flux-1-dev.*hf auth login"):
-        load("black-forest-labs/FLUX.1-dev", backend)
-
-
 def test_a_family_that_the_library_lacks_says_which_has_it():
     card = families.cards()["flux"]
     later = dataclasses.replace(card.recognize, pipelines=("Flux9Pipeline",))
@@ -288,22 +257,6 @@ def test_the_page_of_checkpoints_is_what_happens():
     assert checkpoints.PLACE.read_text(encoding="utf-8") == checkpoints.page()
 
 
-def inspected(*words):
-    code = "from studio.cli import main; main()"
-    run = [sys.executable, "-c", code, "models", "inspect", *words]
-    return subprocess.run(run, capture_output=True, text=True, check=False)
-
-
-def test_inspect_says_what_a_file_is_and_whether_it_loads(tmp_path):
-    found = inspected(str(sdxl("v_pred")(tmp_path)), "--json")
-    told = json.loads(found.stdout.splitlines()[0])
-    assert found.returncode == 0
-    assert (told["variant"], told["predicts"], told["loads"]) == ("sdxl", "v_prediction", True)
-    refused = inspected(str(sdxl("edm_mean")(tmp_path)))
-    assert refused.returncode == 1
-    assert "Playground 2.5" in refused.stdout
-
-
 def test_a_request_carries_the_parts_to_the_model(families, tmp_path):
     folder = saved(families["sd1"], tmp_path / "model")
     asked = SampleRequest(
@@ -313,3 +266,27 @@ def test_a_request_carries_the_parts_to_the_model(families, tmp_path):
         hardware=Hardware(device="cpu"),
     )
     assert infer.load(asked)[0].prediction == "v"
+
+
+def test_what_a_file_lacks_comes_from_the_published_model_in_the_cache(
+    families, backend, tmp_path, monkeypatch
+):
+    family, path = families["sd1"], tmp_path / "unet.safetensors"
+    hub = tmp_path / "models--owner--name"
+    saved(family, hub / "snapshots" / "abc")
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    save_file(
+        {key: (value + 1).contiguous() for key, value in original_layout.unet(family.denoiser).items()}, path
+    )
+    known = known_of(family, path, starts={"unet": ""}, lacks=("vae", "text_encoder"))
+    known = dataclasses.replace(known, variant=dataclasses.replace(known.variant, hub="owner/name"))
+    again = from_file(known, backend, torch.float32, {})
+    assert same(family.vae, again.vae)
+    assert not same(family.denoiser, again.unet)
+    (hub / "refs" / "main").unlink()
+    with pytest.raises(
+        StudioError, match=r"holds no vae, text_encoder, which owner/name has or give --parts\.vae"
+    ):
+        from_file(known, backend, torch.float32, {})

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-import httpx
 from huggingface_hub import HfApi, constants, get_token, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HTTPError,  # its library's: the hub cannot be reached
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -47,7 +47,7 @@ def hub_folder(
             return Path(snapshot_download(name, local_files_only=True, **options))
         try:
             found = HfApi().model_info(name, **options)
-        except (httpx.HTTPError, OfflineModeIsEnabled) as error:
+        except (HTTPError, OfflineModeIsEnabled) as error:
             if isinstance(error, HfHubHTTPError):
                 raise
             return Path(snapshot_download(name, local_files_only=True, **options))
