@@ -33,7 +33,7 @@ from studio.models.codecs import codec_of
 from studio.models.schedulers import linear_mu, make_scheduler
 from studio.settings.sampling import Text
 
-_PIPELINE_OPTIONS = ("requires_safety_checker", "force_zeros_for_empty_prompt")
+_PIPELINE_OPTIONS = ("requires_safety_checker", "force_zeros_for_empty_prompt", "is_distilled")
 
 
 class Family(ABC):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from studio.backend.core import Backend
 from studio.catalog import methods
+from studio.catalog.recognize import recognize
 from studio.contracts.sampling import Edit, Request
 from studio.errors import StudioError
 from studio.models import build, draw
@@ -52,10 +53,10 @@ def sample(
         family: A loaded model to use as it is, artifacts included; None loads what the request names.
         edits: What `load` gave beside that model.
     """
+    request = dataclasses.replace(request, model=request.model or model_of(request.artifact))
     reference_check.check(request)
     pictures = reference_check.read(request.reference)
     _make_folder(Path(request.output))
-    request = dataclasses.replace(request, model=request.model or model_of(request.artifact))
     if family is None:
         family, edits = load(request)
     request = _filled(request, family)
@@ -116,12 +117,13 @@ def model_of(paths: Sequence[str]) -> str:
 
 
 def guidance_of(request: SampleRequest) -> float:
-    """The guidance of a request: its own, else that of its first artifact that asks for one, else the usual one."""
+    """The guidance of a request: its own, else its first artifact's that asks for one, else its published model's, else the usual."""
     if request.guidance is not None:
         return request.guidance
     found = (trained.find(path) for path in request.artifact)
     wanted = (own.guidance for own in found if own is not None and own.guidance is not None)
-    return next(wanted, Request.guidance)
+    published = recognize(request.model or model_of(request.artifact)).variant
+    return next(wanted, Request.guidance if published is None else published.guidance)
 
 
 def load_edit(text: str, family: Family) -> Edit:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from studio.catalog import methods
+from studio.catalog import families, methods
+from studio.catalog.recognize import recognize
 from studio.data import images
 from studio.data.images import BadImageError
 from studio.errors import StudioError
@@ -25,12 +26,19 @@ def check(request: SampleRequest) -> None:
     needing = [own for own in found if methods.card(own.method).needs_references]
     if needing and not request.reference:
         raise missing(needing[0].method)
-    if request.reference and not needing and not request.edits:
+    card = recognize(request.model).card
+    alone = card is not None and card.references > 0
+    if request.reference and not (needing or request.edits or alone):
         raise StudioError(
             "No artifact of this request looks at reference pictures; leave --reference out, or add an artifact that "
-            f"does (embedded: {', '.join(trained.shipped()) or 'none'}).",
+            f"does (embedded: {', '.join(trained.shipped()) or 'none'}; by themselves {_looking()} do).",
             field="reference",
         )
+
+
+def _looking() -> str:
+    """Models that look at references without an artifact."""
+    return " and ".join(card.title for card in families.cards().values() if card.references)
 
 
 def missing(method: str) -> StudioError:

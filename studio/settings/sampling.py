@@ -56,7 +56,7 @@ class SampleRequest:
     steps: Positive = 20
     """Sampler steps."""
     guidance: Annotated[float, Field(ge=0)] | None = None
-    """Classifier-free guidance; 1 and below make one pass without it. Empty takes what an artifact asks for, else 4."""
+    """Classifier-free guidance; 1 and below make one pass without it. Empty takes what an artifact asks for, else the published model's, else 4."""
     rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Guidance rescale; 0.7 suits models with zero terminal SNR."""
     scheduler: str = ""

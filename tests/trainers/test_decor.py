@@ -123,7 +123,7 @@ def test_two_encoders_are_projected_apart(two: Family) -> None:
         assert (changed.tokens[0, editable][:, block] @ v).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd3", "flux", "z-image"])
+@pytest.mark.parametrize("name", ["sd1", "sd3", "flux", "z-image", "flux2-klein"])
 def test_strength_zero_draws_the_same_picture_bit_for_bit(name: str) -> None:
     model = load(f"tiny:{name}", Backend(Hardware(device="cpu")))
     edit = DecorEdit(Decor(undesired=("grass",), strength=0.0), model)
