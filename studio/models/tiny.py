@@ -3,6 +3,8 @@
 They draw 64 px pictures of nothing: latents of 8 x 8, one or two layers a block, widths of 32 to 64.
 """
 
+from typing import Any
+
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
@@ -110,8 +112,9 @@ def flux2_vae() -> AutoencoderKLFlux2:
         norm_num_groups=4,
         sample_size=64,
     )
-    model.bn.running_mean.normal_(std=0.1)
-    model.bn.running_var.uniform_(0.5, 2.0)
+    statistics: Any = model.bn
+    statistics.running_mean.normal_(std=0.1)
+    statistics.running_var.uniform_(0.5, 2.0)
     return model.eval()
 
 

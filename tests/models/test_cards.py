@@ -42,7 +42,15 @@ def whole(part, config):
     else:
         filled = accepted(part) | config
     plain = json.loads(json.dumps(filled, default=str))
-    return {key: value for key, value in plain.items() if key not in ASIDE}
+    return without_aside(plain)
+
+
+def without_aside(settings):
+    return {
+        key: without_aside(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if key not in ASIDE
+    }
 
 
 def kept(settings, known):

@@ -16,7 +16,7 @@ from studio.settings.run import Hardware
 from studio.settings.sampling import SampleRequest
 from tests.models.asking import SIZE, asked
 
-FAMILIES = ("flux2-klein",)
+FAMILIES = ("flux2-klein", "flux2")
 
 
 @pytest.fixture(params=FAMILIES)

@@ -10,7 +10,7 @@ from studio.models.entry import hinted, more_channels
 from studio.models.sets import Coupling, coupling
 from studio.settings.run import Hardware
 
-NAMES = ("sd1", "sd3", "flux", "z-image", "flux2-klein")
+NAMES = ("sd1", "sd3", "flux", "z-image", "flux2-klein", "flux2")
 
 
 @pytest.fixture(scope="module")
