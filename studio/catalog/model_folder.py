@@ -199,7 +199,7 @@ def _agrees(folder: Path, index: Mapping[str, Any], variant: Variant, name: str,
     """Whether a setting of a folder, or of its class where the folder leaves it out, is the wanted one."""
     component, _, setting = name.partition(".")
     if component == "index":
-        return index.get(setting) == wanted
+        return index.get(setting, False) == wanted
     found = values(folder / component / settings_file(component))
     left_out = variant.architecture.get(component, Part("")).config.get(setting) if not found else None
     return found.get(setting, left_out) == wanted

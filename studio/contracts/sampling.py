@@ -92,7 +92,13 @@ AttentionFunction = Callable[..., Tensor]
 
 
 class PlainEdit:
-    """Changes nothing: an edit says what it changes and takes the rest from here."""
+    """Changes nothing: an edit says what it changes and takes the rest from here.
+
+    Attributes:
+        takes_references: The request's references are for this edit: a model that could look at some by itself is shown none.
+    """
+
+    takes_references: bool = False
 
     def begin(self, request: Request, scheduler: Any) -> None:
         """Needs to know nothing."""

@@ -35,7 +35,7 @@ from studio.models.moments import Moments
 from studio.models.schedulers import linear_mu, make_scheduler
 from studio.settings.sampling import Text
 
-_ASKED = ("force_zeros_for_empty_prompt",)
+_ASKED = ("force_zeros_for_empty_prompt", "is_distilled")
 """Options of a pipeline that change what its model says."""
 _PIPELINE_OPTIONS = ("requires_safety_checker", *_ASKED)
 

@@ -30,8 +30,8 @@ def prepare(family: F, backend: Backend) -> F:
         module.requires_grad_(False).eval()
         if backend.hardware.offload and key != family.denoiser_name:
             module.to("cpu")
-    if backend.dtype == torch.float16 and family.vae.config.force_upcast:
-        family.vae.float()  # SDXL's autoencoder overflows in fp16
+    if backend.dtype == torch.float16:
+        _keep_exact(family)
     if backend.attention == "xformers":
         _xformers(family.denoiser)
     if backend.hardware.gradient_checkpointing:
@@ -39,6 +39,12 @@ def prepare(family: F, backend: Backend) -> F:
     if backend.hardware.compile:
         family.denoiser.compile_repeated_blocks()
     return family
+
+
+def _keep_exact(family: Family) -> None:
+    """In float32 what overflows in fp16: by the card, and the autoencoder where its settings say so (SDXL's)."""
+    for key in {*family.card.fp32, *(["vae"] if family.vae.config.get("force_upcast") else [])}:
+        family.modules()[key].float()
 
 
 def _checkpoint(family: Family) -> None:

@@ -5,8 +5,9 @@ import importlib.util
 import string
 from pathlib import Path
 
-from tokenizers import AddedToken
-from transformers import CLIPTokenizer, Qwen2Tokenizer, T5Tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import CLIPTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer, T5Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 
@@ -71,4 +72,31 @@ def tiny_qwen_tokenizer() -> Qwen2Tokenizer:
         chat_template=_QWEN_CHAT,
     )
     tokenizer.add_tokens([AddedToken(piece, special=True) for piece in special])
+    return tokenizer
+
+
+_MISTRAL_CHAT = """{{- bos_token }}{%- for message in messages %}
+{%- set mark = '[SYSTEM_PROMPT]' if message.role == 'system' else '[INST]' %}{{- mark }}
+{%- for part in message.content %}{{- part.text }}{%- endfor %}{{- '[/' + mark[1:] }}{%- endfor %}"""
+"""What Mistral Small 3.1's template makes of a system message and a user's, in parts of text."""
+
+
+def tiny_mistral_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer with Mistral's marks and single bytes as pieces; it pads on the left."""
+    marks = ["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
+    pieces = ["<unk>", "<s>", "</s>", "<pad>", *marks, *bytes_to_unicode().values()]
+    inner = Tokenizer(BPE({piece: number for number, piece in enumerate(pieces)}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        padding_side="left",
+        model_max_length=512,
+        chat_template=_MISTRAL_CHAT,
+    )
+    tokenizer.add_tokens([AddedToken(mark, special=True) for mark in marks])
     return tokenizer

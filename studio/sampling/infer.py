@@ -53,10 +53,10 @@ def sample(
         family: A loaded model to use as it is, artifacts included; None loads what the request names.
         edits: What `load` gave beside that model.
     """
+    request = dataclasses.replace(request, model=request.model or model_of(request.artifact))
     reference_check.check(request)
     pictures = reference_check.read(request.reference)
     _make_folder(Path(request.output))
-    request = dataclasses.replace(request, model=request.model or model_of(request.artifact))
     if family is None:
         family, edits = load(request)
     request = _filled(request, family)

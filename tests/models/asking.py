@@ -3,8 +3,10 @@
 import functools
 
 import torch
+from einops import rearrange
 
 from studio.contracts.sampling import Request
+from studio.models.language import quarters
 from studio.models.packing import pack, unpack
 
 SIZE = 64
@@ -62,6 +64,11 @@ def _counted_from_zero(family, request, latents):
     return {"guidance_scale": request.guidance - 1}
 
 
+def _flux2(family, request, latents):
+    del request, latents
+    return {"text_encoder_out_layers": quarters(family.text_encoders["text_encoder"])}
+
+
 OWN = {
     "sd3": _t5,
     "flux": _flux,
@@ -70,14 +77,20 @@ OWN = {
     "chroma": _chroma,
     "z-image": _counted_from_zero,
     "qwen-image": _qwen,
+    "flux2-klein": _flux2,
+    "flux2": _flux2,
 }
 """What a family's pipeline is asked otherwise."""
 
 
 def unpacked(family, output, latents):
     """What a denoiser gave, as a latent."""
-    del family
-    return output if output.ndim == latents.ndim else unpack(output, latents.shape[-2] // 2)
+    if output.ndim == latents.ndim:
+        return output
+    height = latents.shape[-2] // max(family.patch, 1)
+    return (
+        unpack(output, height) if family.patch == 2 else rearrange(output, "b (h w) c -> b c h w", h=height)
+    )
 
 
 def autoencoded(vae, images):

@@ -1,7 +1,6 @@
 """What `studio decor` does: look into a prompt's embedding, find what may leak, keep a projector with an adapter."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ from studio.data import layouts
 from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.draw import draw
+from studio.models.language import tokenizer_of
 from studio.models.text import BOS, EOS, PAD
 from studio.sampling import reference_check
 from studio.sampling.infer import grid, load
@@ -56,7 +56,7 @@ def token_names(family: Family, prompt: str, cond: Condition) -> list[str]:
     """What each row of an embedding stands for; a dot for padding."""
     kinds = cond.extra["kinds"][0].tolist()
     name = family.card.words.rows
-    tokenizer: Any = family.tokenizers[name]
+    tokenizer = tokenizer_of(family.tokenizers[name])
     words = iter(tokenizer.tokenize(prompt))
     return [MARKS.get(kind) or next(words, "?").replace("</w>", "").strip("▁") for kind in kinds]
 

@@ -127,7 +127,7 @@ class OftControlTrainer(Trainer):
         wanted = self._wanted(request)
         with evaluating(self.family.denoiser):
             for index, prompt in enumerate(request.prompts):
-                one = dataclasses.replace(request, prompts=[prompt])
+                one = dataclasses.replace(request, prompts=[prompt], references=())
                 with torch.no_grad(), hinted(self.family, self.hint(wanted[index : index + 1])):
                     pictures += draw(self.family, one, rng)
         return Output(images=pictures)
