@@ -35,9 +35,9 @@ from studio.models.moments import Moments
 from studio.models.schedulers import linear_mu, make_scheduler
 from studio.settings.sampling import Text
 
-_ASKED = ("force_zeros_for_empty_prompt", "is_distilled")
+_ASKED = ("force_zeros_for_empty_prompt", "is_distilled", "text_encoder_select_layers")
 """Options of a pipeline that change what its model says."""
-_PIPELINE_OPTIONS = ("requires_safety_checker", *_ASKED)
+_PIPELINE_OPTIONS = ("requires_safety_checker", "patch_size", *_ASKED)
 
 
 class Family(ABC):
@@ -90,9 +90,7 @@ class Family(ABC):
         self.text_encoders = {
             k: v for k, v in components.items() if k.startswith("text_encoder") and v is not None
         }
-        self.tokenizers = {
-            k: v for k, v in components.items() if k.startswith(("tokenizer", "processor")) and v is not None
-        }
+        self.tokenizers = {k: v for k, v in components.items() if k.startswith("tokenizer") and v is not None}
         self.vae_scale = self.codec.scale
         self.process, self.prediction = self._noise()
         self.size_multiple = self.vae_scale * self.patch
@@ -213,7 +211,8 @@ class Family(ABC):
     def pipeline(self) -> DiffusionPipeline:
         """A diffusers pipeline that shares the modules."""
         options = {key: self.pipeline_config[key] for key in _PIPELINE_OPTIONS if key in self.pipeline_config}
-        return self.pipeline_class(**{**self._components, **self.modules(), **self.tokenizers, **options})
+        tokenizers = {key: self.tokenizers[key] for key in self.tokenizers if key in self._components}
+        return self.pipeline_class(**{**self._components, **self.modules(), **tokenizers, **options})
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, height and width of the latent of an image."""

@@ -55,16 +55,20 @@ class Reading:
         layers: Hidden states to read, 0 the embedded tokens; of several, each row has all, one after another.
         length: Tokens at most; a longer prompt is cut at its end, the template's included.
         padding: Up to the longest prompt, or to `length`.
+        dropped: Rows at the start, of the template, that are not given.
+        keeps_end: A prompt that is too long is cut itself, and the template's end stays.
     """
 
     render: Render
     layers: Sequence[int]
     length: int
     padding: Literal["longest", "max_length"]
+    dropped: int = 0
+    keeps_end: bool = False
 
 
 def encode_chat(
-    encoder: Any, tokenizer: Any, prompts: Sequence[str], reading: Reading
+    encoder: Any, tokenizer: Any, prompts: Sequence[str], reading: Reading, **pictures: Tensor
 ) -> tuple[Encoded, Bool[Tensor, "b l"]]:
     """Hidden states of some layers side by side, and which rows have a token. Tokens never look at padding.
 
@@ -73,15 +77,21 @@ def encode_chat(
         tokenizer: Its tokenizer.
         prompts: Prompts.
         reading: What of it is read.
+        **pictures: What a vision-language model takes of pictures, beside their tokens in the template.
     """
     ids, there, kinds = _tokens(tokenizer, prompts, reading)
     device = next(encoder.parameters()).device
     output = encoder.base_model(  # without the head, whose words nobody reads
-        input_ids=ids.to(device), attention_mask=there.to(device), output_hidden_states=True, use_cache=False
+        input_ids=ids.to(device),
+        attention_mask=there.to(device),
+        output_hidden_states=True,
+        use_cache=False,
+        **{key: value.to(device) for key, value in pictures.items()},
     )
     read: Float[Tensor, "k b l d"] = torch.stack([output.hidden_states[layer] for layer in reading.layers])
-    rows = rearrange(read, "k b l d -> b l (k d)")
-    return Encoded(rows, None, kinds.to(device), ids.to(device)), there.bool().to(device)
+    rows = rearrange(read, "k b l d -> b l (k d)")[:, (first := reading.dropped) :]
+    kinds, ids, there = (one[:, first:].to(device) for one in (kinds, ids, there))
+    return Encoded(rows, None, kinds, ids), there.bool()
 
 
 def tokenizer_of(words: Any) -> Any:
@@ -110,6 +120,9 @@ def _tokens(
     before, after = reading.render(_PROMPT).split(_PROMPT)
     texts = [reading.render(prompt) for prompt in prompts]
     plain = {"add_special_tokens": False}  # the template has them
+    if reading.keeps_end:
+        room = reading.length - len(tokenizer(after, **plain).input_ids)
+        texts = [_cut(tokenizer, text.removesuffix(after), room) + after for text in texts]
     options = plain | {"padding": reading.padding, "max_length": reading.length, "truncation": True}
     found = tokenizer(texts, return_tensors="pt", return_offsets_mapping=True, **options)
     longest = max(len(row) for row in tokenizer(texts, verbose=False, **plain).input_ids)
@@ -122,3 +135,12 @@ def _tokens(
     kinds[start >= rearrange(ends, "b -> b 1")] = EOS
     kinds[found.attention_mask == 0] = PAD
     return found.input_ids, found.attention_mask, kinds
+
+
+def _cut(tokenizer: Any, text: str, room: int) -> str:
+    """The first `room` tokens of a text."""
+    offsets = tokenizer(text, return_offsets_mapping=True, verbose=False).offset_mapping
+    if len(offsets) <= room:
+        return text
+    log.warning("A prompt of %d tokens with its template is cut to %d.", len(offsets), room)
+    return text[: offsets[room - 1][1]]

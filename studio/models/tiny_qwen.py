@@ -5,15 +5,23 @@ import re
 from typing import Any
 
 from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+    Qwen3VLConfig,
+)
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from studio.models import tiny
 
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
             "<|video_pad|>")  # fmt: skip
-_PIECE = re.compile(r"<\|\w+\|>|( ?[A-Za-z]+)")
-"""A special token, which is one already, or a word."""
+_PIECE = re.compile(r"<\|\w+\|>|( ?[A-Za-z]+|'s| \(|\),)")
+"""A special token, which is one already, or a piece of its own: a word, or what stands so in a template."""
 LAYERS = 3
 """Layers of the text encoders."""
 
@@ -21,7 +29,8 @@ LAYERS = 3
 def tokenizer(*templates: str) -> Qwen2Tokenizer:
     """Qwen's tokenizer with every byte, and the words of templates as one token each, as the real one has them."""
     alphabet = list(bytes_to_unicode().values())
-    words = sorted({word.replace(" ", "Ġ") for text in templates for word in _PIECE.findall(text) if word})
+    found = {word.replace(" ", "Ġ") for text in templates for word in _PIECE.findall(text) if word}
+    words = sorted(found, reverse=True)  # those behind a space first: what starts others would break them
     merges = dict.fromkeys(
         pair for word in words for pair in zip(itertools.accumulate(word), word[1:], strict=False)
     )
@@ -78,6 +87,23 @@ def qwen25_vl(made: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
     return Qwen2_5_VLForConditionalGeneration(config).eval()
 
 
+def qwen3_vl(made: Qwen2Tokenizer) -> Qwen3VLConfig:
+    """Settings of a Qwen3-VL."""
+    rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    return Qwen3VLConfig(
+        text_config=text_settings(made) | {"head_dim": 16, "rope_parameters": rope},
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_heads": 2,
+            "out_hidden_size": tiny.WIDTH,
+            "deepstack_visual_indexes": [1],
+        },
+        **special_ids(made),
+    )
+
+
 def vae() -> AutoencoderKLQwenImage:
     """Qwen-Image's autoencoder, thin: 16 channels with the published statistics."""
     return AutoencoderKLQwenImage(base_dim=4, num_res_blocks=1).eval()
@@ -87,3 +113,10 @@ def scheduler(**changes: Any) -> FlowMatchEulerDiscreteScheduler:
     """Qwen-Image's scheduler."""
     settings: dict[str, Any] = {"max_image_seq_len": 8192, "max_shift": 0.9, "shift_terminal": 0.02}
     return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **(settings | changes))
+
+
+def processor(made: Qwen2Tokenizer) -> Qwen2VLProcessor:
+    """What puts pictures beside the text of a Qwen2.5-VL."""
+    return Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(), tokenizer=made, video_processor=Qwen2VLVideoProcessor()
+    )

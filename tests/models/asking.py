@@ -3,6 +3,7 @@
 import functools
 
 import torch
+from diffusers import QwenImagePipeline
 from einops import rearrange
 
 from studio.contracts.sampling import Request
@@ -69,6 +70,10 @@ def _flux2(family, request, latents):
     return {"text_encoder_out_layers": quarters(family.text_encoders["text_encoder"])}
 
 
+def _krea(family, request, latents):
+    return _counted_from_zero(family, request, latents) | {"latents": pack(latents)}
+
+
 OWN = {
     "sd3": _t5,
     "flux": _flux,
@@ -76,9 +81,11 @@ OWN = {
     "flux-fill": _fill,
     "chroma": _chroma,
     "z-image": _counted_from_zero,
+    "krea2": _krea,
     "qwen-image": _qwen,
     "flux2-klein": _flux2,
     "flux2": _flux2,
+    "qwen-image-edit": _qwen,
 }
 """What a family's pipeline is asked otherwise."""
 
@@ -104,8 +111,7 @@ def autoencoded(vae, images):
 def pipeline_of(family):
     """A pipeline that does what its model was trained for, where diffusers' own does otherwise."""
     pipeline = family.pipeline()
-    PIPELINES.get(family.name, lambda _: None)(pipeline)
-    return pipeline
+    return PIPELINES.get(family.name, lambda _: None)(pipeline) or pipeline
 
 
 def _takes_the_mode(pipeline):
@@ -128,4 +134,12 @@ def _masks_padding(pipeline):
     pipeline._prepare_attention_mask = masking
 
 
-PIPELINES = {"flux-fill": _takes_the_mode, "chroma": _masks_padding}
+def _without_pictures(pipeline):
+    """It wants a picture: without one, Qwen-Image's reads the same template."""
+    plain = QwenImagePipeline(**{k: v for k, v in pipeline.components.items() if k != "processor"})
+    plain.prompt_template_encode = pipeline.prompt_template_encode
+    plain.prompt_template_encode_start_idx = pipeline.prompt_template_encode_start_idx
+    return plain
+
+
+PIPELINES = {"flux-fill": _takes_the_mode, "chroma": _masks_padding, "qwen-image-edit": _without_pictures}

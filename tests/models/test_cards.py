@@ -139,10 +139,10 @@ def test_the_layers_on_a_card_are_layers_of_its_published_denoisers(card):
         for stack in card.layers.stacks:
             assert stack in names
         for blocks, (_, table) in card.names.blocks.items():
-            inside = {name.split(".", 2)[2] for name in names if name.startswith(f"{blocks}.0.")} | {
-                name.split(".", 2)[2]
+            inside = {
+                name.removeprefix(f"{blocks}.").split(".", 1)[1]
                 for name in names
-                if name.startswith(f"{blocks}.") and name.count(".") > 1
+                if name.startswith(f"{blocks}.") and "." in name.removeprefix(f"{blocks}.")
             }
             missing = {layer for ours in table.values() for layer in ours} - inside
             assert missing <= OPTIONAL, (blocks, missing)

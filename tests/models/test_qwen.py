@@ -1,22 +1,30 @@
 """The families that read with a Qwen: templates, autoencoders, guidance, and folders of the published files."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from diffusers import QwenImageEditPlusPipeline
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as edit_plus
+from PIL import Image
 from transformers import AutoTokenizer
 
 from studio.backend.rng import Rng
+from studio.catalog.families import by_name as families_by_name
+from studio.contracts.sampling import Request
 from studio.diffusion.config import Denoising
 from studio.diffusion.guidance import Guidance, keep_norm
 from studio.errors import StudioError
 from studio.models.build import load
 from studio.models.denoising import add_noise, errors
-from studio.models.families.qwen_image.model import TEMPLATE
+from studio.models.draw import drawing, start_noise
+from studio.models.families.qwen_image.model import AFTER, BEFORE
+from studio.models.families.qwen_image_edit.model import BEFORE as BEFORE_EDIT
 from studio.models.packing import pack
-from studio.models.templated import templated
 from studio.models.text import EOS, PAD, WORD
-from studio.settings.sampling import Text
-from tests.models.published import PUBLISHED, shrunk
+from tests.models.asking import SIZE
+from tests.models.published import PUBLISHED, shrunk, whole
 
 SETTINGS = {
     "text_config": {
@@ -43,7 +51,10 @@ THIN = {
     "vae": THIN_VAE,
     "text_encoder": SETTINGS,
 }
-WIDTHS = {"qwen-image": ("qwen-image/Qwen-Image", THIN)}
+WIDTHS = {
+    "qwen-image": ("qwen-image/Qwen-Image", THIN),
+    "qwen-image-edit": ("qwen-image/Qwen-Image-Edit-2509", THIN),
+}
 """Published folders, and the widths of their networks here."""
 REAL = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files are not here")
 
@@ -53,7 +64,8 @@ REAL = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files ar
 def test_a_folder_of_the_published_files_loads_and_predicts(name, tmp_path, backend):
     folder = shrunk(WIDTHS[name][0], tmp_path / "model", WIDTHS[name][1])
     family = load(str(folder), backend)
-    assert (family.name, family.variant.name) == (name, name)
+    card, variant = families_by_name(name)
+    assert (family.name, family.variant) == (card.name, variant)
     cond = family.embed(["a photo of sks dog", "the cat"])
     with torch.no_grad():
         prediction = family.predict(torch.randn(2, *family.latent_shape(64, 64)), torch.full((2,), 0.5), cond)
@@ -61,36 +73,29 @@ def test_a_folder_of_the_published_files_loads_and_predicts(name, tmp_path, back
     assert family.default_size == family.variant.size
 
 
+TEMPLATES = {"qwen-image": (BEFORE, 34), "qwen-image-edit": (BEFORE_EDIT, 64)}
+
+
 @REAL
-def test_the_real_tokenizer_reads_as_many_rows_before_the_prompt_as_are_dropped(tmp_path):
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_real_tokenizer_reads_as_many_rows_before_the_prompt_as_are_dropped(name, tmp_path):
     """What is left is the prompt, in the numbers of the published table, and what stands after it."""
-    shrunk("qwen-image/Qwen-Image", tmp_path, {})
-    found = templated(
-        AutoTokenizer.from_pretrained(tmp_path / "tokenizer"), ["a photo of sks dog"], TEMPLATE, 512
-    )
-    assert found.ids[0, TEMPLATE.dropped :].tolist() == [
-        64,
-        6548,
-        315,
-        1901,
-        82,
-        5562,
-        151645,
-        198,
-        151644,
-        77091,
-        198,
-    ]
+    before, dropped = TEMPLATES[name]
+    whole(f"{WIDTHS[name][0]}/tokenizer", tmp_path)
+    ids = AutoTokenizer.from_pretrained(tmp_path)(f"{before}a photo of sks dog{AFTER}").input_ids
+    assert ids[dropped:] == [64, 6548, 315, 1901, 82, 5562, 151645, 198, 151644, 77091, 198]
 
 
-def test_the_tiny_tokenizer_reads_the_template_as_the_real_one(families):
-    tokenizer = families["qwen-image"].tokenizers["tokenizer"]
-    assert len(tokenizer(TEMPLATE.before).input_ids) == TEMPLATE.dropped
-    assert len(tokenizer(TEMPLATE.after).input_ids) == 5
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_tiny_tokenizer_reads_the_template_as_the_real_one(families, name):
+    before, dropped = TEMPLATES[name]
+    tokenizer = families[name].tokenizers["tokenizer"]
+    assert len(tokenizer(before).input_ids) == dropped == families[name].dropped
+    assert len(tokenizer(AFTER).input_ids) == 5
 
 
 def test_kinds_tell_the_prompt_from_the_template_and_padding(families):
-    extra = families["qwen-image"].embed(["ab", "zx"[:1]]).extra
+    extra = families["qwen-image"].embed(["ab", "z"]).extra
     assert extra["kinds"].tolist() == [[WORD] * 2 + [EOS] * 5, [WORD] + [EOS] * 5 + [PAD]]
     assert extra["mask"].tolist() == [[True] * 7, [True] * 6 + [False]]
 
@@ -98,15 +103,7 @@ def test_kinds_tell_the_prompt_from_the_template_and_padding(families):
 def test_a_prompt_beyond_the_length_is_cut_with_a_warning(families, caplog):
     family = families["qwen-image"]
     assert family.embed(["zx" * 300]).tokens.shape[1] == family.card.words.length
-    assert "A prompt of 600 tokens is cut to 512" in caplog.text
-
-
-def test_weights_of_words_are_refused_and_brackets_stay_where_they_are_not_read(families, backend):
-    family = families["qwen-image"]
-    reading = type(family)(family.pipeline(), backend, Text(weights=True))
-    with pytest.raises(StudioError, match="a chat model, which has no weights of words"):
-        reading.embed(["a (red:1.3) dog"])
-    assert family.embed(["a (red:1.3) dog"]).tokens.shape[1] > 0
+    assert "A prompt of 639 tokens with its template is cut to 546" in caplog.text
 
 
 def test_guidance_keeps_the_length_of_each_token(families):
@@ -166,3 +163,50 @@ def test_training_draws_times_shifted_as_the_trainers_do(families):
     family = families["qwen-image"]
     assert family.process.shift == family.card.schedule.training_shift == 2.2
     assert family.scheduler_base.config.shift == 1.0
+
+
+def pictures(*sizes):
+    numbers = np.random.default_rng(0)
+    return [Image.fromarray(numbers.integers(0, 255, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_an_edit_equals_the_pipelines_picture(families, guidance, monkeypatch):
+    """Two pictures of different shapes; the pipeline sees them at the area of the pictures that the model draws."""
+    family = families["qwen-image-edit"]
+    monkeypatch.setattr(edit_plus, "VAE_IMAGE_SIZE", family.default_size**2)
+    references = pictures((96, 64), (64, 128))
+    request = Request(prompts=["a red dog"], steps=3, guidance=guidance, seed=5, references=references,
+                      height=SIZE, width=SIZE)  # fmt: skip
+    latents, _ = start_noise(family, [5], SIZE, SIZE)
+    pipeline = family.pipeline()
+    pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        image=references, prompt=["a red dog"], negative_prompt=[""], true_cfg_scale=guidance, height=SIZE, width=SIZE,
+        num_inference_steps=3, latents=pack(latents), output_type="pt",
+    ).images  # fmt: skip
+    *_, last = drawing(family, request)
+    assert (last.clean_images() / 2 + 0.5 - theirs).abs().max() <= 1e-4
+    *_, blind = drawing(family, replace(request, references=()))
+    assert (blind.clean_images() / 2 + 0.5 - theirs).abs().max() > 1e-3
+
+
+def test_several_prompts_look_at_the_same_pictures(families):
+    family = families["qwen-image-edit"]
+    seen = pictures((64, 64))
+    with torch.no_grad():
+        both = family.embed_with(["a dog", "the big cat"], seen, SIZE, SIZE)
+        x_t, t = torch.randn(2, *family.latent_shape(SIZE, SIZE)), torch.full((2,), 0.5)
+        found = family.predict(x_t, t, both)
+        for row, prompt in enumerate(["a dog", "the big cat"]):
+            alone = family.predict(x_t[row:][:1], t[:1], family.embed_with([prompt], seen, SIZE, SIZE))
+            torch.testing.assert_close(found[row:][:1], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_more_pictures_than_it_was_trained_on_are_refused(families):
+    family = families["qwen-image-edit"]
+    with pytest.raises(
+        StudioError, match="4 reference pictures were given, and Qwen-Image-Edit looks at 3 at most"
+    ):
+        family.embed_with(["a dog"], pictures(*[(64, 64)] * 4), SIZE, SIZE)

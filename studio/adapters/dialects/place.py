@@ -5,7 +5,6 @@ Forge and ComfyUI keep the original names (for SD 1.x and 2.x, diffusers' names 
 is a fact of the family (`studio.catalog.family.Names`).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -61,13 +60,11 @@ def clip_name(layer: str) -> str:
 def _in_blocks(card: FamilyCard, layer: str) -> Place:
     if layer in card.names.top:
         return Place(card.names.top[layer], (layer,))
-    blocks, _, inside = layer.partition(".")
-    index, _, rest = inside.partition(".")
-    none: tuple[str, Mapping[str, tuple[str, ...]]] = ("", {})
-    native, table = card.names.blocks.get(blocks, none)
-    for theirs, ours in table.items():
-        if rest in ours:
-            return Place(f"{native}.{index}.{theirs}", tuple(f"{blocks}.{index}.{one}" for one in ours))
+    for blocks, (native, table) in card.names.blocks.items():
+        index, _, rest = layer.removeprefix(f"{blocks}.").partition(".")
+        for theirs, ours in table.items() if layer.startswith(f"{blocks}.") else ():
+            if rest in ours:
+                return Place(f"{native}.{index}.{theirs}", tuple(f"{blocks}.{index}.{one}" for one in ours))
     raise StudioError(
         f"Layer {layer} of {card.name} has no name in kohya or comfy files; export diffusers or peft instead."
     )

@@ -118,5 +118,19 @@ QWEN25_VL_7B = Part(
     "transformers",
 )
 """Qwen/Qwen2.5-VL-7B-Instruct, as Qwen-Image carries it."""
+QWEN3_VL_4B: dict[str, Any] = {
+    "text_config": {
+        "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "max_position_embeddings": 262144, "rms_norm_eps": 1e-6, "rope_theta": 5000000,
+        "rope_scaling": {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [24, 20, 20]},
+        "bos_token_id": 151643, "eos_token_id": 151645, "tie_word_embeddings": True,
+    },
+    "vision_config": {
+        "depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "out_hidden_size": 2560,
+        "deepstack_visual_indexes": [5, 11, 17],
+    },
+    "tie_word_embeddings": True,
+}  # fmt: skip
+"""Qwen/Qwen3-VL-4B-Instruct."""
 AUTOENCODER_QWEN = Part("AutoencoderKLQwenImage")
 """Qwen-Image's autoencoder of films, for one picture: 16 channels, a latent 8 pixels."""

@@ -60,7 +60,7 @@ FAMILY = FamilyCard(
         keys=("transformer_blocks.0.img_mlp.net.0.proj.weight",),
         lora=("img_mlp.net", "txt_mlp.net", "img_mlp_net", "txt_mlp_net"),
     ),
-    words=Words(length=512, mask=True),
+    words=Words(length=512, mask=True, weights=False),
     layers=LAYERS,
     schedule=SCHEDULE,
     names=Names(modelspec="Qwen-Image", base_version="qwen_image", network=NETWORK),

@@ -3,7 +3,7 @@
 from diffusers import QwenImagePipeline, QwenImageTransformer2DModel
 
 from studio.models import tiny, tiny_qwen
-from studio.models.families.qwen_image.model import TEMPLATE
+from studio.models.families.qwen_image.model import AFTER, BEFORE
 
 
 def transformer() -> QwenImageTransformer2DModel:
@@ -21,7 +21,7 @@ def transformer() -> QwenImageTransformer2DModel:
 
 def build() -> QwenImagePipeline:
     """The pipeline."""
-    tokenizer = tiny_qwen.tokenizer(TEMPLATE.before, TEMPLATE.after)
+    tokenizer = tiny_qwen.tokenizer(BEFORE, AFTER)
     return QwenImagePipeline(
         scheduler=tiny_qwen.scheduler(),
         vae=tiny_qwen.vae(),
