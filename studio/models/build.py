@@ -13,6 +13,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
+from transformers import T5EncoderModel
 
 from studio import assets
 from studio.backend.core import Backend
@@ -70,7 +71,8 @@ def load(
     if ":" in name and "://" not in name and not name.startswith("tiny:"):
         return prepare(_own(name, backend, text), backend)
     if name.startswith("tiny:") or (name == EMBEDDED and not assets.exists(f"models/{EMBEDDED}")):
-        parts, text = _tiny(name, backend), _short_t5(text)
+        parts = _tiny(name, backend)
+        text = _short_t5(text, parts)
     else:
         parts = _read(name, backend, dtype or backend.dtype, revision)
     kind = next((family for pipeline, family in FAMILIES.items() if type(parts) is pipeline), None)
@@ -104,8 +106,9 @@ def _tiny(name: str, backend: Backend) -> DiffusionPipeline:
         return TINY[key]()
 
 
-def _short_t5(text: Text) -> Text:
-    return dataclasses.replace(text, t5_tokens=text.t5_tokens or T5_TOKENS)
+def _short_t5(text: Text, parts: DiffusionPipeline) -> Text:
+    reads = any(isinstance(part, T5EncoderModel) for part in parts.components.values())
+    return dataclasses.replace(text, t5_tokens=text.t5_tokens or T5_TOKENS) if reads else text
 
 
 def _read(name: str, backend: Backend, dtype: torch.dtype, revision: str) -> DiffusionPipeline:

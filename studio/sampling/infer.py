@@ -16,10 +16,10 @@ from studio.errors import StudioError
 from studio.models import build, draw
 from studio.models.base import Family
 from studio.models.draw import Progress
-from studio.records import recipes, runs, trained
+from studio.records import recipes, runs, texts, trained
 from studio.sampling import reference_check
 from studio.settings import serial
-from studio.settings.sampling import SampleRequest
+from studio.settings.sampling import READ, SampleRequest
 from studio.weights import artifacts
 
 FALLBACK_MODEL = build.EMBEDDED
@@ -55,7 +55,7 @@ def sample(
     reference_check.check(request)
     pictures = reference_check.read(request.reference)
     _make_folder(Path(request.output))
-    request = dataclasses.replace(request, model=request.model or model_of(request.artifact))
+    request = _named(request)
     if family is None:
         family, edits = load(request)
     request = _filled(request, family)
@@ -96,12 +96,22 @@ def run(request: SampleRequest, family: Family | None = None) -> Sampled:
 
 def load(request: SampleRequest) -> tuple[Family, list[Edit]]:
     """The model of a request with its artifacts on, and what these change while sampling."""
-    backend = Backend(request.hardware)
-    name = request.model or model_of(request.artifact)
-    family = build.load(name, backend, text=request.text)
+    backend, request = Backend(request.hardware), _named(request)
+    family = build.load(request.model, backend, text=request.text)
     pairs = zip(request.artifact, request.strengths(), strict=True)
     loaded = [artifacts.load(path, family, strength) for path, strength in pairs]
     return family, [one.edit for one in loaded if one.edit is not None]
+
+
+def _named(request: SampleRequest) -> SampleRequest:
+    """A request with its model, and with text read as its artifacts, or the model, were trained where it says so."""
+    model = request.model or model_of(request.artifact)
+    text = (
+        texts.as_trained(request.text, READ, [*request.artifact, model])
+        if request.as_trained
+        else request.text
+    )
+    return dataclasses.replace(request, model=model, text=text)
 
 
 def model_of(paths: Sequence[str]) -> str:

@@ -99,6 +99,8 @@ class DiffusionDpoTrainer(AdaptedTrainer[DiffusionDpo]):
         target = process.target(latents, eps, t, self.family.prediction)
         return Noised(process.add_noise(latents, eps, t), t, target)
 
-    def _errors(self, noised: Noised, prompts: list[str], sizes: Int[Tensor, "b 6"] | None) -> Float[Tensor, " b"]:
+    def _errors(
+        self, noised: Noised, prompts: list[str], sizes: Int[Tensor, "b 6"] | None
+    ) -> Float[Tensor, " b"]:
         prediction = self.family.predict(noised.x_t, noised.t, self._embed(prompts, sizes))
         return per_example(prediction, noised.target)

@@ -49,7 +49,7 @@ class DreamBoothTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = load(config.model, backend)
+        self.family = load(config.model, backend, text=config.text)
         self.subject = Subject(config, self.family)
         self.trained = {self.family.denoiser_name: self.family.denoiser}
         if config.text_encoder:

@@ -45,7 +45,7 @@ class IpAdapterTrainer(ViewTrainer[IpAdapter]):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = load(config.model, backend)
+        self.family = load(config.model, backend, text=config.text)
         self.tower = load_tower(config.encoder, backend, layer=config.layer)
         network = IpNetwork(self.family, self.tower, config.projection)
         if config.start:
@@ -91,5 +91,6 @@ class IpAdapterTrainer(ViewTrainer[IpAdapter]):
             "encoder": self.config.encoder, "layer": self.config.layer,
             "projection": serial.to_dict(self.config.projection),
         }  # fmt: skip
-        card = trained.write(folder, method="ip_adapter", model=self.config.model, settings=settings)
+        card = trained.write(folder, method="ip_adapter", model=self.config.model, settings=settings,
+                             text=self.config.text)  # fmt: skip
         return [folder / FILE, card]

@@ -73,7 +73,7 @@ class OftControlTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = load(config.model, backend)
+        self.family = load(config.model, backend, text=config.text)
         self.trained = {self.family.denoiser_name: self.family.denoiser}
         attached = attach(config.adapter, self.trained)[self.family.denoiser_name]
         self.family.denoiser.train()

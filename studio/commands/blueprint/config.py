@@ -6,6 +6,7 @@ from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.records import places
 from studio.settings.config import config
+from studio.settings.sampling import Text
 
 
 @config
@@ -20,6 +21,8 @@ class Blueprint:
     """Caption of pictures that have none."""
     adapter: Lora = Lora(rank=4)
     """How the denoiser's weights may move (rank: diffusers' script for LoRA)."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss."""
     images: Images = Images()

@@ -43,7 +43,7 @@ class BlueprintTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         """Load the model, put the adapter on its denoiser, and say what trains."""
-        self.family = load(self.config.model, backend)
+        self.family = load(self.config.model, backend, text=self.config.text)
         name, denoiser = self.family.denoiser_name, self.family.denoiser
         self.trained = {name: denoiser}
         attached = attach(self.config.adapter, self.trained)
