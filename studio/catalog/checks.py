@@ -10,6 +10,7 @@ from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.settings import serial
 from studio.settings.custom import Custom
+from studio.settings.sampling import Text
 
 _EXTENDS = {
     "loop.steps",
@@ -61,8 +62,19 @@ def check(run: Run) -> None:
         )
     if run.hardware.sharded:
         _check_sharded(run)
+    _check_text(run.method)
     if {"adapter", "export"} <= serial.hints(type(run.method)).keys():
         _check_formats(run.method.adapter, run.method.export.formats)
+
+
+def _check_text(settings: Any) -> None:
+    """Brackets in captions are brackets."""
+    if serial.hints(type(settings)).get("text") is Text and settings.text.weights:
+        raise StudioError(
+            "text.weights reads (word:1.3) as a weight, which is for drawing: captions of training are read as they are. "
+            "Leave it out.",
+            field="text.weights",
+        )
 
 
 def _own(settings: Any, where: str = "") -> Iterator[tuple[str, Custom]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from diffusers import DiffusionPipeline
+from transformers import T5EncoderModel
 
 from studio.backend.core import Backend
 from studio.catalog import families, model_folder, outside
@@ -57,7 +58,8 @@ def load(
     known = recognize(name).told(parts)
     small = known.kind == "tiny" or (name == EMBEDDED and known.kind != "embedded")
     if small:
-        pipeline, text = _tiny(name, backend), _short_t5(text)
+        pipeline = _tiny(name, backend)
+        text = _short_t5(text, pipeline)
     else:
         pipeline = _read(name, known, backend, dtype or backend.dtype, revision=revision, parts=parts)
     family = prepare(card_of(pipeline).load_model()(pipeline, backend, text), backend)
@@ -97,8 +99,9 @@ def _tiny_names() -> list[str]:
     return [f"tiny:{name}" for name in families.cards()]
 
 
-def _short_t5(text: Text) -> Text:
-    return dataclasses.replace(text, t5_tokens=text.t5_tokens or T5_TOKENS)
+def _short_t5(text: Text, parts: DiffusionPipeline) -> Text:
+    reads = any(isinstance(part, T5EncoderModel) for part in parts.components.values())
+    return dataclasses.replace(text, t5_tokens=text.t5_tokens or T5_TOKENS) if reads else text
 
 
 def _read(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
 from studio.models.weighting import marked, numbers, weigh
-from studio.settings.sampling import Text
+from studio.settings.sampling import MAX_T5_TOKENS, Text
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def encode_t5(
         ids, weights = _t5_ids(tokenizer, prompts, length)
     longest = max(len(row) for row in tokenizer(list(prompts), verbose=False).input_ids)
     if longest > length:
-        log.warning("A prompt of %d T5 tokens is cut to %d; set t5_tokens to read more.", longest, length)
+        log.warning("A prompt of %d T5 tokens is cut to %d; %s.", longest, length, _more(length))
     device = next(encoder.parameters()).device
     kinds = torch.full_like(ids, WORD)
     kinds[ids == tokenizer.pad_token_id] = PAD
@@ -169,6 +169,12 @@ def encode_t5(
     if weighted:
         rows = weigh(rows, weights, read(tokenizer([""], **options).input_ids))
     return Encoded(rows, None, kinds.to(device), ids.to(device))
+
+
+def _more(length: int) -> str:
+    return (
+        f"--text.t5-tokens reads up to {MAX_T5_TOKENS}" if length < MAX_T5_TOKENS else "no model reads more"
+    )
 
 
 def _t5_ids(

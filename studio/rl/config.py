@@ -13,6 +13,7 @@ from studio.errors import StudioError
 from studio.rewards.config import ClipAlignment, HeldOut, Reward
 from studio.settings.config import Count, Fraction, Positive, config
 from studio.settings.custom import Custom
+from studio.settings.sampling import Parts, Text
 
 EMBEDDED_CLIP = "studio-tiny-clip"
 Real = Annotated[float, Field(ge=0)]
@@ -101,6 +102,10 @@ class Adapted:
 
     model: str = "studio-tiny"
     """Base model: studio-tiny, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
+    text: Text = Text()
+    """How prompts become embeddings; what is drawn from the result reads prompts alike."""
     export: Export = Export()
     """What to write at the end."""
 

@@ -76,7 +76,7 @@ class AdaptedTrainer(Trainer, Generic[C]):
 
     @override
     def setup(self, backend: Backend) -> list[Group]:
-        self.family = load(self.config.model, backend)
+        self.family = load(self.config.model, backend, text=self.config.text, parts=self.config.parts)
         self.trained = self.modules(self.family)
         attached = attach(self.adapter(), self.trained)
         for module in self.trained.values():

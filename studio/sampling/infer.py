@@ -17,10 +17,10 @@ from studio.errors import StudioError
 from studio.models import build, draw
 from studio.models.base import Family
 from studio.models.draw import Progress
-from studio.records import recipes, runs, trained
+from studio.records import recipes, runs, texts, trained
 from studio.sampling import reference_check
 from studio.settings import serial
-from studio.settings.sampling import SampleRequest
+from studio.settings.sampling import READ, Parts, SampleRequest
 from studio.weights import artifacts
 
 FALLBACK_MODEL = build.EMBEDDED
@@ -57,6 +57,7 @@ def sample(
     reference_check.check(request)
     pictures = reference_check.read(request.reference)
     _make_folder(Path(request.output))
+    request = _named(request)
     if family is None:
         family, edits = load(request)
     request = _filled(request, family)
@@ -97,12 +98,36 @@ def run(request: SampleRequest, family: Family | None = None) -> Sampled:
 
 def load(request: SampleRequest) -> tuple[Family, list[Edit]]:
     """The model of a request with its artifacts on, and what these change while sampling."""
-    backend = Backend(request.hardware)
-    name = request.model or model_of(request.artifact)
-    family = build.load(name, backend, text=request.text, parts=request.parts)
+    backend, request = Backend(request.hardware), _named(request)
+    family = build.load(request.model, backend, text=request.text, parts=request.parts)
     pairs = zip(request.artifact, request.strengths(), strict=True)
     loaded = [artifacts.load(path, family, strength) for path, strength in pairs]
     return family, [one.edit for one in loaded if one.edit is not None]
+
+
+def _named(request: SampleRequest) -> SampleRequest:
+    """A request with its model, and with text read as its artifacts, or the model, were trained where it says so."""
+    model = request.model or model_of(request.artifact)
+    text = (
+        texts.as_trained(request.text, READ, [*request.artifact, model])
+        if request.as_trained
+        else request.text
+    )
+    parts = request.parts if request.model or request.parts != Parts() else _parts_of(request.artifact)
+    return dataclasses.replace(request, model=model, text=text, parts=parts)
+
+
+def _is_run(path: str) -> bool:
+    return (Path(path) / "config.json").is_file() and (Path(path) / "events.jsonl").is_file()
+
+
+def _parts_of(paths: Sequence[str]) -> Parts:
+    """The parts that the first run among some artifacts was trained with, beside its model."""
+    for path in paths:
+        if _is_run(path):
+            _, run_of = runs.open_run(path)
+            return getattr(run_of.method, "parts", Parts())
+    return Parts()
 
 
 def model_of(paths: Sequence[str]) -> str:
@@ -110,7 +135,7 @@ def model_of(paths: Sequence[str]) -> str:
     for path in paths:
         if (own := trained.find(path)) is not None and own.model:
             return own.model
-        if (Path(path) / "config.json").is_file() and (Path(path) / "events.jsonl").is_file():
+        if _is_run(path):
             _, run_of = runs.open_run(path)
             return str(serial.to_dict(run_of.method).get("model", FALLBACK_MODEL))
     return FALLBACK_MODEL

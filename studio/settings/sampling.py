@@ -15,13 +15,16 @@ FLOW_SCHEDULERS = ("flow-euler", "flow-heun", "flow-dpm++", "flow-unipc")
 """Samplers of flow-matching families."""
 
 
+MAX_T5_TOKENS = 512
+"""Most tokens that a model of these families was trained to read by T5."""
+
 Side = Annotated[int, Field(ge=0, le=8192)]
 """Pixels; what is larger is a slip of the finger and would fill the memory."""
 
 
 @config
 class Text:
-    """How prompts become embeddings."""
+    """How captions and prompts become embeddings, in training and in drawing."""
 
     clip_skip: Count = 0
     """CLIP layers to leave out, counted from the one that the family reads (1: the layer before it)."""
@@ -29,8 +32,12 @@ class Text:
     """Encode prompts of more than 75 tokens in parts; otherwise they are cut, with a warning."""
     weights: bool = False
     """Read (word:1.3), (word), ((word)) and [word] as weights; a backslash before a bracket keeps it."""
-    t5_tokens: Annotated[int, Field(ge=0, le=512)] = 0
+    t5_tokens: Annotated[int, Field(ge=0, le=MAX_T5_TOKENS)] = 0
     """Tokens T5 reads (SD3, FLUX); 0 takes the family's own: 256 for SD3, 512 for FLUX."""
+
+
+READ = Text(weights=True)
+"""How those who draw read text unless they say otherwise."""
 
 
 @config
@@ -83,7 +90,10 @@ class SampleRequest:
     """Height in pixels; 0 takes the model's own."""
     edits: tuple[str, ...] = ()
     """Changes to sampling, in order: a method's name, or its settings as JSON with the name under `kind`."""
-    text: Text = Text(weights=True)
+    text: Text = READ
+    """How prompts become embeddings."""
+    as_trained: bool = True
+    """Read text as the first artifact that tells was trained, where the flags of text are as they are by default."""
     output: str = "samples"
     """Folder for the pictures."""
     grid: bool = True

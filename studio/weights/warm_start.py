@@ -17,7 +17,7 @@ from studio.adapters.merge import bare
 from studio.adapters.orthogonal_files import take_up
 from studio.errors import StudioError
 from studio.models.base import Family
-from studio.records import places
+from studio.records import places, texts
 from studio.weights import artifacts
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ def attach_from(
         raise _refusal(
             f"{found} cannot be gone on from: --start is for adapters; give a whole model as --model."
         )
+    texts.warn_of_other(found, family.text)
     given = _lora(found, adapter, family) if found.is_file() else None
     attached = attach(adapter, modules, name)
     folders = {} if given is not None else artifacts.peft_folders(found, family)

@@ -29,7 +29,7 @@ def components(settings: Components, console: Console) -> None:
     """Singular values, energy and loadings as a table and a plot; pictures of kept and of dropped components."""
     folder = Path(settings.output)
     folder.mkdir(parents=True, exist_ok=True)
-    family = _family(settings.model, settings.artifact)
+    family = _family(settings)
     with torch.no_grad():
         cond = family.embed([settings.prompt])
     found = analyze(cond.tokens[0].cpu(), token_names(family, settings.prompt, cond))
@@ -104,7 +104,7 @@ def suggest(settings: Suggest, console: Console) -> None:
 
 def save(settings: Save, console: Console) -> None:
     """Fit a projector with the adapters on, and write it."""
-    family = _family(settings.model, settings.artifact)
+    family = _family(settings)
     path = Path(settings.output)
     path.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
@@ -114,7 +114,9 @@ def save(settings: Save, console: Console) -> None:
     console.print(f"{path}: {ranks} directions of {', '.join(found.undesired)}")
 
 
-def _family(model: str, artifact: tuple[str, ...]) -> Family:
-    request = SampleRequest(prompt=("a picture",), model=model, artifact=artifact)
+def _family(settings: Components | Save) -> Family:
+    request = SampleRequest(
+        prompt=("a picture",), model=settings.model, artifact=settings.artifact, text=settings.text
+    )
     reference_check.check(request)
     return load(request)[0]

@@ -12,7 +12,7 @@ from studio.diffusion.config import Denoising
 from studio.records import places
 from studio.same_subject.config import GeneratedPrior, Prior, check_subject
 from studio.settings.config import Count, config
-from studio.settings.sampling import Parts
+from studio.settings.sampling import Parts, Text
 from trainers.dreambooth.presets import LARGE
 
 
@@ -46,6 +46,8 @@ class DreamBooth:
     """What keeps the meaning of the class word: generated, folder, online or no-prior."""
     prior_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the prior-preservation term (lambda in the paper: 1)."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss of each half."""
     images: Images = Images()

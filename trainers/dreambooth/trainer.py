@@ -50,7 +50,9 @@ class DreamBoothTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = assisted(load(config.model, backend, parts=config.parts), config.denoising)
+        self.family = assisted(
+            load(config.model, backend, text=config.text, parts=config.parts), config.denoising
+        )
         self.subject = Subject(config, self.family)
         self.trained = {self.family.denoiser_name: self.family.denoiser}
         if config.text_encoder:

@@ -11,6 +11,7 @@ from studio.diffusion.config import Denoising
 from studio.errors import StudioError
 from studio.records import places, trained
 from studio.settings.config import Fraction, Positive, config
+from studio.settings.sampling import Parts, Text
 
 Rate = Annotated[float, Field(ge=0)]
 
@@ -55,6 +56,10 @@ class InstantBooth:
     """Steps show 1 to so many views of an object (paper: 1; with more it learns what several references have in common)."""
     views: Views = Views()
     """How pictures and views of their objects are made."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss."""
     num_shown: Positive = 4

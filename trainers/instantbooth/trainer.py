@@ -55,7 +55,9 @@ class InstantBoothTrainer(ViewTrainer[InstantBooth]):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = assisted(load(config.model, backend), config.denoising)
+        self.family = assisted(
+            load(config.model, backend, text=config.text, parts=config.parts), config.denoising
+        )
         self.tower = tiled(load_tower(config.encoder, backend, layer=config.layer), config.tiles)
         self._ids = token_ids(self.family, config.placeholder)
         network = InstantNetwork(self.family, self.tower, config.blocks, positions=config.positions)
@@ -124,6 +126,7 @@ class InstantBoothTrainer(ViewTrainer[InstantBooth]):
         with staged(folder / FILE) as path:
             write(path, values, {"format": "pt", "method": "instantbooth", "model": config.model})
         settings = {key: getattr(config, key) for key in (*SHAPING, "tiles", "placeholder", "alpha", "beta")}
-        return [
-            folder / FILE, trained.write(folder, method="instantbooth", model=config.model, settings=settings),
-        ]  # fmt: skip
+        card = trained.write(
+            folder, method="instantbooth", model=config.model, settings=settings, text=config.text
+        )
+        return [folder / FILE, card]

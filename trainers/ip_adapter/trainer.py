@@ -46,7 +46,9 @@ class IpAdapterTrainer(ViewTrainer[IpAdapter]):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = assisted(load(config.model, backend), config.denoising)
+        self.family = assisted(
+            load(config.model, backend, text=config.text, parts=config.parts), config.denoising
+        )
         self.tower = load_tower(config.encoder, backend, layer=config.layer)
         network = IpNetwork(self.family, self.tower, config.projection)
         if config.start:
@@ -92,5 +94,6 @@ class IpAdapterTrainer(ViewTrainer[IpAdapter]):
             "encoder": self.config.encoder, "layer": self.config.layer,
             "projection": serial.to_dict(self.config.projection),
         }  # fmt: skip
-        card = trained.write(folder, method="ip_adapter", model=self.config.model, settings=settings)
+        card = trained.write(folder, method="ip_adapter", model=self.config.model, settings=settings,
+                             text=self.config.text)  # fmt: skip
         return [folder / FILE, card]

@@ -14,6 +14,7 @@ from studio.records import places
 from studio.settings import serial
 from studio.settings.config import Count, Fraction, config
 from studio.settings.custom import Custom
+from studio.settings.sampling import Parts, Text
 
 Scale = Annotated[float, Field(ge=0)]
 
@@ -71,6 +72,10 @@ class Jedi:
     """What guidance does when sampling: joint, text-only or two-scales."""
     guidance: Scale | None = None
     """Guidance that sampling takes for the trained weights unless told otherwise; empty: the usual one."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss of each picture."""
     precision: Literal["fp32", "fp16"] = "fp16"
@@ -105,6 +110,11 @@ def check(settings: Jedi) -> None:
         raise StudioError(
             "JeDi draws the noise of each member by itself and knows no noise offset; set denoising.noise_offset to 0.",
             field="denoising.noise_offset",
+        )
+    if settings.text.long_prompts:
+        raise StudioError(
+            "JeDi needs captions of one length; leave long prompts off (--text.no-long-prompts).",
+            field="text.long_prompts",
         )
     if settings.start:
         _check_start(settings)

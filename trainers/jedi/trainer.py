@@ -66,7 +66,9 @@ class JediTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = assisted(load(config.model, backend), config.denoising)
+        self.family = assisted(
+            load(config.model, backend, text=config.text, parts=config.parts), config.denoising
+        )
         given = places.start(config.start, "jedi") if config.start else None
         if given is not None:
             refuse_other_family(given, self.family, "start")
@@ -224,7 +226,7 @@ class JediTrainer(Trainer):
         settings = {"family": self.family.name, "set_size_max": max(self.config.set_sizes),
                     "mask_convention": "1=reference", "jedi": serial.to_dict(self.config)}  # fmt: skip
         card = trained.write(folder, method="jedi", model=self.config.model, settings=settings,
-                             guidance=self.config.guidance)  # fmt: skip
+                             guidance=self.config.guidance, text=self.config.text)  # fmt: skip
         return [folder / WEIGHTS, card]
 
 

@@ -11,6 +11,7 @@ from studio.data.config import Images
 from studio.data.sticker_config import Stickers
 from studio.diffusion.config import Denoising
 from studio.settings.config import Fraction, Positive, config
+from studio.settings.sampling import Parts, Text
 
 
 @config
@@ -65,6 +66,10 @@ class OftControl:
     """Learning rate of the hint encoder; 0 takes the adapter's."""
     drop_hint: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of examples without a signal, so that the model also draws freely (ours)."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss."""
     images: Images = Images()

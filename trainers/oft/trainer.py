@@ -74,7 +74,9 @@ class OftControlTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = assisted(load(config.model, backend), config.denoising)
+        self.family = assisted(
+            load(config.model, backend, text=config.text, parts=config.parts), config.denoising
+        )
         self.trained = {self.family.denoiser_name: self.family.denoiser}
         attached = attach(config.adapter, self.trained)[self.family.denoiser_name]
         self.family.denoiser.train()

@@ -10,6 +10,7 @@ from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.records import places
 from studio.settings.config import config
+from studio.settings.sampling import Parts, Text
 
 
 @config
@@ -30,6 +31,10 @@ class TextualInversion:
     """What the word stands for, which decides the training prompts."""
     norm: Literal["free", "clip", "fixed"] = "clip"
     """free: as in the paper; clip: never longer than the median word; fixed: always as long (arXiv 2512.13672)."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss."""
     images: Images = Images()

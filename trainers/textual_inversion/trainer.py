@@ -35,6 +35,7 @@ from studio.models.build import load
 from studio.models.denoising import Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
 from studio.models.words import add_words, known, numbered, table
+from studio.records import texts
 from studio.weights.assistant import assisted
 from trainers.textual_inversion.config import TextualInversion
 from trainers.textual_inversion.rows import Rows
@@ -81,7 +82,10 @@ class TextualInversionTrainer(Trainer):
 
     @override
     def setup(self, backend: Backend) -> list[Group]:
-        self.family = assisted(load(self.config.model, backend), self.config.denoising)
+        self.family = assisted(
+            load(self.config.model, backend, text=self.config.text, parts=self.config.parts),
+            self.config.denoising,
+        )
         self.rows: dict[str, Rows] = {}
         for key, suffix in FILES.items():
             if key in self.family.clip_encoders:
@@ -156,8 +160,9 @@ class TextualInversionTrainer(Trainer):
         path = Path(folder) / f"{self.config.token.strip('<>')}.safetensors"
         named = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
         vectors = {key: rows.vectors.detach().cpu().contiguous() for key, rows in self.rows.items()}
+        told = {texts.KEY: texts.written(self.family.text)}
         if len(vectors) == 1:
-            save_file({self.config.token: next(iter(vectors.values()))}, path)
+            save_file({self.config.token: next(iter(vectors.values()))}, path, metadata=told)
         else:
-            save_file({named[key]: value for key, value in vectors.items()}, path)
+            save_file({named[key]: value for key, value in vectors.items()}, path, metadata=told)
         return [path]

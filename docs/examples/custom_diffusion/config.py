@@ -11,6 +11,7 @@ from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.same_subject.config import GeneratedPrior, Prior, check_subject
 from studio.settings.config import Count, config
+from studio.settings.sampling import Text
 
 
 @config
@@ -33,6 +34,8 @@ class CustomDiffusion:
     """What keeps the meaning of the class word (paper: 200 pictures, found in LAION; here drawn, or a folder)."""
     prior_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the prior-preservation term (official code: 1)."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss of each half."""
     images: Images = Images()

@@ -61,7 +61,7 @@ class CustomDiffusionTrainer(Trainer):
 
     @override
     def setup(self, backend: Backend) -> list[Group]:
-        self.family = load(self.config.model, backend)
+        self.family = load(self.config.model, backend, text=self.config.text)
         self.subject = Subject(self.config, self.family)
         name, denoiser = self.family.denoiser_name, self.family.denoiser
         self.trained = {name: denoiser}

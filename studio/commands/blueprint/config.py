@@ -7,6 +7,7 @@ from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.records import places
 from studio.settings.config import config
+from studio.settings.sampling import Parts, Text
 
 
 @config
@@ -21,6 +22,10 @@ class Blueprint:
     """Caption of pictures that have none."""
     adapter: Lora = Lora(rank=4)
     """How the denoiser's weights may move (rank: diffusers' script for LoRA)."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss."""
     images: Images = Images()

@@ -44,7 +44,10 @@ class BlueprintTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         """Load the model, put the adapter on its denoiser, and say what trains."""
-        self.family = assisted(load(self.config.model, backend), self.config.denoising)
+        self.family = assisted(
+            load(self.config.model, backend, text=self.config.text, parts=self.config.parts),
+            self.config.denoising,
+        )
         name, denoiser = self.family.denoiser_name, self.family.denoiser
         self.trained = {name: denoiser}
         attached = attach(self.config.adapter, self.trained)
