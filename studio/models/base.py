@@ -20,17 +20,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.catalog import families
 from studio.catalog.family import FamilyCard, Variant
 from studio.contracts.condition import Condition
 from studio.diffusion.config import Prediction
 from studio.diffusion.guidance import Guidance, classifier_free, rescale
 from studio.diffusion.process import NUM_TIMESTEPS, Flow, Process
-from studio.errors import StudioError, unknown
+from studio.errors import StudioError
 from studio.models.attention import Choose, Function, Layout, attending, checkpointed
 from studio.models.chain import discrete_process
 from studio.models.codecs import codec_of
 from studio.models.fingerprint import fingerprint
+from studio.models.kind import card_of
 from studio.models.moments import Moments
 from studio.models.schedulers import linear_mu, make_scheduler
 from studio.settings.sampling import Text
@@ -283,25 +283,6 @@ class Family(ABC):
         if own := self.denoiser_config.get("sample_size"):
             return int(own) * self.vae_scale
         return int(self.vae.config.get("sample_size") or self.card.variants[0].size)
-
-
-def card_of(parts: DiffusionPipeline) -> FamilyCard:
-    """The card of a pipeline's family, by its class and by what tells it from others of that class.
-
-    Raises:
-        StudioError: No family has such pipelines.
-    """
-    kind = type(parts).__name__
-    found = [card for card in families.of_pipeline(kind) if _agrees(parts, card)]
-    if not found:
-        raise unknown("kind of pipeline", kind, families.pipelines(), field="model")
-    return found[0]
-
-
-def _agrees(parts: DiffusionPipeline, card: FamilyCard) -> bool:
-    told = (name.split(".", 1) for name in card.recognize.tells)
-    values = (getattr(parts.components[part].config, setting) for part, setting in told)
-    return all(value == wanted for value, wanted in zip(values, card.recognize.tells.values(), strict=True))
 
 
 def unwrap(module: nn.Module) -> nn.Module:

@@ -14,11 +14,12 @@ from studio.catalog.family import Part
 from studio.catalog.family import load as imported
 from studio.catalog.recognize import HUB_NAME, Known, recognize
 from studio.errors import StudioError, unknown
-from studio.models.base import Family, card_of
+from studio.models.base import Family
 from studio.models.checkpoints.others import others
 from studio.models.checkpoints.ready import ready
 from studio.models.checkpoints.single import from_file, settings_beside
 from studio.models.files import check_library, from_folder, from_hub
+from studio.models.kind import card_of
 from studio.models.prepare import prepare
 from studio.models.tiny import SIZE, T5_TOKENS
 from studio.settings.sampling import Parts, Text
