@@ -115,6 +115,7 @@ def build(values: Mapping[str, Any], workspace: Workspace) -> Run:
     workspace.check(values, json.loads(_usual(values["method"]["kind"])))
     _check_data(values["method"], workspace)
     run = Run.from_dict(dict(values) | {"output": "runs"})
+    run = methods.card_of(run.method).follow(run, _changed(run).keys())
     check(run)
     if run.name and ("/" in run.name or run.name.startswith(".")):
         raise StudioError(f"name {run.name!r} must be a plain name without a slash.", field="name")
@@ -158,23 +159,25 @@ def as_yaml(run: Run) -> str:
 
 def command(run: Run) -> str:
     """The command that does the same: what differs from the defaults and from the model's own preset."""
-    values = run.to_dict()
-    method = values["method"]["kind"]
-    usual = base(method, run.preset)
-    before, after = serial.flatten(usual), serial.flatten(values)
-    changed = {
-        name: value
-        for name, value in after.items()
-        if before.get(name) != value or _moved(name, before, after)
-    }
-    changed.pop("preset", None)
-    words = ["studio", "train", method]
+    card, changed = methods.card_of(run.method), _changed(run)
+    words = ["studio", "train", methods.reference(card)]
     chosen = serial.nest({name: value for name, value in changed.items() if name.startswith("method.")})
-    if presets.choose(methods.card(method), chosen.get("method", {})).name != run.preset:
+    if presets.choose(card, chosen.get("method", {})).name != run.preset:
         words += ["--preset", run.preset]
     for name, value in changed.items():
         words += names.words(name, value)
     return " ".join(shlex.quote(word) for word in words)
+
+
+def _changed(run: Run) -> dict[str, Any]:
+    """What differs from the defaults and from the run's preset."""
+    values = run.to_dict()
+    before, after = serial.flatten(base(values["method"]["kind"], run.preset)), serial.flatten(values)
+    return {
+        name: value
+        for name, value in after.items()
+        if name != "preset" and (before.get(name) != value or _moved(name, before, after))
+    }
 
 
 def _moved(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
