@@ -10,6 +10,8 @@ from tokenizers.models import BPE
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer, T5Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+_PAIRS = [(a, b) for a in string.ascii_lowercase for b in string.ascii_lowercase]
+
 
 def tiny_clip_tokenizer() -> CLIPTokenizer:
     """CLIP's tokenizer with every byte, every pair of letters that ends a word, and nothing else."""
@@ -60,12 +62,12 @@ _QWEN_CHAT = """{%- for message in messages %}{{- '<|im_start|>' + message.role 
 
 
 def tiny_qwen_tokenizer() -> Qwen2Tokenizer:
-    """Qwen3's tokenizer with single bytes as pieces, and its chat template without tools."""
+    """Qwen3's tokenizer with bytes and pairs of letters as pieces, and its chat template without tools."""
     special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
-    pieces = [*bytes_to_unicode().values(), *special]
+    pieces = [*special, *bytes_to_unicode().values(), *(a + b for a, b in _PAIRS)]
     tokenizer = Qwen2Tokenizer(
         vocab={piece: number for number, piece in enumerate(pieces)},
-        merges=[],
+        merges=_PAIRS,  # pyright: ignore[reportArgumentType]  # as of CLIP's
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         model_max_length=128,
@@ -82,11 +84,19 @@ _MISTRAL_CHAT = """{{- bos_token }}{%- for message in messages %}
 
 
 def tiny_mistral_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with Mistral's marks and single bytes as pieces; it pads on the left."""
+    """A tokenizer with Mistral's marks, bytes and pairs of letters as pieces; it pads on the left."""
     marks = ["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
-    pieces = ["<unk>", "<s>", "</s>", "<pad>", *marks, *bytes_to_unicode().values()]
-    inner = Tokenizer(BPE({piece: number for number, piece in enumerate(pieces)}, []))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "<pad>",
+        *marks,
+        *bytes_to_unicode().values(),
+        *(a + b for a, b in _PAIRS),
+    ]
+    inner = Tokenizer(BPE({piece: number for number, piece in enumerate(pieces)}, _PAIRS))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner,

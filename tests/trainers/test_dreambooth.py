@@ -290,6 +290,12 @@ def test_a_folder_that_is_not_there_is_refused_before_a_run_is_made(tmp_path: Pa
 
 
 @pytest.mark.parametrize("family", list(cards()))
+def test_every_family_has_a_rare_word(family: str) -> None:
+    tokenizers = load(f"tiny:{family}", Backend(CPU)).tokenizers
+    assert pick_identifier(tokenizers) not in STOP_WORDS
+
+
+@pytest.mark.parametrize("family", list(cards()))
 def test_every_family_trains_and_exports(settings: DreamBooth, tmp_path: Path, family: str) -> None:
     method = dataclasses.replace(
         settings,
