@@ -10,7 +10,7 @@ from studio.models.entry import hinted, more_channels
 from studio.models.sets import Coupling, coupling
 from studio.settings.run import Hardware
 
-NAMES = ("sd1", "sd3", "flux", "flux-kontext", "flux-fill")
+NAMES = ("sd1", "sd3", "flux", "flux-kontext", "flux-fill", "chroma")
 
 
 @pytest.fixture(scope="module")
