@@ -18,6 +18,7 @@ NAMES = (
     "flux",
     "flux-kontext",
     "flux-fill",
+    "chroma",
     "z-image",
     "flux2-klein",
     "flux2",
