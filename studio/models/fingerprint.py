@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from diffusers import ConfigMixin
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
 BLOCKS = 256
 """Parts of a tensor of which each is summed up on its own."""
@@ -22,11 +22,20 @@ _NOT_ASKED = ("architectures", "dtype", "torch_dtype", "transformers_version")
 """Settings that change nothing of what is computed."""
 
 
-def fingerprint(part: nn.Module | PreTrainedTokenizerBase | ConfigMixin | Mapping[str, Any]) -> str:
-    """A hash of a network, a tokenizer, a scheduler, or plain settings."""
+Part = nn.Module | PreTrainedTokenizerBase | ProcessorMixin | ConfigMixin | Mapping[str, Any]
+
+
+def fingerprint(part: Part) -> str:
+    """A hash of a network, a tokenizer, a processor of words and pictures, a scheduler, or plain settings."""
     digest = hashlib.sha256()
     if isinstance(part, PreTrainedTokenizerBase):
         digest.update(_rules(part).encode())
+        return digest.hexdigest()
+    if isinstance(part, ProcessorMixin):
+        seen: Any = part.image_processor
+        digest.update(
+            (_rules(part.tokenizer) + json.dumps(seen.to_dict(), sort_keys=True, default=str)).encode()
+        )
         return digest.hexdigest()
     digest.update(settings(part).encode())
     if isinstance(part, nn.Module):
