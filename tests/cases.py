@@ -48,10 +48,10 @@ from trainers.vit.config import Vit as Classifier
 from trainers.vit_nullspace.config import VitNullspace
 from trainers.vlm.config import Vlm
 
-# One picture gives one update of two transitions: two updates a rollout, so that runs also stop inside one.
+# Two batches of two pictures: two updates a rollout, so that runs also stop inside one.
 REINFORCED: dict[str, Any] = {
     "prompts": ("a dog", "a cat"), "model": "tiny:sd1", "reward": Redness(), "held_out": Brightness(),
-    "rollouts": Rollouts(images=2, steps=2), "ppo": Ppo(fraction=1.0),
+    "rollouts": Rollouts(images=4, steps=2), "ppo": Ppo(fraction=1.0),
 }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ CASES: dict[str, Callable[[Path], Any]] = {
         adapter=Lora(rank=2, dropout=0.1),
     ),
     "flow_grpo": lambda root: FlowGrpo(
-        **REINFORCED | {"model": "tiny:sd3", "rollouts": Rollouts(images=2, group=2, steps=2, noise=0.7)},
+        **REINFORCED | {"model": "tiny:sd3", "rollouts": Rollouts(images=4, group=2, steps=2, noise=0.7)},
         adapter=Lora(rank=2),
     ),
     "ogen": lambda root: Ogen(

@@ -188,7 +188,7 @@ def test_the_resolved_settings_say_where_they_come_from(tmp_path: Path, capsys: 
     assert {name: (found[name]["value"], found[name]["from"]) for name in expected} == expected
     assert list(tmp_path.iterdir()) == [file]
     _, out, _ = ask(capsys, "train", "dreambooth", *given, "--print-config")
-    assert "preset tiny: the embedded model; ours" in out
+    assert "preset: tiny, since studio-tiny is a small model of this project" in out
 
 
 def test_numbers_in_json_are_numbers(capsys: pytest.CaptureFixture[str]):

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from studio.records import runs
+from studio.settings import serial
 from studio.training.export import export
 from studio.training.train import resume
 from tests.cases import CASES
@@ -49,8 +50,18 @@ def test_an_old_run_opens_with_the_settings_it_was_made_with(method: str, tmp_pa
     assert {key: run.to_dict()[key] for key in ("seed", "optim", "preview", "name")} == {
         key: written[key] for key in ("seed", "optim", "preview", "name")
     }
-    own = run.to_dict()["method"]
-    assert {key: own[key] for key in written["method"]} == written["method"]
+    own, then = serial.flatten(run.to_dict()["method"]), serial.flatten(written["method"])
+    assert {key: own[key] for key in then} == then
+
+
+def test_what_later_versions_added_stays_off_in_an_old_run():
+    _, grpo = runs.open_run(OLD / "flow_grpo")
+    assert grpo.method.ppo.last_step
+    assert (
+        grpo.loop.batch_size == 1
+    )  # picture, of which 2 sampler steps were learned from: 2, as they were counted
+    _, dpo = runs.open_run(OLD / "diffusion_dpo")
+    assert (dpo.method.caption_dropout, dpo.method.flip) == (0, 0)
 
 
 @pytest.mark.parametrize("method", WHOLE)

@@ -21,6 +21,7 @@ CONFIG = '''
 """A method of somebody's own."""
 
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.settings.config import config
 
 
@@ -41,7 +42,7 @@ class Mine:
 
 
 METHOD = Card(name="mine", title="Mine", summary="fits a line", paper="none", config=Mine,
-              trainer="TRAINER", presets={"one": Preset({"optim.lr": 0.5}, models=("curve",), note="for curves")})
+              trainer="TRAINER", presets={"one": Preset({"optim.lr": 0.5}, suits=Suits(names=("curve",)), note="for curves")})
 '''
 TRAINER = '''
 """The trainer."""
@@ -126,7 +127,7 @@ def test_a_method_of_ones_own_helps_trains_resumes_and_is_found_again(
         cli.run(["train", typed, "--help"])
     assert "Standard deviation of the noise" in capsys.readouterr().out
     assert cli.run(["train", typed, "--name", "one", "--model", "curve", *SHORT]) == 0
-    assert "preset: one (for curves)" in capsys.readouterr().out
+    assert "preset: one, since curve is its model (for curves)" in capsys.readouterr().out
     folder, run = runs.open_run("one")
     assert folder.status() == "done"
     assert run.optim.lr == 0.5

@@ -70,9 +70,9 @@ def test_an_artifact_says_which_guidance_suits_it_unless_the_request_does(tmp_pa
         )
     plain, soft = str(tmp_path / "plain"), str(tmp_path / "soft")
 
-    assert infer.guidance_of(asked(tmp_path, artifact=(plain,))) == Request.guidance
-    assert infer.guidance_of(asked(tmp_path, artifact=(plain, soft))) == 1.5
-    assert infer.guidance_of(asked(tmp_path, artifact=(soft,), guidance=3.0)) == 3.0
+    assert infer.resolved(asked(tmp_path, artifact=(plain,)), None).guidance == Request.guidance
+    assert infer.resolved(asked(tmp_path, artifact=(plain, soft)), None).guidance == 1.5
+    assert infer.resolved(asked(tmp_path, artifact=(soft,), guidance=3.0), None).guidance == 3.0
 
 
 def test_transparency_is_white(tmp_path):

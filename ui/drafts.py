@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from studio.catalog import methods
+from studio.catalog import methods, presets
 from studio.catalog.checks import check
 from studio.catalog.run import Run
 from studio.data.view_config import STICKERS
@@ -51,12 +51,37 @@ def _usual(method: str) -> str:
     )
 
 
-def base(method: str, preset: str) -> dict[str, Any]:
-    """All values of a method under a preset; `auto` takes the one for its model."""
+def base(method: str, preset: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All values of a method under a preset.
+
+    Args:
+        method: Its name.
+        preset: Name of a preset, or none; auto takes the one that suits.
+        own: Values of the method's settings that auto looks at; None takes the defaults.
+    """
     card, values = methods.card(method), json.loads(_usual(method))
-    name = card.preset_for(str(values["method"].get("model", ""))) if preset == "auto" else preset
-    chosen = card.presets[name].values if name in card.presets else {}
-    return serial.merge(values, serial.nest(dict(chosen)))
+    name = presets.choose(card, own or values["method"]).name if preset == "auto" else preset
+    return serial.merge(values, presets.values_of(card, name)) | {"preset": name}
+
+
+def suited(method: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values under the preset that suits their model and choices; what a person changed stays."""
+    wanted = base(method, "auto", values["method"])
+    if wanted["preset"] == values["preset"]:
+        return dict(values)
+    before = serial.flatten(base(method, values["preset"]))
+    after = serial.flatten(values)
+    mine = {
+        name: value
+        for name, value in after.items()
+        if before.get(name) != value or _moved(name, before, after)
+    }
+    return serial.merge(wanted, serial.nest(mine)) | {"preset": wanted["preset"]}
+
+
+def told(run: Run) -> list[str]:
+    """Which preset a run starts from and why, and what to know of its model."""
+    return presets.told(methods.card_of(run.method), serial.to_dict(run.method), run.preset).lines()
 
 
 def fields(method: str, values: Mapping[str, Any]) -> list[Leaf]:
@@ -64,7 +89,9 @@ def fields(method: str, values: Mapping[str, Any]) -> list[Leaf]:
     card = methods.card(method)
     own = {key: value for key, value in values["method"].items() if key != "kind"}
     found = list(forms.leaves(card.config, own, "method."))
-    shared = [leaf for leaf in forms.leaves(Run, values) if not leaf.name.startswith(("method", "output"))]
+    shared = [
+        leaf for leaf in forms.leaves(Run, values) if not leaf.name.startswith(("method", "output", "preset"))
+    ]
     return [*found, *(leaf for leaf in shared if leaf.name != "hardware.num_processes")]
 
 
@@ -88,6 +115,7 @@ def build(values: Mapping[str, Any], workspace: Workspace) -> Run:
     workspace.check(values, json.loads(_usual(values["method"]["kind"])))
     _check_data(values["method"], workspace)
     run = Run.from_dict(dict(values) | {"output": "runs"})
+    run = methods.card_of(run.method).follow(run, _changed(run).keys())
     check(run)
     if run.name and ("/" in run.name or run.name.startswith(".")):
         raise StudioError(f"name {run.name!r} must be a plain name without a slash.", field="name")
@@ -131,21 +159,25 @@ def as_yaml(run: Run) -> str:
 
 def command(run: Run) -> str:
     """The command that does the same: what differs from the defaults and from the model's own preset."""
-    values = run.to_dict()
-    method = values["method"]["kind"]
-    card = methods.card(method)
-    preset = card.preset_for(str(values["method"].get("model", "")))
-    usual = base(method, preset)
-    before, after = serial.flatten(usual), serial.flatten(values)
-    changed = {
-        name: value
-        for name, value in after.items()
-        if before.get(name) != value or _moved(name, before, after)
-    }
-    words = ["studio", "train", method]
+    card, changed = methods.card_of(run.method), _changed(run)
+    words = ["studio", "train", methods.reference(card)]
+    chosen = serial.nest({name: value for name, value in changed.items() if name.startswith("method.")})
+    if presets.choose(card, chosen.get("method", {})).name != run.preset:
+        words += ["--preset", run.preset]
     for name, value in changed.items():
         words += names.words(name, value)
     return " ".join(shlex.quote(word) for word in words)
+
+
+def _changed(run: Run) -> dict[str, Any]:
+    """What differs from the defaults and from the run's preset."""
+    values = run.to_dict()
+    before, after = serial.flatten(base(values["method"]["kind"], run.preset)), serial.flatten(values)
+    return {
+        name: value
+        for name, value in after.items()
+        if name != "preset" and (before.get(name) != value or _moved(name, before, after))
+    }
 
 
 def _moved(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

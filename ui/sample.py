@@ -58,9 +58,9 @@ class SamplePage:
         small: dict[str, Any] = {"min_width": 80}
         with gr.Row(elem_classes="fields small"):
             made["num_images"] = _box("num_images", label="Pictures", info=None, **small)
-            for name in ("seed", "steps"):
-                made[name] = _box(name, info=None, **small)
-            made["guidance"] = _box("guidance", info=None, placeholder="auto", **small)
+            made["seed"] = _box("seed", info=None, **small)
+            made["steps"] = _box("steps", info="0: the model's own.", **small)
+            made["guidance"] = _box("guidance", info="Empty: the model's own.", placeholder="auto", **small)
         with gr.Accordion("Sampler and size", open=False), gr.Row():
             names, own = ["", *SCHEDULERS, *FLOW_SCHEDULERS], "Empty: the model's own."
             made["scheduler"] = gr.Dropdown(names, value="", label="Sampler", info=own, **small)

@@ -139,7 +139,9 @@ class TrainPage:
 
         triggers = [*boxes.triggers(drawn, fields), self.folder.change]
         gr.on(triggers, look, inputs, self.shown, trigger_mode="always_last", **QUICK)
-        self._redraw([box for leaf, box in zip(fields, drawn, strict=True) if leaf.is_choice], values, inputs)
+        boxed = list(zip(fields, drawn, strict=True))
+        models = [box for leaf, box in boxed if leaf.name == "method.model"]
+        self._redraw([box for leaf, box in boxed if leaf.is_choice], models, values, inputs)
         buttons = (
             (self.go, self._start, [self.verdict, self.page.tabs, self.page.picked]),
             (self.measure, self._plan, [self.planned, self.planning]),
@@ -149,11 +151,19 @@ class TrainPage:
             act = _after(values, function)
             self.page.act(button.click, act, inputs, shown, **SETS)
 
-    def _redraw(self, choices: Sequence[Any], values: Callable[..., Any], inputs: list[Any]) -> None:
-        """Another alternative, or the other view, needs other fields; what was typed stays."""
+    def _redraw(
+        self, choices: Sequence[Any], models: Sequence[Any], values: Callable[..., Any], inputs: list[Any]
+    ) -> None:
+        """Another alternative, model or view needs other fields, and may suit another preset; what was typed stays."""
 
         def redraw(*given: Any) -> tuple[Any, Shape]:
-            return gr.skip(), given[0] | {"values": values(*given)}
+            return gr.skip(), given[0] | {"values": _fitting(given[0], values(*given))}
+
+        def remodel(*given: Any) -> tuple[Any, Any]:
+            now, held = given[0], values(*given)
+            fitting = _fitting(now, held)
+            same = fitting["preset"] == held["preset"]
+            return gr.skip(), gr.skip() if same else now | {"values": fitting}
 
         def relevel(wanted: str, *given: Any) -> tuple[Any, Shape]:
             return gr.skip(), given[0] | {"values": values(*given), "level": wanted}
@@ -161,6 +171,8 @@ class TrainPage:
         seen = [self.verdict, self.shape]
         for box in choices:
             self.page.act(box.input, redraw, inputs, seen, **SETS)
+        for box in models:
+            self.page.act(box.blur, remodel, inputs, seen, **SETS)
         self.page.act(self.level.input, relevel, [self.level, *inputs], seen, **SETS)
 
     def _look(self, chosen: str | None, values: Callable[[], dict[str, Any]]) -> list[Any]:
@@ -170,7 +182,12 @@ class TrainPage:
         except StudioError as error:
             untouched = not chosen and error.field in _DATA
             return [parts.note(_START) if untouched else parts.refusal(error), gr.skip(), gr.skip()]
-        return [parts.note("Ready to start.", "good"), drafts.command(run), drafts.as_yaml(run)]
+        said = " ".join(f"{line[:1].upper()}{line[1:].rstrip('.')}." for line in drafts.told(run))
+        return [
+            parts.note(f"Ready to start. {said}".strip(), "good"),
+            drafts.command(run),
+            drafts.as_yaml(run),
+        ]
 
     def _start(self, values: Mapping[str, Any]) -> Any:
         run = drafts.build(values, self.workspace)
@@ -227,6 +244,11 @@ def _presets(name: str) -> list[tuple[str, str]]:
     card = methods.card(name)
     own = [(f"{preset}: {found.note}"[:80], preset) for preset, found in card.presets.items()]
     return [("What suits the model", "auto"), ("The method's defaults", "none"), *own]
+
+
+def _fitting(now: Shape, values: dict[str, Any]) -> dict[str, Any]:
+    """Values under the preset that suits them, where the form is to choose it."""
+    return drafts.suited(now["method"], values) if now["preset"] == "auto" else values
 
 
 def _shown(now: Shape) -> list[Leaf]:

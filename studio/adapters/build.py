@@ -19,7 +19,7 @@ from studio.adapters.delta import add_delta
 from studio.adapters.orthogonal import project, rotate
 from studio.adapters.own import base_kept, own_config
 from studio.adapters.shelf import peft_config
-from studio.adapters.strength import keep_base, pull_back, watch
+from studio.adapters.strength import ASSISTANT, keep_base, pull_back, watch
 from studio.contracts.trainer import Group
 from studio.errors import StudioError
 from studio.settings.custom import Custom
@@ -90,8 +90,8 @@ def inject(config: PeftConfig, module: nn.Module, name: str) -> None:
 
 
 def activate(module: nn.Module) -> None:
-    """Have every adapter of a model act; other libraries' loaders leave only the last one on."""
-    present = names(module)
+    """Have every adapter of a model act but an assistant; other libraries' loaders leave only the last one on."""
+    present = [name for name in names(module) if name != ASSISTANT]
     for layer in tuner_layers(module):  # set_adapter would also change requires_grad
         layer._active_adapter = [one for one in present if one in layer._all_available_adapter_names()]
         watch(layer)
@@ -210,6 +210,12 @@ def _is_new(key: str, value: nn.Parameter, name: str, others: Mapping[int, bool]
 
 
 def _free(adapter: Full, module: nn.Module) -> frozenset[str]:
+    if ASSISTANT in names(module):
+        raise StudioError(
+            "denoising.assistant is taken off again from under an adapter, and adapter full has none; choose an adapter, such "
+            "as lora, or leave the assistant out.",
+            field="method.adapter",
+        )
     keep_base(module, copy=adapter.keep_base, pull=adapter.pull)
     chosen = {
         key for key, _ in module.named_parameters() if not adapter.only or any(o in key for o in adapter.only)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from diffusers import DiffusionPipeline
@@ -132,8 +133,23 @@ def _one_voice() -> Iterator[None]:
         logger.disabled = before
 
 
-def write_peft(folder: Path, module: nn.Module, name: str, base_model: str) -> None:
-    """Write an adapter as a folder that `PeftModel.from_pretrained` reads, if PEFT has the method."""
+def write_peft(
+    folder: Path,
+    module: nn.Module,
+    name: str,
+    base_model: str,
+    *,
+    told: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Write an adapter as a folder that `PeftModel.from_pretrained` reads, if PEFT has the method.
+
+    Args:
+        folder: Where to.
+        module: The model with the adapter on.
+        name: The adapter's.
+        base_model: What it was trained on.
+        told: What the header of its weights says besides.
+    """
     folder.mkdir(parents=True)
     config: PeftConfig = module.peft_config[name]
     saved = config.to_dict() | {"inference_mode": True, "base_model_name_or_path": base_model or None}
@@ -141,7 +157,7 @@ def write_peft(folder: Path, module: nn.Module, name: str, base_model: str) -> N
     listed |= folder_config(module, name)
     (folder / "adapter_config.json").write_text(json.dumps(listed, indent=2, default=str))
     values = {PREFIX + key: value.detach().cpu() for key, value in tensors(module, name).items()}
-    write(folder / "adapter_model.safetensors", values, {"format": "pt"})
+    write(folder / "adapter_model.safetensors", values, {"format": "pt", **told})
 
 
 def read_peft(folder: Path, module: nn.Module, name: str) -> None:

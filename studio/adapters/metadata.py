@@ -14,6 +14,7 @@ from torch import Tensor, uint8
 
 from studio.adapters.config import Export
 from studio.models.base import Family
+from studio.records import texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,17 @@ def header(family: Family, tensors: Mapping[str, Tensor], settings: Export, fact
         "format": "pt",
         **_modelspec(family, settings, digest),
         **_sd_scripts(family, tensors, settings, facts),
+        **_text(family),
         "sshs_model_hash": digest,
     }
     return {key: value for key, value in told.items() if value}
+
+
+def _text(family: Family) -> dict[str, str]:
+    """How text was read: for us, and the skipped layers as others count them, from 1."""
+    skipped = str(family.text.clip_skip + 1) if family.text.clip_skip else ""
+    told = {"ss_clip_skip": skipped, "modelspec.encoder_layer": skipped}
+    return {texts.KEY: texts.written(family.text), **told}
 
 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:

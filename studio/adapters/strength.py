@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from studio.adapters.layer import OwnLayer
 from studio.errors import StudioError, unknown
 
+ASSISTANT = "studio_assistant"
+"""Name of an adapter that acts only while a loss is computed (see `assisting`): never in pictures or exports."""
 _KEPT: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
 _PULL: "WeakKeyDictionary[nn.Module, float]" = WeakKeyDictionary()
 
@@ -108,28 +110,46 @@ def _set_layer(layer: BaseTunerLayer, name: str, strength: float) -> None:
 
 
 @contextmanager
+def assisting(module: nn.Module) -> Iterator[None]:
+    """The assistant acts inside the context, beside the adapters that do anyway."""
+    layers = [one for one in _layers(module) if ASSISTANT in one._all_available_adapter_names()]
+    before = [list(layer.active_adapters) for layer in layers]
+    try:
+        for layer, active in zip(layers, before, strict=True):
+            layer._active_adapter = [*active, ASSISTANT]  # set_adapter would change requires_grad
+        yield
+    finally:
+        for layer, active in zip(layers, before, strict=True):
+            layer._active_adapter = active
+
+
+@contextmanager
 def detached(modules: Mapping[str, nn.Module]) -> Iterator[None]:
     """The base model inside the context: adapters off, weights finetuned whole swapped for the first ones.
+
+    An assistant that acts goes on: it is part of what a loss takes for the base.
 
     Raises:
         StudioError: The model was finetuned whole with `keep_base` off.
     """
     layers = [layer for module in modules.values() for layer in _layers(module)]
     before = [layer.disable_adapters for layer in layers]
+    active = [list(layer.active_adapters) for layer in layers]
     swapped = [(module, _KEPT[module]) for module in modules.values() if module in _KEPT]
     if any(not base for _, base in swapped):
         raise StudioError(
             "The base weights were not kept; set adapter.keep-base to compare with the base model."
         )
     try:
-        for layer in layers:
-            layer._disable_adapters = True  # enable_adapters would switch requires_grad off
+        for layer, names in zip(layers, active, strict=True):
+            layer._disable_adapters = ASSISTANT not in names  # enable_adapters would switch requires_grad off
+            layer._active_adapter = [ASSISTANT] if ASSISTANT in names else names
         for module, base in swapped:
             _swap(module, base)
         yield
     finally:
-        for layer, was in zip(layers, before, strict=True):
-            layer._disable_adapters = was
+        for layer, was, names in zip(layers, before, active, strict=True):
+            layer._disable_adapters, layer._active_adapter = was, names
         for module, base in swapped:
             _swap(module, base)
 

@@ -3,7 +3,7 @@
 import contextlib
 import datetime as dt
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from studio.backend import sharding
 from studio.backend.attention import choose_attention, forced_kernel
+from studio.backend.precision import kept_exact
 from studio.backend.rng import Rng, mix, seeded
 from studio.backend.shard import Shard
 from studio.errors import StudioError
@@ -50,10 +51,27 @@ class Backend:
         torch.backends.cuda.matmul.allow_tf32 = hardware.tf32
         torch.backends.cudnn.allow_tf32 = hardware.tf32
         _deterministic(hardware.deterministic)
+        self._around: list[Callable[[], contextlib.AbstractContextManager[object]]] = []
+
+    def around_losses(self, opened: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
+        """Have a context open around every loss and its gradient, and at no other time."""
+        self._around.append(opened)
+
+    @contextlib.contextmanager
+    def learning(self) -> Iterator[None]:
+        """Around a loss and its gradient; activations that are computed again see the same."""
+        with contextlib.ExitStack() as stack:
+            for opened in self._around:
+                stack.enter_context(opened())
+            yield
 
     def place(self, module: M, *, trains: bool = False) -> M:
         """Move a module here: frozen ones in the compute dtype and without gradients, trained ones in fp32."""
-        module.to(self.device, torch.float32 if trains else self.dtype)
+        dtype = torch.float32 if trains else self.dtype
+        kept = {name: value.data.float() for name, value in kept_exact(module, dtype)}
+        module.to(self.device, dtype)
+        for name, value in kept.items():
+            module.get_parameter(name).data = value.to(self.device)
         module.requires_grad_(trains).train(trains)
         films = any(p.ndim == 5 for p in module.parameters())  # the format is one of 4 axes
         if self.hardware.channels_last and not (films or self.sharded or self.device.type == "mps"):
@@ -194,7 +212,8 @@ def _device(wanted: str) -> torch.device:
 
 def _precision(wanted: str, device: torch.device) -> str:
     if wanted == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        there = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if there else "fp32"  # emulated, bf16 is slower than fp32
     if wanted == "fp16" and device.type == "cpu":
         raise StudioError(
             "Precision fp16 needs a GPU; choose --hardware.precision fp32 on a CPU.",

@@ -124,8 +124,8 @@ class Contest:
         learner = PolicyGradient(
             self._config, self.policy(1.0), self._backend, self._judges, Drift(self._family, {}, ())
         )
-        orders = Orders(_PROMPTS, images=self._settings.images, group=1, per_image=learner.per_image)
-        total = self._settings.images * learner.per_image
+        total = self._settings.images
+        orders = Orders(_PROMPTS, images=total, group=1)
         batch = self._backend.move(next(learner.batches(orders.stream(0, 0, Shard(total, 0, total)), 0)))
 
         def work() -> None:

@@ -1,18 +1,24 @@
 """The card of a method: what it is, where its parts are, and the presets that suit some models. No torch."""
 
-import fnmatch
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from studio.catalog.suits import Suits, Traits
 from studio.errors import StudioError
 
 if TYPE_CHECKING:
+    from studio.catalog.run import Run
     from studio.contracts.sampling import Edit
     from studio.contracts.trainer import Trainer
     from studio.models.base import Family
     from studio.records.trained import Trained
+
+
+def _as_they_are(run: "Run", given: Set[str]) -> "Run":
+    del given
+    return run
 
 
 @dataclass(frozen=True)
@@ -20,10 +26,10 @@ class Preset:
     """Values that suit some models: dotted names of settings (`optim.lr`, `method.adapter.rank`) to values."""
 
     values: Mapping[str, Any]
-    models: tuple[str, ...] = ()
-    """Patterns of model names for which this preset is taken by itself."""
+    suits: Suits | None = None
+    """For which models and choices it is taken by itself; None: only by its name. The first that fits is taken."""
     note: str = ""
-    """Where the values come from."""
+    """Where the values come from: a script with its file, a table of a paper, or a run of ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +55,13 @@ class Card:
     presets: Mapping[str, Preset] = field(default_factory=dict[str, Preset])
     check: Callable[[Any], None] = lambda settings: None
     """Refuses settings that cannot work, before torch is imported."""
+    follow: "Callable[[Run, Set[str]], Run]" = _as_they_are
+    """Lets settings follow those that a person gave, by dotted name, where they depend on each other; refuses given ones that do
+    not go together."""
+    rows: Callable[[Any], int] = lambda settings: 1
+    """Rows that an example of `loop.batch_size` gives a batch, by which it can be cut into parts."""
+    upgrade: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+    """Settings of a run that an earlier version wrote, in today's terms: the run resumes as it would have gone on."""
     hidden: bool = False
     """Left out of listings: used by other commands (pretraining of the embedded models)."""
 
@@ -77,8 +90,7 @@ class Card:
                 field="method",
             ) from None
 
-    def preset_for(self, model: str) -> str:
-        """Name of the preset that a model takes by itself; empty if none fits."""
-        return next(
-            (n for n, p in self.presets.items() if any(fnmatch.fnmatch(model, q) for q in p.models)), ""
-        )
+    def preset_for(self, traits: Traits) -> str:
+        """Name of the first preset that suits a run's model and choices; empty if none does."""
+        fitting = (n for n, p in self.presets.items() if p.suits is not None and p.suits.fits(traits))
+        return next(fitting, "")

@@ -10,6 +10,7 @@ from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.settings import serial
 from studio.settings.custom import Custom
+from studio.settings.sampling import Text
 
 _EXTENDS = {
     "loop.steps",
@@ -46,8 +47,9 @@ def check(run: Run) -> None:
             f"name {run.name!r} is a path; give a plain name without a slash, and the folder of all runs with --output.",
             field="name",
         )
+    card.follow(run, serial.flatten(run.to_dict()).keys())
     share = run.hardware.num_processes * run.loop.accumulate
-    if run.loop.batch_size % share:
+    if run.loop.batch_size * card.rows(run.method) % share:
         raise StudioError(
             f"loop.batch_size {run.loop.batch_size} cannot be split over {run.hardware.num_processes} processes x "
             f"{run.loop.accumulate} parts; choose a multiple of {share}.",
@@ -60,8 +62,19 @@ def check(run: Run) -> None:
         )
     if run.hardware.sharded:
         _check_sharded(run)
+    _check_text(run.method)
     if {"adapter", "export"} <= serial.hints(type(run.method)).keys():
         _check_formats(run.method.adapter, run.method.export.formats)
+
+
+def _check_text(settings: Any) -> None:
+    """Brackets in captions are brackets."""
+    if serial.hints(type(settings)).get("text") is Text and settings.text.weights:
+        raise StudioError(
+            "text.weights reads (word:1.3) as a weight, which is for drawing: captions of training are read as they are. "
+            "Leave it out.",
+            field="text.weights",
+        )
 
 
 def _own(settings: Any, where: str = "") -> Iterator[tuple[str, Custom]]:

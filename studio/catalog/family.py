@@ -58,6 +58,8 @@ class Variant:
     """The hub asks to accept the license first."""
     tells: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What tells it from the family's others: `component.setting` (or `index.setting`) to its value."""
+    keys: tuple[str, ...] = ()
+    """Keys that its denoiser in one file has (original or diffusers' names) and the family's others lack: any of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +72,18 @@ class Recognize:
     """What tells it from other families of the same pipeline: `component.setting` to its value."""
     keys: tuple[str, ...] = ()
     """Keys that a denoiser in one file has (original or diffusers' names): any of them."""
+    shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict[str, tuple[int | None, ...]])
+    """Shapes of keys of the denoiser, where they are in the file; None is any size."""
+    inputs: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Input channels of the layer that takes the latent, by its key; more are for inpainting, hints or pictures."""
+    text: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Starts of a text encoder's keys in a file of the whole model, by component."""
+    optional: tuple[str, ...] = ()
+    """Text encoders that a whole model can be without."""
     lora: tuple[str, ...] = ()
     """Parts of the keys of LoRA files that only this family's have (or few others')."""
+    kin: tuple[str, ...] = ()
+    """Families whose LoRA files fit it too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +183,8 @@ class FamilyCard:
     """Pictures that it can look at by itself while it draws (0: none)."""
     fp32: tuple[str, ...] = ()
     """Components that overflow in fp16."""
+    since: str = "0.36"
+    """The first diffusers that has its pipeline."""
 
     @property
     def pipeline(self) -> str:

@@ -18,6 +18,8 @@ class Run:
 
     method: Any
     """The method's own settings."""
+    preset: str = "none"
+    """Preset that the settings start from: by itself the one that suits the model and what of it trains; none: none."""
     name: str = ""
     """Name of the run folder; empty makes one from the method and the time."""
     output: str = "runs"
@@ -51,7 +53,7 @@ class Run:
 
         Args:
             method: Name of the method, or where one of your own is: a dotted path or a file.
-            preset: Name of a preset; empty takes the one that fits the model, if there is one.
+            preset: Name of a preset, or none; empty takes the one that suits the model and what of it trains, if there is one.
             given: Settings of the method and of the run by name. A nested setting is a dictionary of what to change, or
                 its class, such as `Lora(rank=8)`, which then holds whole; a choice can be its name, such as "oft".
 
@@ -66,9 +68,10 @@ class Run:
         values = {name: serial.plain(value) for name, value in given.items()}
         nested: dict[str, Any] = {name: value for name, value in values.items() if name in common}
         nested["method"] = {name: value for name, value in values.items() if name not in common}
-        base = starting(card, model=str(values.get("model", "")), preset=preset)
+        base = starting(card, preset=preset, own=nested["method"])
         merged = serial.merge(base.values, nested)
-        return cls.from_dict({**merged, "method": {**merged["method"], "kind": methods.reference(card)}})
+        run = cls.from_dict({**merged, "method": {**merged["method"], "kind": methods.reference(card)}})
+        return card.follow(run, serial.flatten(nested).keys())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Run":

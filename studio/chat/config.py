@@ -6,6 +6,7 @@ from pydantic import Field
 
 from studio.adapters.config import Adapter, Lora
 from studio.catalog.cards import Preset
+from studio.catalog.suits import Suits
 from studio.settings.config import Positive, config
 from studio.settings.run import Hardware
 
@@ -45,12 +46,19 @@ PRESETS = {
     "llava": Preset(
         {"optim.lr": 1e-5, "optim.schedule": "cosine", "optim.warmup": 30, "optim.weight_decay": 0.0,
          "method.adapter.kind": "full", "loop.batch_size": 16},
+        suits=Suits(small=False, chosen=("whole",)),
         note="LLaVA-OneVision and CAFe finetune all of the language model: 1e-5, cosine, 3 percent of warm-up",
     ),
     "lora": Preset(
         {"optim.lr": 2e-4, "optim.schedule": "cosine", "optim.warmup": 30, "optim.weight_decay": 0.0,
          "method.adapter.rank": 128, "method.adapter.alpha": 256.0, "loop.batch_size": 16},
+        suits=Suits(small=False, chosen=("adapter",)),
         note="LLaVA-1.5's LoRA script: rank 128, alpha 256, 2e-4",
+    ),
+    "tiny": Preset(
+        {"optim.lr": 1e-3, "loop.batch_size": 4, "loop.steps": 50},
+        suits=Suits(small=True),
+        note="a trial on random weights",
     ),
 }  # fmt: skip
 """What published recipes take."""

@@ -1,10 +1,11 @@
-"""`studio models list|adapters|doctor`: what is here."""
+"""`studio models list|inspect`, `studio adapters`, `studio doctor`: what is here."""
 
 import dataclasses
 
 from studio import assets
+from studio.catalog import families
 from studio.console import Console
-from studio.errors import StudioError, unknown
+from studio.errors import RunFailed, StudioError, unknown
 from studio.flags import flags
 
 
@@ -43,3 +44,24 @@ def doctor(argv: list[str], console: Console) -> None:
     found = examine()
     console.record(found.as_dict())
     console.print(found.text())
+
+
+def inspect(argv: list[str], console: Console) -> None:
+    """What a file, a folder or a name is: `studio models inspect MODEL`. Exit code 1 for what cannot be loaded."""
+    from studio.catalog.describe import describe
+    from studio.catalog.recognize import HUB_NAME, recognize
+
+    if len(argv) != 1 or argv[0].startswith("-"):
+        raise StudioError(
+            "studio models inspect takes one model: a .safetensors file, a folder, a short name or a hub name.",
+            field="model",
+        )
+    known = recognize(argv[0])
+    if known.kind == "unknown" and not known.refusal and not HUB_NAME.match(argv[0]):
+        raise unknown("model", argv[0], families.short_names(), field="model")
+    facts = describe(known)
+    console.record({"event": "model", "model": argv[0], "loads": not known.refusal, **facts})
+    for name, text in facts.items():
+        console.print(f"{name:<9} {text}")
+    if known.refusal:
+        raise RunFailed(f"{argv[0]} cannot be loaded.")

@@ -151,10 +151,16 @@ COMMANDS: Mapping[str, Command] = {
         },
     ),
     "models": Command(
-        summary="list the embedded models, or train them anew",
+        summary="list the embedded models, look into a file or folder, or train one anew",
         default="list",
         verbs={
             "list": Command(summary="embedded models and their sizes", where="studio.commands.house:models"),
+            "inspect": Command(
+                summary="what a file, folder or name is: family, variant, prediction, parts, what is missing",
+                where="studio.commands.house:inspect",
+                usage="MODEL",
+                text="Reads names, shapes and settings alone, and loads nothing. Exit code 1 for what cannot be loaded, with the reason.",
+            ),
             "pretrain": Command(
                 summary="train one of them anew: tiny-autoencoder, tiny-clip, tiny-dit, tiny-t2i, tiny-vit",
                 where="trainers.pretrain.command:command",

@@ -1,5 +1,6 @@
 """`studio train METHOD ...` and `studio train --resume RUN`. Torch is imported once the settings are right."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -17,10 +18,11 @@ import yaml
 
 from studio.catalog import methods
 from studio.catalog.checks import check, refuse_changes
+from studio.catalog.presets import FOLLOWED, Start
 from studio.catalog.run import Run
 from studio.console import Console
 from studio.errors import RunFailed, StudioError
-from studio.flags import flags, origins
+from studio.flags import flags, names, origins
 from studio.records import runs
 from studio.settings import serial
 
@@ -56,46 +58,64 @@ def train(argv: list[str], console: Console) -> None:
     allow, shows = "--allow-changes" in rest, "--print-config" in rest
     rest = [a for a in rest if a not in ("--allow-changes", "--print-config")]
     if "resume" in own:
-        _, run = runs.open_run(own["resume"])
-        wanted = flags.change_run(run, rest) if rest else run
-        if shows:
-            refuse_changes(run.to_dict(), wanted.to_dict(), allow)
-            _print_config(wanted, origins.of_resumed(run, wanted, rest), console)
-            return
-        if _is_finished(own["resume"], wanted, console):
-            return
-        if wanted.hardware.num_processes > 1 and "RANK" not in os.environ:
-            _launch(argv, wanted.hardware.num_processes, console)
-            return
-        _resume(own["resume"], wanted, allow, console)
+        _train_on(own["resume"], argv, rest, console, allow=allow, shows=shows)
         return
     method, rest = _method(rest)
     if shows:
-        _print_config(*origins.of_new(method, rest), console)
+        run, start = flags.started(method, rest)
+        _print_config(run, origins.of_new(run, start, rest), console, start)
         return
-    run, preset = flags.parse_run(method, rest)
+    run, start = flags.started(method, rest)
     check(run)
-    if preset and "RANK" not in os.environ:  # said once, by the process that launched the others
-        console.print(f"preset: {preset} ({methods.card(method).presets[preset].note})")
+    if "RANK" not in os.environ:  # said once, by the process that launched the others
+        tell(start, console)
     if run.hardware.num_processes > 1 and "RANK" not in os.environ:
         _launch_new(run, console)
         return
     from studio.backend.quiet import quiet
-    from studio.training.train import train as start
+    from studio.training.train import train as begin
 
     quiet()
-    _follow(start(run, stop=StopRequest(console)), console)
+    _follow(begin(run, stop=StopRequest(console)), console)
 
 
-def _print_config(run: Run, settings: Sequence[origins.Setting], console: Console) -> None:
+def _train_on(
+    path: str, argv: list[str], rest: list[str], console: Console, *, allow: bool, shows: bool
+) -> None:
+    """Resume a run, with what flags change."""
+    _, run = runs.open_run(path)
+    wanted = flags.change_run(run, rest) if rest else run
+    if shows:
+        refuse_changes(run.to_dict(), wanted.to_dict(), allow)
+        _print_config(wanted, origins.of_resumed(run, wanted, rest), console)
+        return
+    if _is_finished(path, wanted, console):
+        return
+    if wanted.hardware.num_processes > 1 and "RANK" not in os.environ:
+        _launch(argv, wanted.hardware.num_processes, console)
+        return
+    _resume(path, wanted, allow, console)
+
+
+def tell(start: Start, console: Console) -> None:
+    """Say what a run takes that no flag says: its preset and why, what follows, and what to know of its model."""
+    for line in start.choice.lines():
+        console.print(line)
+    if followed := start.layers.get(FOLLOWED):
+        console.print(f"{FOLLOWED}: {', '.join(f'{names.flag(n)} {value}' for n, value in followed.items())}")
+
+
+def _print_config(
+    run: Run, settings: Sequence[origins.Setting], console: Console, start: Start | None = None
+) -> None:
     """Every resolved setting, with where it comes from; nothing is checked against files, and nothing is trained."""
     found = {each.path: {"value": each.value, "from": each.origin} for each in settings}
-    console.record({"event": "config", "config": run.to_dict(), "settings": found})
+    told = {"preset": dataclasses.asdict(start.choice)} if start else {}
+    console.record({"event": "config", "config": run.to_dict(), "settings": found, **told})
     if console.json:
         return
-    for origin in dict.fromkeys(each.origin for each in settings):
-        if said := origins.note(run, origin):
-            console.print(f"{origin}: {said}")
+    if start:
+        tell(start, console)
     width = max(len(each.path) for each in settings)
     for each in settings:
         console.print(f"{each.path:<{width}}  {json.dumps(each.value):<24}  {each.origin}")

@@ -7,7 +7,8 @@ from studio.backend.shard import Shard
 
 Batch = dict[str, Any]
 """One step's examples. Usual keys: `images` (b c h w in [-1, 1]), `latents`, `captions` (list of str),
-`loss_mask` (b 1 h w in [0, 1]), `labels` (b), `rows` (global positions). Values are tensors or lists, b long."""
+`latents_std`, `loss_mask` (b 1 h w in [0, 1]), `labels` (b), `rows` (global positions), `sizes` (b 6: height and width of the
+file, top and left of the crop, height and width of the crop, in pixels). Values are tensors or lists, b long."""
 
 
 @runtime_checkable

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 ALONG = ("kinds", "ids", "mask")
 """Extras that have a value for every token."""
 
+_EXTRA = "extra."
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -73,6 +75,17 @@ class Condition:
         """The same on another device."""
         pooled = None if self.pooled is None else self.pooled.to(device)
         return Condition(self.tokens.to(device), pooled, {k: v.to(device) for k, v in self.extra.items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name, as `of` reads it."""
+        pooled = {} if self.pooled is None else {"pooled": self.pooled}
+        return {"tokens": self.tokens, **pooled, **{f"{_EXTRA}{k}": v for k, v in self.extra.items()}}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Condition":
+        """A condition from what `tensors` gave."""
+        extra = {key.removeprefix(_EXTRA): v for key, v in tensors.items() if key.startswith(_EXTRA)}
+        return cls(tensors["tokens"], tensors.get("pooled"), extra)
 
     def with_extra(self, **tensors: Tensor) -> "Condition":
         """The same with further tensors."""

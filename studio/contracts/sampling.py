@@ -12,6 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from studio.backend.rng import Rng
+from studio.catalog.drawing import GUIDANCE, STEPS
 from studio.contracts.batch import Batch
 from studio.contracts.condition import Condition
 from studio.diffusion.guidance import Guidance
@@ -25,8 +26,8 @@ class Request:
     negative: str = ""
     num_images: int = 1
     seed: int = 0
-    steps: int = 20
-    guidance: float = 4.0
+    steps: int = STEPS
+    guidance: float = GUIDANCE
     width: int = 0
     height: int = 0
     scheduler: str = ""
@@ -91,7 +92,13 @@ AttentionFunction = Callable[..., Tensor]
 
 
 class PlainEdit:
-    """Changes nothing: an edit says what it changes and takes the rest from here."""
+    """Changes nothing: an edit says what it changes and takes the rest from here.
+
+    Attributes:
+        takes_references: The request's references are for this edit: a model that could look at some by itself is shown none.
+    """
+
+    takes_references: bool = False
 
     def begin(self, request: Request, scheduler: Any) -> None:
         """Needs to know nothing."""

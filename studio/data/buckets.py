@@ -66,15 +66,42 @@ class View:
     flipped: bool
 
 
+Sizes = tuple[int, int, int, int, int, int]
+"""Height and width of the file, top and left of the view, height and width of the view, in pixels."""
+
+
+def sizes_of(original: tuple[int, int], covering: tuple[int, int], shape: Shape, view: View) -> Sizes:
+    """What SDXL is told of a view, as diffusers' scripts tell it (Podell et al. 2023, section 2.2).
+
+    Top and left count in the covering picture; in a mirrored one from its mirrored side, since scripts mirror first.
+
+    Args:
+        original: Width and height of the file, upright.
+        covering: Width and height that the view is cut from.
+        shape: Of the view.
+        view: Where it is cut.
+    """
+    left = covering[0] - view.left - shape.width if view.flipped else view.left
+    return original[1], original[0], view.top, left, shape.height, shape.width
+
+
+def centered(size: tuple[int, int], shape: Shape, *, flipped: bool = False) -> View:
+    """The middle of a covering picture."""
+    return View((size[0] - shape.width) // 2, (size[1] - shape.height) // 2, flipped)
+
+
+def numbers(generator: torch.Generator) -> list[float]:
+    """The three numbers in [0, 1) that a view takes."""
+    return torch.rand(3, generator=generator).tolist()
+
+
 def draw_view(
     size: tuple[int, int], shape: Shape, crop: str, flip: float, generator: torch.Generator
 ) -> View:
     """One view of a picture of a size; always takes three numbers from the generator."""
-    x, y, mirrored = torch.rand(3, generator=generator).tolist()
+    x, y, mirrored = numbers(generator)
     if crop == "center":
-        x = y = 0.5
+        return centered(size, shape, flipped=mirrored < flip)
     room_x, room_y = size[0] - shape.width, size[1] - shape.height
-    left, top = (
-        (int(x * (room_x + 1)), int(y * (room_y + 1))) if crop == "random" else (room_x // 2, room_y // 2)
-    )
+    left, top = int(x * (room_x + 1)), int(y * (room_y + 1))
     return View(min(left, room_x), min(top, room_y), mirrored < flip)

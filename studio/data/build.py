@@ -123,7 +123,7 @@ def _example(record: Record, shapes: Sequence[Shape], words: Words) -> Example:
     caption = fill(
         record.caption or words.template, words.token or record.token, words.class_name or record.class_name
     )
-    return Example(record=record, shape=shape, size=size, caption=caption)
+    return Example(record=record, shape=shape, size=size, original=(width, height), caption=caption)
 
 
 def _refuse_or_skip(

@@ -1,22 +1,23 @@
 """Tensors computed once and kept on disk by content; runs may share them at the same time.
 
-A key is the hash of all that the result follows from: the picture's bytes, the view taken of it, the weights of the
-encoder and the precision. So a cache is never stale: what changes gets another key.
+A key is the hash of all that the result follows from: the picture's bytes, the view taken of it, weights and settings of the
+encoder and the precision. So a cache is never stale: what changes gets another key. A file names its key and the hash of
+its tensors; one that does not hold what it names is made again.
 """
 
 import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import safetensors
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from studio.data.config import Images
@@ -51,35 +52,50 @@ class Cache:
             StudioError: If the folder cannot be written.
         """
         path = self.folder / key[:2] / f"{key}.safetensors"
-        found = _read(path)
+        found = _read(path, key)
         if found is not None:
             self.hits += 1
             return found
         self.misses += 1
         made = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
-        _write(path, made)
+        _write(path, key, made)
         return made
 
 
-def _read(path: Path) -> dict[str, Tensor] | None:
-    """The tensors of a file, or None if there is none that can be read."""
+def content(tensors: Tensors) -> str:
+    """A hash of tensors on the CPU: names, types, shapes and every byte."""
+    parts: list[str | bytes] = []
+    for name, tensor in sorted(tensors.items()):
+        raw = tensor.contiguous().flatten().view(torch.uint8)
+        parts += [f"{name} {tensor.dtype} {tuple(tensor.shape)}", raw.numpy().tobytes()]
+    return digest(*parts)
+
+
+def _read(path: Path, key: str) -> dict[str, Tensor] | None:
+    """The tensors of a file, or None if there is none that holds what it should."""
     if not path.is_file():
         return None
     try:
-        return load_file(path)
-    except safetensors.SafetensorError as error:
+        with safe_open(path, "pt") as opened:
+            told = opened.metadata() or {}
+            found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a dictionary
+    except (SafetensorError, OSError) as error:
         logger.warning("cache file %s is damaged (%s) and is made again", path, error)
         return None
+    if told != {"key": key, "content": content(found)}:
+        logger.warning("cache file %s does not hold what its name says and is made again", path)
+        return None
+    return found
 
 
-def _write(path: Path, tensors: Tensors) -> None:
+def _write(path: Path, key: str, tensors: Tensors) -> None:
     """Write a file whole or not at all; of two writers the last one wins, with the same content."""
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.")
         with os.fdopen(handle, "wb") as file:
-            file.write(save(dict(tensors)))
+            file.write(save(dict(tensors), metadata={"key": key, "content": content(tensors)}))
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
@@ -95,11 +111,12 @@ def _write(path: Path, tensors: Tensors) -> None:
 class Encoder:
     """What turns pictures into latents, and what its result follows from besides them.
 
-    `encode` takes (1 3 h w) in [-1, 1] and must be a function of its input alone: no running noise. `fingerprint`
-    names its weights and settings. Latents are stored as `dtype`.
+    `encode` takes (1 3 h w) in [-1, 1] and gives tensors with a leading axis of 1, by their names in a batch, as a
+    function of its input alone: no running noise. `fingerprint` names its weights, settings and precision. Tensors are
+    stored as `dtype`.
     """
 
-    encode: Callable[[Float[Tensor, "b 3 h w"]], Float[Tensor, "b c hl wl"]]
+    encode: Callable[[Float[Tensor, "1 3 h w"]], Tensors]
     fingerprint: str
     dtype: torch.dtype = torch.float32
 
@@ -112,32 +129,15 @@ class Encoder:
 class TextCache:
     """Text embeddings computed once a caption: every variant that shuffling or dropout makes is its own entry.
 
-    `embed` takes one caption and gives its tensors, each with a leading axis of 1.
+    `fingerprint` names all that an embedding follows from besides the caption.
     """
 
     cache: Cache
-    embed: Callable[[str], Tensors]
     fingerprint: str
-    dtype: torch.dtype = torch.float32
-    _kept: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
-    def __call__(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """Embeddings of captions, row by row, on the CPU."""
-        rows = [self._one(caption) for caption in captions]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-
-    def _one(self, caption: str) -> dict[str, Tensor]:
-        if caption not in self._kept:
-            key = digest("text", caption, self.fingerprint, str(self.dtype))
-            self._kept[caption] = self.cache.get(key, lambda: self._embedded(caption))
-        return self._kept[caption]
-
-    def _embedded(self, caption: str) -> dict[str, Tensor]:
-        tensors = self.embed(caption)
-        return {
-            name: value.to(self.dtype) if value.is_floating_point() else value
-            for name, value in tensors.items()
-        }
+    def __call__(self, caption: str, embed: Callable[[], Tensors]) -> dict[str, Tensor]:
+        """The tensors of a caption's embedding, on the CPU."""
+        return self.cache.get(digest("text", caption, self.fingerprint), embed)
 
 
 def open_cache(settings: Images) -> Cache:

@@ -38,6 +38,11 @@ def pictures(settings: Images, folder: str, *, size: int, captioned: bool) -> Ph
     Raises:
         StudioError: One has none, or latents are asked for.
     """
+    if settings.latents != "sample":
+        raise StudioError(
+            f"images.latents {settings.latents!r} is for models with an autoencoder, of which there is none here; leave it out.",
+            field="images.latents",
+        )
     found = images(settings, folder, size=size, multiple=1)
     if not isinstance(found, Photos):
         raise StudioError(

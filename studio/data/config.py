@@ -43,6 +43,8 @@ class Images:
     captions: Captions = Captions()
     on_bad: Literal["stop", "skip"] = "stop"
     """What an unusable picture does: stop names it before training starts, skip leaves it out and says so."""
+    latents: Literal["sample", "mode"] = "sample"
+    """What a step learns from, cached or not: a new sample of the autoencoder's distribution (diffusers' scripts), or its mode."""
     cache: Literal["none", "latents", "latents+text"] = "none"
     """What is computed once and kept on disk, by content: nothing, latents, or text embeddings too."""
     cache_views: Annotated[int, Field(ge=1, le=64)] = 1

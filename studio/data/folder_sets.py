@@ -1,7 +1,8 @@
 """Same-subject sets from a folder of folders: `sets/rex/1.jpg`, with captions as for any training.
 
 A step's sets all have one size. A folder with fewer pictures than that is filled up with padding, which `present`
-says: `images` (b n 3 h w in [-1, 1]), `captions` (b lists of n), `present` (b n). Axes: `b` sets, `n` members.
+says: `images` (b n 3 h w in [-1, 1]), `captions` (b lists of n), `present` (b n), `sizes` (b n 6; see `buckets.sizes_of`). Axes:
+`b` sets, `n` members.
 """
 
 import re
@@ -16,7 +17,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from studio.backend.shard import Shard
 from studio.contracts.batch import Batch
-from studio.data import images
+from studio.data import buckets, images
+from studio.data.buckets import Shape, Sizes
 from studio.data.captions import fill
 from studio.data.layouts import Record, find
 from studio.data.order import Order, generator_for
@@ -56,7 +58,7 @@ class FolderSets:
                 "their own below it.",
                 field="data.folder",
             )
-        self._kept: dict[Path, Tensor] = {}
+        self._kept: dict[Path, tuple[Tensor, Sizes]] = {}
 
     def __len__(self) -> int:
         return len(self._sets)
@@ -76,28 +78,37 @@ class FolderSets:
                 "images": torch.stack([one[0] for one in drawn]),
                 "captions": [one[1] for one in drawn],
                 "present": torch.stack([one[2] for one in drawn]),
+                "sizes": torch.stack([one[3] for one in drawn]),
             }
             step += 1
 
-    def _set(self, number: int, size: int, generator: torch.Generator) -> tuple[Tensor, list[str], Tensor]:
+    def _set(
+        self, number: int, size: int, generator: torch.Generator
+    ) -> tuple[Tensor, list[str], Tensor, Tensor]:
         name, records = self._sets[number]
         chosen = torch.randperm(len(records), generator=generator)[:size].tolist()
-        pictures = torch.stack([self._picture(records[i].path) for i in chosen])
+        found = [self._picture(records[i].path) for i in chosen]
+        pictures, sizes = torch.stack([picture for picture, _ in found]), [told for _, told in found]
         if float(torch.rand((), generator=generator)) < self._settings.flip:
             pictures = pictures.flip(-1)
         captions = [self._caption(name, records[i]) for i in chosen]
         missing = size - len(chosen)
         padded = torch.cat([pictures, pictures[-1:].expand(missing, -1, -1, -1)])
-        return padded, captions + [""] * missing, torch.arange(size) < len(chosen)
+        told = torch.tensor([*sizes, *sizes[-1:] * missing])
+        return padded, captions + [""] * missing, torch.arange(size) < len(chosen), told
 
     def _caption(self, name: str, record: Record) -> str:
         class_name = record.class_name or _NUMBER.sub("", name).replace("_", " ")
         return fill(record.caption or self._settings.caption, "", class_name)
 
-    def _picture(self, path: Path) -> Float[Tensor, "3 h w"]:
-        """The middle square of a picture, kept in memory as bytes."""
+    def _picture(self, path: Path) -> tuple[Float[Tensor, "3 h w"], Sizes]:
+        """The middle square of a picture, kept in memory as bytes, and its sizes; mirrored it lies as it lay."""
         if path not in self._kept:
-            rgb = images.read(path, needed=self._side).rgb
-            fitted = ImageOps.fit(rgb, (self._side, self._side), Image.Resampling.LANCZOS)
-            self._kept[path] = pil_to_tensor(fitted)
-        return self._kept[path].float() / 127.5 - 1
+            read = images.read(path, needed=self._side)
+            fitted = ImageOps.fit(read.rgb, (self._side, self._side), Image.Resampling.LANCZOS)
+            square = Shape(self._side, self._side)
+            covering = buckets.cover_size(*read.size, square)
+            sizes = buckets.sizes_of(read.size, covering, square, buckets.centered(covering, square))
+            self._kept[path] = pil_to_tensor(fitted), sizes
+        pixels, sizes = self._kept[path]
+        return pixels.float() / 127.5 - 1, sizes

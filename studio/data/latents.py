@@ -12,7 +12,7 @@ from studio.backend.shard import Shard
 from studio.contracts.batch import Batch
 from studio.data import buckets, captions
 from studio.data.buckets import View
-from studio.data.cache import Cache, Encoder, digest
+from studio.data.cache import Cache, Encoder, Tensors, digest
 from studio.data.order import Order, generator_for
 from studio.data.prefetch import prefetch
 from studio.data.source import KEEP_BYTES, Decoder, Photos, take
@@ -23,7 +23,7 @@ _VERSION = "lanczos over white, 1"
 
 
 class Latents:
-    """A `Source` of `latents` (b c h w, of the encoder's type), `captions`, `rows`, and masks where they are on.
+    """A `Source` of what the encoder gives (`latents`, b c h w), `captions`, `sizes`, `rows`, and masks where they are on.
 
     Each picture has `cache_views` views, fixed by its place in the folder and the view's number: the first share
     `flip` of them mirrored, each with a crop of its own. A row draws one of them.
@@ -33,7 +33,7 @@ class Latents:
         self.photos, self.facts = photos, list(photos.facts)
         self._decoder, self._cache, self._encoder = decoder, cache, encoder
         self._digests = [digest(example.record.path.read_bytes()) for example in photos.examples]
-        self._kept, self._room = dict[tuple[int, int], Tensor](), KEEP_BYTES
+        self._kept, self._room = dict[tuple[int, int], Tensors](), KEEP_BYTES
         self._fill()
 
     def __len__(self) -> int:
@@ -52,11 +52,14 @@ class Latents:
         views, words, chosen = [], [], order.rows(step, shard.start, shard.stop)
         for index, position in zip(chosen, positions, strict=True):
             generator = generator_for(order.seed, position)
-            views.append(int(torch.randint(settings.cache_views, (), generator=generator)))
+            drawn = buckets.numbers(generator)[0]  # as many as uncached, so that captions vary alike
+            views.append(int(drawn * settings.cache_views))
             words.append(captions.vary(self.photos.examples[index].caption, settings.captions, generator))
         rows = list(zip(chosen, views, strict=True))
-        latents = torch.stack([self._latent(index, number) for index, number in rows])
-        batch: Batch = {"latents": latents, "captions": words, "rows": torch.tensor(list(positions))}
+        encoded = [self._encoded(index, number) for index, number in rows]
+        batch: Batch = {name: torch.cat([one[name] for one in encoded]) for name in encoded[0]}
+        sizes = [self.photos.examples[index].sizes(self._view(index, number)) for index, number in rows]
+        batch |= {"captions": words, "sizes": torch.tensor(sizes), "rows": torch.tensor(list(positions))}
         if settings.masks:
             batch["loss_mask"] = torch.stack([self._pixels(index, number)[3:] for index, number in rows])
         return batch
@@ -66,31 +69,31 @@ class Latents:
         total = len(self.photos.examples)
         for index in counted(range(total), "latents", total):
             for number in range(self.photos.settings.cache_views):
-                self._latent(index, number)
+                self._encoded(index, number)
         fact = (
             f"latents: {self._cache.hits} from the cache, {self._cache.misses} made, in {self._cache.folder}"
         )
         self.facts.append(fact)
         logger.info(fact)
 
-    def _latent(self, index: int, number: int) -> Tensor:
-        """The latent of one view (c h w)."""
+    def _encoded(self, index: int, number: int) -> Tensors:
+        """What the encoder gives of one view."""
         if (index, number) in self._kept:
             return self._kept[index, number]
         example, view = self.photos.examples[index], self._view(index, number)
         described = f"{_VERSION} {example.shape} {example.size} {view}"
         key = self._encoder.key(self._digests[index], described)
-        latent = self._cache.get(key, lambda: {"latent": self._encode(index, number)})["latent"][0]
-        size = latent.numel() * latent.element_size()
+        found = self._cache.get(key, lambda: self._encode(index, number))
+        size = sum(tensor.numel() * tensor.element_size() for tensor in found.values())
         if size <= self._room:
             self._room -= size
-            self._kept[index, number] = latent
-        return latent
+            self._kept[index, number] = found
+        return found
 
-    def _encode(self, index: int, number: int) -> Tensor:
+    def _encode(self, index: int, number: int) -> Tensors:
         with torch.no_grad():
-            latent = self._encoder.encode(self._pixels(index, number)[None, :3])
-        return latent.to(self._encoder.dtype)
+            made = self._encoder.encode(self._pixels(index, number)[None, :3])
+        return {name: tensor.to(self._encoder.dtype) for name, tensor in made.items()}
 
     def _pixels(self, index: int, number: int) -> Tensor:
         example = self.photos.examples[index]

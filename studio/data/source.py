@@ -31,7 +31,13 @@ class Example:
     record: Record
     shape: Shape
     size: tuple[int, int]
+    original: tuple[int, int]
+    """Width and height of the file, upright."""
     caption: str
+
+    def sizes(self, view: View) -> buckets.Sizes:
+        """What a model that reads sizes is told of a view."""
+        return buckets.sizes_of(self.original, self.size, self.shape, view)
 
 
 class Decoder:
@@ -72,7 +78,7 @@ def take(pixels: np.ndarray, shape: Shape, view: View) -> Float[Tensor, "4 h w"]
 
 
 class Photos:
-    """A `Source` of pictures: `images` (b c h w in [-1, 1]), `captions`, `rows`, and `loss_mask` with masks on.
+    """A `Source` of pictures: `images` (b c h w in [-1, 1]), `captions`, `sizes`, `rows`, and `loss_mask` with masks on.
 
     Every number drawn for a row follows from (seed, step * total + row), so the stream starts anywhere and is the
     same at any world size.
@@ -107,17 +113,22 @@ class Photos:
         drawn = [
             self._row(example, order.seed, place) for example, place in zip(chosen, positions, strict=True)
         ]
-        pixels = torch.stack([row for row, _ in drawn])
+        views, captions_ = [view for view, _ in drawn], [caption for _, caption in drawn]
+        pixels = torch.stack([self._pixels(*pair) for pair in zip(chosen, views, strict=True)])
+        sizes = [example.sizes(view) for example, view in zip(chosen, views, strict=True)]
         batch: Batch = {
             "images": pixels[:, :3],
-            "captions": [caption for _, caption in drawn],
+            "captions": captions_,
+            "sizes": torch.tensor(sizes),
             "rows": torch.tensor(list(positions)),
         }
         return {**batch, "loss_mask": pixels[:, 3:]} if self.settings.masks else batch
 
-    def _row(self, example: Example, seed: int, position: int) -> tuple[Float[Tensor, "4 h w"], str]:
+    def _row(self, example: Example, seed: int, position: int) -> tuple[View, str]:
         generator = generator_for(seed, position)
         settings = self.settings
         view = buckets.draw_view(example.size, example.shape, settings.crop, settings.flip, generator)
-        caption = captions.vary(example.caption, settings.captions, generator)
-        return take(self.decoder(example), example.shape, view), caption
+        return view, captions.vary(example.caption, settings.captions, generator)
+
+    def _pixels(self, example: Example, view: View) -> Float[Tensor, "4 h w"]:
+        return take(self.decoder(example), example.shape, view)

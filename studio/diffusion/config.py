@@ -84,3 +84,5 @@ class Denoising:
     """Gamma of min-SNR weighting (Hang et al. 2023: 5); 0 switches it off."""
     noise_offset: Fraction = 0.0
     """Strength of a random constant added to the noise of each channel (Guttenberg 2023: 0.1); 0 adds none."""
+    assistant: str = ""
+    """LoRA that a distilled base (Turbo, schnell) is trained under and drawn without: a file, folder or hub name; empty is none."""

@@ -30,10 +30,11 @@ from studio.metrics.config import DreamBenchEval, Likeness, PromptFit
 from studio.metrics.statistics import estimate
 from studio.metrics.table import Row
 from studio.models import build, draw
-from studio.records import runs
+from studio.records import runs, texts
 from studio.reports.html import TRAINED, Column, Page, write
 from studio.settings import serial
 from studio.settings.custom import by_name
+from studio.settings.sampling import Text
 from studio.weights import artifacts
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,8 @@ def draw_missing(folder: Path, subject: Subject, request: DreamBenchEval, drawer
 def _drawer(artifact: Path, request: DreamBenchEval, backend: Backend) -> Draw:
     """Draws with the model that a run trained."""
     named = exam.named_by(artifact)
-    family = build.load(named.model or build.EMBEDDED, backend)
+    text = texts.as_trained(request.text, Text(), [str(artifact)])
+    family = build.load(named.model or build.EMBEDDED, backend, text=text)
     loaded = artifacts.load(str(artifact), family)
     if loaded.edit:
         raise StudioError(

@@ -29,12 +29,13 @@ from studio.metrics.subject import subject_scores
 from studio.metrics.table import Row
 from studio.models import build, draw
 from studio.models.base import Family
-from studio.records import places, runs
+from studio.records import places, runs, texts
 from studio.records.runs import RunFolder
 from studio.reports import report
 from studio.reports.html import TRAINED, Column, Page, write
 from studio.sampling import reference_check
 from studio.settings import serial
+from studio.settings.sampling import Text
 from studio.weights import artifacts
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,8 @@ def evaluate(request: SubjectEval) -> Evaluation:
     backend = Backend(request.hardware)
     jury = Jury(backend.device, request.judges.batch_size)
     scoring = Scoring(request, asked, jury)
-    family = build.load(request.model or named.model or build.EMBEDDED, backend)
+    text = texts.as_trained(request.text, Text(), [str(artifact)])
+    family = build.load(request.model or named.model or build.EMBEDDED, backend, text=text)
     count = (len(asked.prompts) + len(asked.class_prompts)) * request.num_images
     log.info("drawing %d pictures with the base model, then as many with %s", count, artifact)
     base = drawn_before(family, asked, request)
@@ -114,14 +116,14 @@ def drawn_before(family: Family, asked: Exam, request: SubjectEval) -> Drawn:
     if not request.keep_base:
         return drawn(family, asked, request)
     asked_for = (request.num_images, request.seed, request.steps, request.guidance)
-    key = repr((family.fingerprint(), asked.prompts, asked.class_prompts, asked_for))
+    key = repr((family.fingerprint(), family.text, asked.prompts, asked.class_prompts, asked_for))
     folder = Path(request.keep_base) / hashlib.sha256(key.encode()).hexdigest()[:16]
-    if not (folder / "complete").exists():
+    wanted = {"subject": len(asked.prompts), "class": len(asked.class_prompts)}
+    whole = all(len(_files(folder / kind)) == n * request.num_images for kind, n in wanted.items())
+    if not (whole and (folder / "complete").exists()):
         _save(folder, drawn(family, asked, request))
         (folder / "complete").touch()
-    return Drawn(
-        *([Image.open(p).convert("RGB") for p in _files(folder / kind)] for kind in ("subject", "class"))
-    )
+    return Drawn(*([Image.open(p).convert("RGB") for p in _files(folder / kind)] for kind in wanted))
 
 
 def _folder(request: SubjectEval) -> Path:

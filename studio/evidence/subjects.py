@@ -3,7 +3,6 @@
 Torch is imported when a cell runs, not before.
 """
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from studio import assets
 from studio.catalog import methods
-from studio.catalog.cards import Card
+from studio.catalog.presets import starting
 from studio.catalog.run import Run
 from studio.evidence.reproduce import Cell, Reproduce, Result, new_run
 from studio.settings import serial
@@ -111,9 +110,8 @@ def spread(subjects: Sequence[Trial], number: int) -> list[Trial]:
 def _run(method: str, variant: Variant, trial: Trial, seed: int, request: Reproduce) -> dict[str, Any]:
     """The whole settings of a cell's run, checked, as plain values."""
     card = methods.card(method)
-    preset = variant.preset or card.preset_for(_model(card))
-    values = serial.nest(dict(card.presets[preset].values)) if preset else {}
-    values = serial.merge(values, serial.nest(dict(variant.values)))
+    given = serial.nest(dict(variant.values))
+    values = serial.merge(starting(card, preset=variant.preset, own=given.get("method", {})).values, given)
     own = {"kind": method, "data": str(trial.data), "class_word": trial.class_word, "token": TOKEN}
     values |= {"method": {**values.get("method", {}), **own}, "seed": seed}
     values = serial.merge(values, {"hardware": serial.to_dict(request.hardware)})
@@ -129,11 +127,6 @@ def weights_of(model: str) -> str:
     for file in sorted(assets.path(f"models/{model}").rglob("*.safetensors")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _model(card: Card) -> str:
-    """The model that the method takes by default."""
-    return next((str(f.default) for f in dataclasses.fields(card.config) if f.name == "model"), "")
 
 
 def run(cell: Cell, folder: Path) -> Result:

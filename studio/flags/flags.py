@@ -119,13 +119,16 @@ def started(method: str, argv: Sequence[str], *, prog: str = "") -> tuple[Run, S
     own, rest = take(argv, "config", "preset")
     file = serial.read_file(Path(own["config"])) if "config" in own else {}
     _check_file(file, card)
-    start = starting(card, file=file, model=_model(rest), preset=own.get("preset", ""))
-    flat = parse(
-        run_class(card), rest, prog=prog or f"studio train {methods.reference(card)}", values=start.values
-    )
+    cls = run_class(card)
+    chosen = {path.removeprefix("method."): kind for path, kind in _choices(cls, rest)[0].items()}
+    start = starting(card, file=file, model=_model(rest), preset=own.get("preset", ""), own=chosen)
+    flat = parse(cls, rest, prog=prog or f"studio train {methods.reference(card)}", values=start.values)
     if flat.loop.epochs and len(names.given(("loop.steps", "loop.epochs"), rest)) == 2:
         raise StudioError("--loop.steps and --loop.epochs are two lengths; give one.", field="loop.epochs")
-    return Run(**{f.name: getattr(flat, f.name) for f in dataclasses.fields(flat)}), start
+    run = Run(**{f.name: getattr(flat, f.name) for f in dataclasses.fields(flat)})
+    values = serial.flatten(run.to_dict())
+    followed = card.follow(run, names.given(values, rest) | serial.flatten(file).keys())
+    return followed, start.followed(values, serial.flatten(followed.to_dict()))
 
 
 def change_run(run: Run, argv: Sequence[str]) -> Run:
@@ -193,7 +196,7 @@ def run_class(card: Card) -> type:
     made = dataclasses.make_dataclass(
         "Run", [(n, t, d) if d is not dataclasses.MISSING else (n, t) for n, t, d in fields], kw_only=True
     )
-    presets = f"--preset takes one of: {', '.join(card.presets)}. " if card.presets else ""
+    presets = f"--preset takes one of: {', '.join(card.presets)}, none. " if card.presets else ""
     files = f"{presets}--config FILE reads settings from YAML or JSON; flags go first."
     made.__doc__ = f"{card.title}: {card.summary}.\n{files}"
     return made

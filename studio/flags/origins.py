@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from studio.catalog import methods
+from studio.catalog.presets import Start
 from studio.catalog.run import Run
-from studio.flags import flags, names
+from studio.flags import names
 from studio.settings import serial
 
 
@@ -25,21 +25,14 @@ class Setting:
     origin: str
 
 
-def of_new(method: str, argv: Sequence[str]) -> tuple[Run, list[Setting]]:
-    """The run that `studio train METHOD` with these flags trains, and where its settings come from."""
-    run, start = flags.started(method, argv)
-    return run, list(_settings(run, start.layers, argv))
+def of_new(run: Run, start: Start, argv: Sequence[str]) -> list[Setting]:
+    """Where the settings of a new run come from, which these flags made of what it started from."""
+    return list(_settings(run, start.layers, argv))
 
 
 def of_resumed(old: Run, new: Run, argv: Sequence[str]) -> list[Setting]:
     """Where the settings of a run that is resumed with these flags come from."""
     return list(_settings(new, {"run": serial.flatten(old.to_dict())}, argv))
-
-
-def note(run: Run, origin: str) -> str:
-    """The source of a preset's values; empty for other origins."""
-    preset = methods.card_of(run.method).presets.get(origin.removeprefix("preset "))
-    return preset.note if preset and origin.startswith("preset ") else ""
 
 
 def _settings(run: Run, layers: Mapping[str, Mapping[str, Any]], argv: Sequence[str]) -> Iterator[Setting]:

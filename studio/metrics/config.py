@@ -13,6 +13,7 @@ from pydantic import Field
 from studio.settings.config import Count, Positive, config
 from studio.settings.custom import Custom, Customs
 from studio.settings.run import Hardware
+from studio.settings.sampling import Text
 
 
 @config
@@ -149,6 +150,8 @@ class SubjectEval:
     """Classifier-free guidance scale."""
     strength: float = 1.0
     """Strength of the artifact; 0 is the base model."""
+    text: Text = Text()
+    """How prompts become embeddings; what is left as it is by default follows the artifact's training."""
     output: str = ""
     """Folder of the result; empty takes `eval` in the run folder."""
     keep_base: str = ""
@@ -179,6 +182,8 @@ class DreamBenchEval:
     """Sampler steps."""
     guidance: Annotated[float, Field(ge=0)] = 7.5
     """Classifier-free guidance scale."""
+    text: Text = Text()
+    """How prompts become embeddings; what is left as it is by default follows each run's training."""
     output: str = "dreambench"
     """Folder of pictures and results; what is there is not drawn again."""
     draw_batch: Positive = 4

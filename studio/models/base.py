@@ -13,33 +13,31 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
-from studio.catalog import families
 from studio.catalog.family import FamilyCard, Variant
 from studio.contracts.condition import Condition
 from studio.diffusion.config import Prediction
 from studio.diffusion.guidance import Guidance, classifier_free, rescale
 from studio.diffusion.process import NUM_TIMESTEPS, Flow, Process
-from studio.errors import StudioError, unknown
+from studio.errors import StudioError
 from studio.models.attention import Choose, Function, Layout, attending, checkpointed
 from studio.models.chain import discrete_process
 from studio.models.codecs import codec_of
+from studio.models.fingerprint import fingerprint
+from studio.models.kind import card_of
+from studio.models.moments import Moments
 from studio.models.schedulers import linear_mu, make_scheduler
 from studio.settings.sampling import Text
 
-_PIPELINE_OPTIONS = (
-    "requires_safety_checker",
-    "force_zeros_for_empty_prompt",
-    "is_distilled",
-    "patch_size",
-    "text_encoder_select_layers",
-)
+_ASKED = ("force_zeros_for_empty_prompt", "is_distilled", "text_encoder_select_layers")
+"""Options of a pipeline that change what its model says."""
+_PIPELINE_OPTIONS = ("requires_safety_checker", "patch_size", *_ASKED)
 
 
 class Family(ABC):
@@ -98,7 +96,9 @@ class Family(ABC):
         self.size_multiple = self.vae_scale * self.patch
         self.default_size = self._default_size()
         self._components = components
-        self._fingerprints = {key: weights_fingerprint(module) for key, module in self.modules().items()}
+        told = {key: self.pipeline_config[key] for key in _ASKED if key in self.pipeline_config}
+        parts_of = {**self.modules(), **self.tokenizers, "scheduler": self.scheduler_base, "pipeline": told}
+        self._fingerprints = {key: fingerprint(part) for key, part in parts_of.items()}
 
     def modules(self) -> dict[str, nn.Module]:
         """All networks by diffusers' component names, unwrapped."""
@@ -111,19 +111,16 @@ class Family(ABC):
         return {key: self.text_encoders[key] for key in self.card.words.trains if key in self.text_encoders}
 
     def fingerprint(self, *parts: str) -> str:
-        """A hash of the base weights (all, or of the named components) as they were when loaded."""
+        """A hash of weights and settings (of all components, or of those named) as they were when loaded."""
         chosen = [self._fingerprints[part] for part in parts or sorted(self._fingerprints)]
         return hashlib.sha256("".join(chosen).encode()).hexdigest()[:16]
 
     def encode(self, images: Float[Tensor, "b C H W"], rng: Rng | None = None) -> Float[Tensor, "b c h w"]:
         """Latents of images in [-1, 1], scaled as the denoiser wants them: a sample with `rng`, the mode without."""
-        mean, std = self.moments(images)
-        return mean if rng is None else mean + std * rng.normal(*mean.shape)
+        return self.moments(images).sample(rng)
 
-    def moments(
-        self, images: Float[Tensor, "b C H W"]
-    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
-        """Mean and standard deviation of the scaled latents of images."""
+    def moments(self, images: Float[Tensor, "b C H W"]) -> Moments:
+        """The distribution of the latents of images in [-1, 1], scaled as the denoiser wants them."""
         self.check_size(images.shape[-2], images.shape[-1])
         with self.present(self.vae), self.backend.exact():
             return self.codec.moments(images.to(self.vae.device))
@@ -256,6 +253,11 @@ class Family(ABC):
             return cond
         return cond.with_extra(guidance=torch.full((len(cond),), scale, device=cond.tokens.device))
 
+    def with_sizes(self, cond: Condition, sizes: Int[Tensor, "b 6"] | None) -> Condition:
+        """The condition with the sizes of a batch's pictures, for a family that reads them; the same for others."""
+        del sizes
+        return cond
+
     @contextlib.contextmanager
     def present(self, module: nn.Module) -> Iterator[None]:
         """Have a frozen module on the device while it works, and off it after, where offloading is asked for."""
@@ -283,35 +285,6 @@ class Family(ABC):
         return int(self.vae.config.get("sample_size") or self.card.variants[0].size)
 
 
-def card_of(parts: DiffusionPipeline) -> FamilyCard:
-    """The card of a pipeline's family, by its class and by what tells it from others of that class.
-
-    Raises:
-        StudioError: No family has such pipelines.
-    """
-    kind = type(parts).__name__
-    found = [card for card in families.of_pipeline(kind) if _agrees(parts, card)]
-    if not found:
-        raise unknown("kind of pipeline", kind, families.pipelines(), field="model")
-    return found[0]
-
-
-def _agrees(parts: DiffusionPipeline, card: FamilyCard) -> bool:
-    told = (name.split(".", 1) for name in card.recognize.tells)
-    values = (getattr(parts.components[part].config, setting) for part, setting in told)
-    return all(value == wanted for value, wanted in zip(values, card.recognize.tells.values(), strict=True))
-
-
 def unwrap(module: nn.Module) -> nn.Module:
     """The module inside a distributed wrapper."""
     return module.module if isinstance(module, DistributedDataParallel) else module
-
-
-def weights_fingerprint(module: nn.Module) -> str:
-    """A hash of names, shapes and up to 256 evenly spaced values of every tensor."""
-    digest = hashlib.sha256()
-    for key, tensor in sorted(module.state_dict().items()):
-        flat = tensor.detach().flatten()
-        taken = flat[:: max(1, flat.numel() // 256)].float().cpu()
-        digest.update(f"{key}{tuple(tensor.shape)}".encode() + taken.numpy().tobytes())
-    return digest.hexdigest()

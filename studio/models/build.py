@@ -2,35 +2,42 @@
 
 import dataclasses
 import logging
-import re
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 from diffusers import DiffusionPipeline
+from transformers import T5EncoderModel
 
-from studio import assets
 from studio.backend.core import Backend
-from studio.catalog import families, outside
+from studio.catalog import families, model_folder, outside
+from studio.catalog.family import Part
 from studio.catalog.family import load as imported
-from studio.catalog.recognize import recognize
+from studio.catalog.recognize import HUB_NAME, Known, recognize
 from studio.errors import StudioError, unknown
-from studio.models.base import Family, card_of
-from studio.models.files import from_folder, from_hub
+from studio.models.base import Family
+from studio.models.checkpoints.others import others
+from studio.models.checkpoints.ready import ready
+from studio.models.checkpoints.single import from_file, settings_beside
+from studio.models.files import check_library, from_folder, from_hub
+from studio.models.kind import card_of
 from studio.models.prepare import prepare
-from studio.models.single_file import from_file
 from studio.models.tiny import SIZE, T5_TOKENS
-from studio.settings.sampling import Text
+from studio.settings.sampling import Parts, Text
 
 log = logging.getLogger(__name__)
 
 EMBEDDED = "studio-tiny"
 EMBEDDED_MODELS = (EMBEDDED, "studio-tiny-dit")
-_HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
-_PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 
 def load(
-    name: str, backend: Backend, *, text: Text = Text(), dtype: torch.dtype | None = None, revision: str = ""
+    name: str,
+    backend: Backend,
+    *,
+    text: Text = Text(),
+    parts: Parts = Parts(),
+    dtype: torch.dtype | None = None,
+    revision: str = "",
 ) -> Family:
     """A family on the backend's device, frozen and in evaluation mode.
 
@@ -40,6 +47,7 @@ def load(
             function (backend, text) that gives a `Family` with its weights.
         backend: Where and how precisely.
         text: How prompts become embeddings.
+        parts: What the model's file does not say of itself, and parts in place of its own.
         dtype: Dtype to read weights in; the backend's if not given. Full finetuning wants float32.
         revision: Branch, tag or commit on the hub; empty for the newest.
 
@@ -48,13 +56,16 @@ def load(
     """
     if ":" in name and "://" not in name and not name.startswith("tiny:"):
         return prepare(_own(name, backend, text), backend)
-    small = name.startswith("tiny:") or (name == EMBEDDED and not assets.exists(f"models/{EMBEDDED}"))
+    known = recognize(name).told(parts)
+    small = known.kind == "tiny" or (name == EMBEDDED and known.kind != "embedded")
     if small:
-        parts, text = _tiny(name, backend), _short_t5(text)
+        pipeline = _tiny(name, backend)
+        text = _short_t5(text, pipeline)
     else:
-        parts = _read(name, backend, dtype or backend.dtype, revision)
-    family = prepare(card_of(parts).load_model()(parts, backend, text), backend)
-    family.variant = recognize(name).variant
+        pipeline = _read(name, known, backend, dtype or backend.dtype, revision=revision, parts=parts)
+    family = prepare(card_of(pipeline).load_model()(pipeline, backend, text), backend)
+    family.variant = known.variant
+    family.default_size = known.pixels or family.default_size
     if small:
         family.default_size = SIZE
     return family
@@ -89,24 +100,43 @@ def _tiny_names() -> list[str]:
     return [f"tiny:{name}" for name in families.cards()]
 
 
-def _short_t5(text: Text) -> Text:
-    return dataclasses.replace(text, t5_tokens=text.t5_tokens or T5_TOKENS)
+def _short_t5(text: Text, parts: DiffusionPipeline) -> Text:
+    reads = any(isinstance(part, T5EncoderModel) for part in parts.components.values())
+    return dataclasses.replace(text, t5_tokens=text.t5_tokens or T5_TOKENS) if reads else text
 
 
-def _read(name: str, backend: Backend, dtype: torch.dtype, revision: str) -> DiffusionPipeline:
-    if name in EMBEDDED_MODELS:
-        return from_folder(assets.path(f"models/{name}"), backend, dtype)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return from_folder(path, backend, dtype)
-    if path.suffix in _PICKLES:
-        raise StudioError(
-            f"{name} is a pickle, which can run code when read; convert it to .safetensors first.",
-            field="model",
-        )
-    if path.suffix == ".safetensors":
-        return from_file(path, backend, dtype)
-    known = families.short_names()
-    if name in known or _HUB_NAME.match(name):
-        return from_hub(known.get(name, name), backend, dtype, revision)
-    raise unknown("model", name, [*EMBEDDED_MODELS, *_tiny_names(), *known], field="model")
+def _read(
+    name: str, known: Known, backend: Backend, dtype: torch.dtype, *, revision: str, parts: Parts
+) -> DiffusionPipeline:
+    """The pipeline of what a name, folder or file is."""
+    if known.refusal:
+        raise StudioError(known.refusal, field="model")
+    for note in known.notes:
+        log.warning("%s", note)
+    hub = families.short_names().get(name, name)
+    if known.kind == "unknown" and not HUB_NAME.match(name):
+        names = [*EMBEDDED_MODELS, *_tiny_names(), *families.short_names()]
+        raise unknown("model", name, names, field="model")
+    if known.card is not None:
+        check_library(known.card)
+    given = others(parts, _architecture(known), dtype) if parts.vae or parts.text_encoder else {}
+    if known.kind == "file":
+        return ready(from_file(known, backend, dtype, given))
+    if known.path is not None:
+        found = from_folder(known.path, backend, dtype, **given)
+    else:
+        found = from_hub(hub, backend, dtype, revision, **given)
+    return ready(found, parts.prediction)
+
+
+def _architecture(known: Known) -> Mapping[str, Part]:
+    """The parts of a model: as its folder has them, else as published."""
+    folder = settings_beside(known.path) if known.kind == "file" and known.path else known.path
+    if folder is not None:
+        return dict(model_folder.components(folder))
+    if known.variant is not None:
+        return known.variant.architecture
+    raise StudioError(
+        "Parts can be given for a model whose family is known before it is loaded: a folder, a file or a short name.",
+        field="parts",
+    )

@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-Moments = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]
-"""Mean and standard deviation."""
+from studio.models.moments import Moments
 
 
 class Codec(ABC):
@@ -36,9 +35,11 @@ class Codec(ABC):
         self.channels = int(config.latent_channels)
 
     def moments(self, images: Float[Tensor, "b C H W"]) -> Moments:
-        """Scaled latents of images: mean and standard deviation (zero for an autoencoder without a distribution)."""
+        """The distribution of the scaled latents of images."""
         found = self.vae.encode(self._picture(images)).latent_dist
-        return self._scaled(self._flat(found.mode()).float()), self._spread(self._flat(found.std).float())
+        return Moments(
+            self._scaled(self._flat(found.mode()).float()), self._spread(self._flat(found.std).float())
+        )
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b C H W"]:
         """Images of scaled latents, not clamped."""
@@ -91,8 +92,7 @@ class Tiny(Scaled):
 
     @override
     def moments(self, images: Float[Tensor, "b C H W"]) -> Moments:
-        latents = self._scaled(self.vae.encode(self._picture(images)).latents.float())
-        return latents, torch.zeros_like(latents)
+        return Moments(self._scaled(self.vae.encode(self._picture(images)).latents.float()))
 
 
 class Standardized(Codec):

@@ -3,11 +3,13 @@
 Axes: `b` batch, `c h w` latent, `H W` image.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from studio.backend.rng import Rng
@@ -16,6 +18,7 @@ from studio.contracts.condition import Condition
 from studio.diffusion.config import Denoising
 from studio.diffusion.objective import latent_mask, min_snr_weight, offset_noise, per_example
 from studio.models.base import Family
+from studio.models.moments import Moments
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,25 @@ class Noised:
         )
 
 
-def latents_of(family: Family, batch: Batch, rng: Rng, prefix: str = "") -> Float[Tensor, "b c h w"]:
-    """The latents of a batch: cached ones, or its images encoded."""
+def latents_of(
+    family: Family, batch: Batch, rng: Rng, prefix: str = "", *, kind: Literal["sample", "mode"] = "sample"
+) -> Float[Tensor, "b c h w"]:
+    """The latents of a batch: a sample of what the autoencoder says of its images, now or when it was cached.
+
+    Args:
+        family: The model.
+        batch: With `images`, or with `latents` and, of an autoencoder with a distribution, `latents_std`.
+        rng: Of this part of the batch.
+        prefix: In front of the names in the batch.
+        kind: The mode takes no numbers from `rng`.
+    """
     if f"{prefix}latents" in batch:
-        return batch[f"{prefix}latents"].float()
-    with torch.no_grad():
-        return family.encode(batch[f"{prefix}images"], rng)
+        std = batch.get(f"{prefix}latents_std")
+        found = Moments(batch[f"{prefix}latents"].float(), None if std is None else std.float())
+    else:
+        with torch.no_grad():
+            found = family.moments(batch[f"{prefix}images"])
+    return found.sample(rng if kind == "sample" else None)
 
 
 def add_noise(family: Family, latents: Float[Tensor, "b c h w"], rng: Rng, settings: Denoising) -> Noised:
@@ -72,24 +88,52 @@ def errors(
     return found
 
 
-class Prompts:
-    """Embeddings of captions: computed once each while no text encoder trains, anew each time when one does."""
+Store = Callable[[str, Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]]
+"""Where a caption's embedding is looked for, and kept once it is made."""
 
-    def __init__(self, family: Family, *, trains: bool) -> None:
-        self._family, self._trains = family, trains
+
+class Prompts:
+    """Embeddings of captions: computed once each while no text encoder trains, anew each time when one does.
+
+    What is kept was computed by itself: beside others its last bits can differ, and a resumed run meets other ones first.
+    """
+
+    def __init__(self, family: Family, *, trains: bool, store: Store | None = None) -> None:
+        """Take a model.
+
+        Args:
+            family: The model.
+            trains: Whether one of its text encoders, or a word of theirs, trains.
+            store: Keeps embeddings beyond this run; not asked while a text encoder trains.
+        """
+        self._family, self._trains, self._store = family, trains, store
         self._kept: dict[str, Condition] = {}
 
-    def __call__(self, captions: Sequence[str]) -> Condition:
-        """The condition of each caption, in order."""
-        if self._trains:
-            return self._family.embed(captions)
-        missing = [c for c in dict.fromkeys(captions) if c not in self._kept]
-        if missing:
-            with torch.no_grad():
-                found = self._family.embed(missing)
-            for index, caption in enumerate(missing):
-                self._kept[caption] = found.rows([index]).to("cpu")
-        rows = self._kept[captions[0]]
-        for caption in captions[1:]:
-            rows = rows.cat(self._kept[caption])
-        return rows.to(self._family.backend.device)
+    def __call__(self, captions: Sequence[str], sizes: Int[Tensor, "b 6"] | None = None) -> Condition:
+        """The condition of each caption, in order, with the sizes of its picture where the family reads them."""
+        cond = self._family.embed(captions) if self._trains else self._looked_up(captions)
+        return self._family.with_sizes(cond, sizes)
+
+    def _looked_up(self, captions: Sequence[str]) -> Condition:
+        distinct = list(dict.fromkeys(captions))
+        self._keep([caption for caption in distinct if caption not in self._kept])
+        found = [self._kept[caption] for caption in distinct]
+        if len({one.tokens.shape[1] for one in found}) > 1:  # long prompts: all get the parts of the longest
+            rows = self._embed(distinct)
+        else:
+            rows = functools.reduce(Condition.cat, found)
+        return rows.rows([distinct.index(caption) for caption in captions]).to(self._family.backend.device)
+
+    def _keep(self, captions: Sequence[str]) -> None:
+        """Embed captions, each by itself."""
+        for caption in captions:
+            if self._store is None:
+                self._kept[caption] = self._embed([caption])
+            else:
+                made = self._store(caption, lambda caption=caption: self._embed([caption]).tensors())
+                self._kept[caption] = Condition.of(made)
+
+    @torch.no_grad()
+    def _embed(self, captions: Sequence[str]) -> Condition:
+        """Embeddings on the CPU."""
+        return self._family.embed(captions).to("cpu")

@@ -13,6 +13,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from transformers import ProcessorMixin
 
 from studio.models.text import BOS, EOS, PAD, WORD, Encoded
 from studio.models.weighting import marked
@@ -25,19 +26,22 @@ _PROMPT = "\x00"
 Render = Callable[[str], str]
 
 
-def chat(tokenizer: Any, *, system: str = "", **options: Any) -> Render:
+def chat(tokenizer: Any, *, system: str = "", parts: bool = False, **options: Any) -> Render:
     """Writes a prompt as the message of a user, and the start of the model's answer after it.
 
     Args:
         tokenizer: Has the chat template.
         system: What stands before it.
+        parts: Contents are lists of parts; as plain text some templates leave them out without a word, others as lists.
         **options: Of the template, such as `enable_thinking`.
     """
-    before = [{"role": "system", "content": system}] if system else []
+
+    def message(role: str, text: str) -> dict[str, Any]:
+        return {"role": role, "content": [{"type": "text", "text": text}] if parts else text}
 
     def render(prompt: str) -> str:
-        messages = [*before, {"role": "user", "content": prompt}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        before = [message("system", system)] if system else []
+        return tokenizer.apply_chat_template([*before, message("user", prompt)], tokenize=False, **options)
 
     return render
 
@@ -90,6 +94,11 @@ def encode_chat(
     return Encoded(rows, None, kinds, ids), there.bool()
 
 
+def tokenizer_of(words: Any) -> Any:
+    """The tokenizer inside of a processor; a tokenizer itself."""
+    return words.tokenizer if isinstance(words, ProcessorMixin) else words
+
+
 def quarters(encoder: nn.Module) -> tuple[int, int, int]:
     """The layers after a quarter, a half and three quarters: FLUX.2's 9, 18, 27 of Qwen3's 36, and 10, 20, 30 of Mistral's 40."""
     config: Any = encoder.config
@@ -107,14 +116,16 @@ def _tokens(
     tokenizer: Any, prompts: Sequence[str], reading: Reading
 ) -> tuple[Int[Tensor, "b l"], Int[Tensor, "b l"], Int[Tensor, "b l"]]:
     """Numbers, which of them are no padding, and what each is."""
+    tokenizer = tokenizer_of(tokenizer)
     before, after = reading.render(_PROMPT).split(_PROMPT)
     texts = [reading.render(prompt) for prompt in prompts]
+    plain = {"add_special_tokens": False}  # the template has them
     if reading.keeps_end:
-        room = reading.length - len(tokenizer(after).input_ids)
+        room = reading.length - len(tokenizer(after, **plain).input_ids)
         texts = [_cut(tokenizer, text.removesuffix(after), room) + after for text in texts]
-    options = {"padding": reading.padding, "max_length": reading.length, "truncation": True}
+    options = plain | {"padding": reading.padding, "max_length": reading.length, "truncation": True}
     found = tokenizer(texts, return_tensors="pt", return_offsets_mapping=True, **options)
-    longest = max(len(row) for row in tokenizer(texts, verbose=False).input_ids)
+    longest = max(len(row) for row in tokenizer(texts, verbose=False, **plain).input_ids)
     if longest > reading.length:
         log.warning("A prompt of %d tokens with its template is cut to %d.", longest, reading.length)
     start: Int[Tensor, "b l"] = found.offset_mapping[..., 0]

@@ -14,12 +14,12 @@ F = TypeVar("F", bound=Family)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return "kept in float32: []" not in record.getMessage()
+    return "should be kept in float32" not in record.getMessage()
 
 
 logging.getLogger("diffusers.models.modeling_utils").addFilter(
     _is_news
-)  # it warns of an empty list at every move
+)  # it warns at every move, of an empty list too; `place` keeps them
 
 
 def prepare(family: F, backend: Backend) -> F:
@@ -30,8 +30,8 @@ def prepare(family: F, backend: Backend) -> F:
         module.requires_grad_(False).eval()
         if backend.hardware.offload and key != family.denoiser_name:
             module.to("cpu")
-    if backend.dtype == torch.float16 and family.vae.config.force_upcast:
-        family.vae.float()  # SDXL's autoencoder overflows in fp16
+    if backend.dtype == torch.float16:
+        _keep_exact(family)
     if backend.attention == "xformers":
         _xformers(family.denoiser)
     if backend.hardware.gradient_checkpointing:
@@ -39,6 +39,12 @@ def prepare(family: F, backend: Backend) -> F:
     if backend.hardware.compile:
         family.denoiser.compile_repeated_blocks()
     return family
+
+
+def _keep_exact(family: Family) -> None:
+    """In float32 what overflows in fp16: by the card, and the autoencoder where its settings say so (SDXL's)."""
+    for key in {*family.card.fp32, *(["vae"] if family.vae.config.get("force_upcast") else [])}:
+        family.modules()[key].float()
 
 
 def _checkpoint(family: Family) -> None:

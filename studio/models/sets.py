@@ -55,6 +55,8 @@ class Coupling:
         del about
         if cross or self.size == 1:
             return ordinary(query, key, value)
+        if ordinary.mask is not None:  # what padded text itself sees does not matter
+            ordinary = replace(ordinary, mask=ordinary.mask.any(dim=2, keepdim=True))
         if self.axis and ordinary.text.stop:
             query, key = (self._placed(x, ordinary.text) for x in (query, key))
         text, picture = ordinary.text, _picture(ordinary.text, query.shape[2])

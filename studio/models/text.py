@@ -6,6 +6,7 @@ Axes: `b` prompts, `k` parts of a long prompt, `l` tokens of a part, `d` width.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
 from studio.models.weighting import marked, numbers, weigh
-from studio.settings.sampling import Text
+from studio.settings.sampling import MAX_T5_TOKENS, Text
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +61,18 @@ def _part(values: list[Any], k: int, length: int, marks: tuple[Any, Any, Any]) -
 
 def clip_kinds(tokenizer: Any, ids: Int[Tensor, "b k l"]) -> Int[Tensor, "b n"]:
     """What each row is: 0 padding, 1 word, 2 begin, 3 end. Padding may look like the end token."""
-    first_end = (ids == tokenizer.eos_token_id).int().argmax(-1, keepdim=True)
+    end = first_end(ids, tokenizer.eos_token_id)[..., None]
     position = torch.arange(ids.shape[-1])
     kinds = torch.full_like(ids, WORD)
-    kinds[position.expand_as(ids) > first_end] = PAD
-    kinds.scatter_(-1, first_end, EOS)
+    kinds[position.expand_as(ids) > end] = PAD
+    kinds.scatter_(-1, end, EOS)
     kinds[..., 0] = BOS
     return rearrange(kinds, "b k l -> b (k l)")
+
+
+def first_end(ids: Int[Tensor, "*b l"], end: int) -> Int[Tensor, "*b"]:
+    """Place of the first end token in each row."""
+    return (ids == end).int().argmax(-1)
 
 
 def encode_clip(
@@ -82,19 +88,26 @@ def encode_clip(
         penultimate: Read the layer before the last, not normalized (SDXL, SD3), instead of the last.
     """
     ids, weights = clip_ids(tokenizer, prompts, text)
-    rows, pooled = _run_clip(encoder, ids, text.clip_skip, penultimate=penultimate)
+    run = partial(
+        _run_clip, encoder, end=tokenizer.eos_token_id, skip=text.clip_skip, penultimate=penultimate
+    )
+    rows, pooled = run(ids)
     if bool((weights != 1).any()):
         nothing, _ = clip_ids(tokenizer, [""], text)
-        empty, _ = _run_clip(encoder, nothing, text.clip_skip, penultimate=penultimate)
+        empty, _ = run(nothing)
         rows = weigh(rows, rearrange(weights, "b k l -> b (k l)"), empty)
     flat = rearrange(ids, "b k l -> b (k l)").to(rows.device)
     return Encoded(rows, pooled, clip_kinds(tokenizer, ids).to(rows.device), flat)
 
 
 def _run_clip(
-    encoder: nn.Module, ids: Int[Tensor, "b k l"], skip: int, *, penultimate: bool
+    encoder: nn.Module, ids: Int[Tensor, "b k l"], *, end: int, skip: int, penultimate: bool
 ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b p"]]:
-    """Rows of all parts side by side, and the pooled vector of the first part."""
+    """Rows of all parts side by side, and the pooled vector of the first part: its last layer's row at the first end.
+
+    transformers pools at the largest number of a row where the settings say `eos_token_id: 2`, as all published ones do;
+    a word added to the tokenizer would be taken for the end.
+    """
     device = next(encoder.parameters()).device
     output = encoder(rearrange(ids, "b k l -> (b k) l").to(device), output_hidden_states=True)
     if penultimate:
@@ -103,21 +116,25 @@ def _run_clip(
         rows = output.last_hidden_state
     else:
         rows = _final_norm(encoder)(output.hidden_states[-(skip + 1)])
-    pooled = output[0] if output[0].ndim == 2 else output.pooler_output
-    count = len(ids)
-    return (
-        rearrange(rows, "(b k) l d -> b (k l) d", b=count),
-        rearrange(pooled, "(b k) p -> b k p", b=count)[:, 0],
-    )
+    first = rearrange(output.last_hidden_state, "(b k) l d -> b k l d", b=len(ids))[:, 0]
+    pooled = first[torch.arange(len(ids)), first_end(ids[:, 0], end).to(device)]
+    inner = _unwrapped(encoder)
+    if isinstance(inner, CLIPTextModelWithProjection):
+        pooled = inner.text_projection(pooled)
+    return rearrange(rows, "(b k) l d -> b (k l) d", b=len(ids)), pooled
 
 
 def _final_norm(encoder: nn.Module) -> nn.Module:
-    inner = encoder.get_submodule("module") if "module" in dict(encoder.named_children()) else encoder
+    inner = _unwrapped(encoder)
     return (
         inner.text_model.final_layer_norm
         if isinstance(inner, CLIPTextModelWithProjection)
         else inner.final_layer_norm
     )
+
+
+def _unwrapped(encoder: nn.Module) -> nn.Module:
+    return encoder.get_submodule("module") if "module" in dict(encoder.named_children()) else encoder
 
 
 def encode_t5(
@@ -138,7 +155,7 @@ def encode_t5(
         ids, weights = _t5_ids(tokenizer, prompts, length)
     longest = max(len(row) for row in tokenizer(list(prompts), verbose=False).input_ids)
     if longest > length:
-        log.warning("A prompt of %d T5 tokens is cut to %d; set t5_tokens to read more.", longest, length)
+        log.warning("A prompt of %d T5 tokens is cut to %d; %s.", longest, length, _more(length))
     device = next(encoder.parameters()).device
     kinds = torch.full_like(ids, WORD)
     kinds[ids == tokenizer.pad_token_id] = PAD
@@ -152,6 +169,12 @@ def encode_t5(
     if weighted:
         rows = weigh(rows, weights, read(tokenizer([""], **options).input_ids))
     return Encoded(rows, None, kinds.to(device), ids.to(device))
+
+
+def _more(length: int) -> str:
+    return (
+        f"--text.t5-tokens reads up to {MAX_T5_TOKENS}" if length < MAX_T5_TOKENS else "no model reads more"
+    )
 
 
 def _t5_ids(

@@ -3,7 +3,17 @@
 They draw 64 px pictures of nothing: latents of 8 x 8, one or two layers a block, widths of 32 to 64.
 """
 
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from typing import Any
+
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2Transformer2DModel,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, Qwen3Config, T5Config, T5EncoderModel
 
 from studio.models.tokenizers import tiny_clip_tokenizer
@@ -75,6 +85,42 @@ def qwen3(vocabulary: int, layers: int) -> Qwen3Config:
         head_dim=8,
         max_position_embeddings=512,
     )
+
+
+def flux2(*, guidance: bool) -> Flux2Transformer2DModel:
+    """The transformer of FLUX.2, whose text is three layers wide."""
+    return Flux2Transformer2DModel(
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * WIDTH,
+        timestep_guidance_channels=32,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=guidance,
+    ).eval()
+
+
+def flux2_vae() -> AutoencoderKLFlux2:
+    """The autoencoder of FLUX.2, with statistics of its own."""
+    blocks = 4
+    model = AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=64,
+    )
+    statistics: Any = model.bn
+    statistics.running_mean.normal_(std=0.1)
+    statistics.running_var.uniform_(0.5, 2.0)
+    return model.eval()
+
+
+def flux2_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """The scheduler of FLUX.2."""
+    return FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
 
 
 def ddim(prediction: str) -> DDIMScheduler:

@@ -4,11 +4,9 @@ import os
 from pathlib import Path
 
 from studio.catalog import methods
+from studio.catalog.traits import RUNS
 from studio.errors import StudioError
 from studio.records import runs, trained
-
-RUNS = Path("runs")
-"""Where runs lie that are given by their name alone."""
 
 
 def artifact(path: str, field: str = "artifact") -> str:

@@ -121,7 +121,7 @@ def from_parameters(text: str) -> SampleRequest:
     return SampleRequest(
         prompt=(re.sub(r"\s*<lora:[^>]*>", "", prompt).strip(),),
         negative=negative.strip(),
-        steps=int(facts.get("steps", 20)),
+        steps=int(facts.get("steps", 0)),
         guidance=float(facts["cfg scale"]) if "cfg scale" in facts else None,
         seed=int(facts.get("seed", 0)),
         width=int(width),

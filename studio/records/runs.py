@@ -199,13 +199,23 @@ def _settings(file: Path) -> dict[str, Any]:
     return found
 
 
+def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings in today's terms."""
+    method = values.get("method")
+    return (
+        methods.card(method["kind"]).upgrade(values)
+        if isinstance(method, dict) and "kind" in method
+        else values
+    )
+
+
 def open_run(path: str | Path) -> tuple[RunFolder, Run]:
     """An existing run folder and its settings; a bare name is looked for under `runs/`."""
     given = Path(path)
     for candidate in (given, Path("runs") / given):
         if (candidate / "config.json").exists():
             folder = RunFolder(candidate)
-            return folder, Run.from_dict(_settings(folder.config))
+            return folder, Run.from_dict(_upgraded(_settings(folder.config)))
     found = [p.parent.name for p in Path("runs").glob("*/config.json")]
     raise unknown("run", str(path), found, field="run")
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from studio import assets
 from studio.errors import StudioError
+from studio.settings import serial
+from studio.settings.sampling import Text
 
 CARD = "method.json"
 PUBLIC = {"ip_adapter": "ip_adapter.1.to_k_ip.weight"}
@@ -24,6 +26,7 @@ class Trained:
         model: Base model it was trained on; empty if it does not tell.
         settings: What the method wrote for itself.
         guidance: Guidance that suits it while sampling; None if it does not say.
+        text: How text was read while it was trained; None if it does not say.
     """
 
     folder: Path
@@ -31,15 +34,23 @@ class Trained:
     model: str
     settings: Mapping[str, Any]
     guidance: float | None = None
+    text: Text | None = None
 
 
-def write(
-    folder: Path, *, method: str, model: str, settings: Mapping[str, Any], guidance: float | None = None
+def write(  # what such a folder says of itself
+    folder: Path,
+    *,
+    method: str,
+    model: str,
+    settings: Mapping[str, Any],
+    guidance: float | None = None,
+    text: Text | None = None,
 ) -> Path:
     """Write the card of a folder (see `Trained`); gives its file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / CARD
     values = {"method": method, "model": model, "guidance": guidance, "settings": dict(settings)}
+    values |= {} if text is None else {"text": serial.to_dict(text)}
     path.write_text(json.dumps(values, indent=1), encoding="utf-8")
     return path
 
@@ -97,10 +108,10 @@ def _read(folder: Path) -> Trained:
     try:
         values = json.loads((folder / CARD).read_text(encoding="utf-8"))
         guidance = None if values.get("guidance") is None else float(values["guidance"])
-        return Trained(
-            folder, str(values["method"]), str(values["model"]), dict(values["settings"]), guidance
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        text = serial.from_dict(Text, values["text"]) if "text" in values else None
+        told = str(values["method"]), str(values["model"]), dict(values["settings"])
+        return Trained(folder, *told, guidance, text)
+    except (OSError, ValueError, KeyError, TypeError, StudioError) as error:
         raise StudioError(
             f"{folder / CARD} is damaged ({type(error).__name__}: {error}); copy or export it again."
         ) from None

@@ -17,7 +17,8 @@ from studio.rl.config import Advantage, GroupAdvantage, PromptAdvantage, Rollout
 from studio.settings.custom import Custom
 
 STD_FLOOR = 1e-6
-"""Rewards that differ by less count as equal: all their advantages are 0."""
+"""Rewards that differ by less count as equal: all their advantages are 0. The official codes add 1e-8 (rollout), 1e-6 (prompt)
+or 1e-4 (group) to the spread in its place."""
 
 
 def standardize(
@@ -37,13 +38,16 @@ def over_rollout(rewards: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
 def over_groups(
     rewards: Float[Tensor, " b"], prompts: Sequence[str], *, own_std: bool = False
 ) -> Float[Tensor, " b"]:
-    """Rewards less their prompt's mean, over the spread of the rollout or of the prompt (GRPO)."""
+    """Rewards less their prompt's mean, over the spread of all rewards of the rollout or of the prompt's own (GRPO).
+
+    The first is `global_std` of Flow-GRPO's code, its default: prompts center, and all rewards as they are give the spread.
+    The second is eq. 4 of its paper.
+    """
     mean, own = torch.empty_like(rewards), torch.empty_like(rewards)
     for prompt in dict.fromkeys(prompts):
         rows = torch.tensor([p == prompt for p in prompts], device=rewards.device)
         mean[rows], own[rows] = rewards[rows].mean(), rewards[rows].std(correction=0)
-    centered = rewards - mean
-    std = own if own_std else centered.std(correction=0).expand_as(rewards)
+    std = own if own_std else rewards.std(correction=0).expand_as(rewards)
     return standardize(rewards, mean, std)
 
 

@@ -8,10 +8,12 @@ from pydantic import Field
 from studio import assets
 from studio.adapters.config import Export, Lora
 from studio.catalog.cards import Preset
+from studio.catalog.suits import Suits
 from studio.errors import StudioError
 from studio.rewards.config import ClipAlignment, HeldOut, Reward
 from studio.settings.config import Count, Fraction, Positive, config
 from studio.settings.custom import Custom
+from studio.settings.sampling import Parts, Text
 
 EMBEDDED_CLIP = "studio-tiny-clip"
 Real = Annotated[float, Field(ge=0)]
@@ -41,7 +43,7 @@ class Rollouts(Sampler):
     """How pictures are drawn to learn from."""
 
     images: Positive = 64
-    """Pictures a rollout, over all processes (paper's code: 512 to 1024)."""
+    """Pictures a rollout, over all processes: whole batches, whole groups (DDPO's code: 256; TexForce's: 512 to 1024)."""
     group: Positive = 1
     """Pictures that share a prompt in one rollout."""
     chunk: Positive = 8
@@ -55,10 +57,10 @@ class RolloutAdvantage:
 
 @config
 class PromptAdvantage:
-    """Rewards standardized by the recent rewards of the same prompt (DDPO, section 4.4; needs prompts that repeat)."""
+    """Rewards standardized by the recent rewards of the same prompt (DDPO, section 4.4); without repeats, over the rollout."""
 
     buffer: Positive = 32
-    """Rewards remembered a prompt (DDPO's code: 16 or 32)."""
+    """Rewards remembered a prompt (DDPO's code: 16 or 32; TexForce's: 32)."""
     min_count: Positive = 16
     """Rewards a prompt needs before its own statistics are used instead of the rollout's (DDPO's code: 16)."""
 
@@ -68,7 +70,7 @@ class GroupAdvantage:
     """Rewards less the mean of their prompt in this rollout (GRPO; needs `rollouts.group` of 2 or more)."""
 
     std: Literal["rollout", "group"] = "rollout"
-    """Over what the spread is taken (Flow-GRPO's code: rollout)."""
+    """Spread that they are divided by: of all rewards of the rollout (Flow-GRPO's code), or of the prompt's own (its paper)."""
 
 
 Advantage = RolloutAdvantage | PromptAdvantage | GroupAdvantage | Custom
@@ -86,8 +88,10 @@ class Ppo:
     """Largest advantage (DDPO's code: 5)."""
     epochs: Positive = 1
     """Passes over a rollout (DDPO's code: 1)."""
-    fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of each picture's sampler steps that is learned from, drawn at random (TexForce's code: 0.5)."""
+    last_step: bool = True
+    """Learn from the last sampler step too, the one with the least noise (DDPO's code: yes; Flow-GRPO's: no)."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of each picture's steps that is learned from, drawn at random (DDPO's code: 1; TexForce's: 0.5)."""
     kl_weight: Real = 0.0
     """Weight of the divergence from the base model (DPOK, Flow-GRPO); 0 costs nothing."""
 
@@ -98,6 +102,10 @@ class Adapted:
 
     model: str = "studio-tiny"
     """Base model: studio-tiny, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
+    text: Text = Text()
+    """How prompts become embeddings; what is drawn from the result reads prompts alike."""
     export: Export = Export()
     """What to write at the end."""
 
@@ -122,8 +130,8 @@ class Reinforced(Rewarded):
 
     rollouts: Rollouts = Rollouts()
     """How pictures are drawn to learn from."""
-    advantage: Advantage = RolloutAdvantage()
-    """What a reward is compared with; custom: (rewards (b), prompts) -> advantages (b)."""
+    advantage: Advantage = PromptAdvantage()
+    """What a reward is compared with (DDPO's and TexForce's code: its prompt's); custom: (rewards (b), prompts) -> (b)."""
     ppo: Ppo = Ppo()
     """The objective."""
     adapter: Lora = Lora()
@@ -136,9 +144,10 @@ TINY = Preset(
         "method.rollouts.steps": 10,
         "method.rollouts.chunk": 32,
         "method.ppo.fraction": 1.0,
+        "method.ppo.last_step": False,
         "method.ppo.clip": 1e-3,
-        "loop.batch_size": 320,
-        "loop.accumulate": 5,
+        "loop.batch_size": 32,
+        "loop.accumulate": 4,
         "loop.steps": 60,
         "loop.log_every": 2,
         "loop.checkpoint_every": 10,
@@ -146,8 +155,9 @@ TINY = Preset(
         "optim.weight_decay": 1e-4,
         "preview.every": 10,
     },
-    models=("studio-tiny", "tiny:*"),
-    note="the embedded model; two updates a rollout; a clip for latents of 1,024 elements, not 16,384",
+    suits=Suits(small=True),
+    note="the embedded models, whose last step has no noise; two updates a rollout; a clip for latents of 1,024 elements, not "
+    "16,384",
 )
 """What texforce and ddpo take for the embedded model."""
 
@@ -173,16 +183,10 @@ def check(settings: Reinforced) -> None:
             "rollouts.noise 0 draws without chance, so that no step has a probability to learn from; choose 1.",
             field="rollouts.noise",
         )
-    if rollouts.images % rollouts.group:
+    if rollouts.steps == 1 and not settings.ppo.last_step:
         raise StudioError(
-            f"rollouts.images {rollouts.images} is not a multiple of rollouts.group {rollouts.group}; choose "
-            f"{rollouts.images // rollouts.group * rollouts.group + rollouts.group}.",
-            field="rollouts.images",
-        )
-    if isinstance(settings.advantage, GroupAdvantage) and rollouts.group < 2:
-        raise StudioError(
-            "advantage group-advantage compares pictures of one prompt; set --rollouts.group to 2 or more.",
-            field="rollouts.group",
+            "rollouts.steps 1 has a last step only, and ppo.last_step False leaves it out; choose rollouts.steps 2 or more.",
+            field="rollouts.steps",
         )
     check_policy(settings.adapter)
 

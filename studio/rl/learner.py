@@ -2,8 +2,9 @@
 
     L = mean max(-A r, -A clip(r, 1 - e, 1 + e)),   r = exp(log p(x_{k+1} | x_k) - log p_old)   (DDPO, section 4.3)
 
-over transitions of a rollout. A step is one optimizer step over `loop.batch_size` transitions; a rollout gives
-as many steps as it has transitions for. Axes: `b` transitions or pictures, `k` terms of a reward.
+over transitions of a rollout: sampler steps of pictures. A step is one optimizer step over the learned transitions of
+`loop.batch_size` pictures; a rollout gives as many steps as it has batches. Axes: `b` transitions or pictures, `k` terms of
+a reward.
 """
 
 import logging
@@ -27,6 +28,7 @@ from studio.rl.judges import Judges
 from studio.rl.objectives import gaussian_kl, ppo_clip
 from studio.rl.policy import Policy
 from studio.rl.rollout import Rollout, joined, roll_out
+from studio.rl.sizes import learned_steps
 from studio.rl.stepper import learnable
 from studio.rl.watch import Drift, diversity, thumbnails
 
@@ -94,8 +96,8 @@ class PolicyGradient:
         self._memory = Memory(config, self.terms)
         self._rollout: Collected | None = None
         self._done, self._updates = 0, 1
-        self._learnable = learnable(policy.stepper)
-        self.per_image = max(1, round(config.ppo.fraction * len(self._learnable)))
+        self._learnable = learnable(policy.family, config.rollouts, last=config.ppo.last_step)
+        self.per_image = learned_steps(config)
 
     def batches(self, data: Iterator[Batch], first: int) -> Iterator[Batch]:
         """Transitions to learn from, a step at a time; ends when the text encoder has moved too far."""

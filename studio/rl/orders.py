@@ -8,7 +8,6 @@ import torch
 from studio.backend.rng import mix
 from studio.backend.shard import Shard
 from studio.contracts.batch import Batch
-from studio.errors import StudioError
 
 
 class Orders:
@@ -17,16 +16,16 @@ class Orders:
     Every prompt is drawn before one is drawn again.
     """
 
-    def __init__(self, prompts: Sequence[str], *, images: int, group: int, per_image: int) -> None:
+    def __init__(self, prompts: Sequence[str], *, images: int, group: int, epochs: int = 1) -> None:
         """Take what a rollout is made of.
 
         Args:
             prompts: Prompts to choose from.
             images: Pictures a rollout.
             group: Pictures that share a prompt.
-            per_image: Transitions learned from, a picture, over all epochs.
+            epochs: Times that a rollout is learned from.
         """
-        self._prompts, self._images, self._group, self._per_image = prompts, images, group, per_image
+        self._prompts, self._images, self._group, self._epochs = prompts, images, group, epochs
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -34,20 +33,17 @@ class Orders:
     def updates(self, batch_size: int, world: int) -> int:
         """Optimizer steps a rollout.
 
+        Args:
+            batch_size: Pictures a step, over all processes.
+            world: Processes.
+
         Raises:
-            StudioError: The batch size does not divide the transitions of a rollout.
+            ValueError: A rollout is not whole batches of equal shares, which settings that were checked are
+                (`studio.rl.sizes`).
         """
-        total = self._images * self._per_image
-        if total % batch_size or self._images % world:
-            divisors = (size for size in range(world, total + 1, world) if total % size == 0)
-            near = min(divisors, key=lambda size: abs(size - batch_size), default=total)
-            raise StudioError(
-                f"loop.batch_size {batch_size} does not divide the {total} transitions of a rollout "
-                f"({self._images} pictures x {self._per_image} learned steps, {world} processes); choose a divisor, "
-                f"such as {near}.",
-                field="loop.batch_size",
-            )
-        return total // batch_size
+        if self._images % batch_size or batch_size % world:
+            raise ValueError(f"{self._images} pictures in batches of {batch_size} by {world} processes")
+        return self._images // batch_size * self._epochs
 
     def stream(self, seed: int, first: int, shard: Shard) -> Iterator[Batch]:
         """One order a step: `prompts`, `seeds`, and for each the number of `updates` and the `position` among them."""

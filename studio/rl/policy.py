@@ -44,6 +44,8 @@ class Policy:
             freeze_uncond: Let the unconditional prompt keep the base model's embedding.
         """
         self.family, self.trained, self.guidance = family, trained, settings.guidance
+        side = settings.size or family.default_size
+        family.check_size(side, side)
         self.stepper = stepper(family, settings.steps, noise=settings.noise, size=settings.size)
         self._trains_text = any(key in family.text_encoders for key in trained)
         self._freeze_uncond = freeze_uncond or not self._trains_text

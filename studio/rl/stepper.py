@@ -3,7 +3,7 @@
 Axes: `b` transitions, `n` sampler steps, `c h w` latent. `k` counts sampler steps from 0 (noise).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,9 @@ from studio.diffusion.config import Prediction
 from studio.diffusion.prediction import expand, to_eps, to_x0
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.diffusion.sampling import ddim_step, flow_sde_step
+from studio.errors import StudioError
 from studio.models.base import Family
+from studio.rl.config import Sampler
 
 MIN_STD = 1e-3
 """A step with less noise is taken as it is and never learned from: its log-density would have no bound."""
@@ -126,6 +128,31 @@ def stepper(family: Family, steps: int, *, noise: float, size: int = 0) -> Stepp
     return Ddim(timesteps / NUM_TIMESTEPS, levels, family.prediction, noise)
 
 
-def learnable(steps: Stepper) -> list[int]:
-    """Numbers of the steps that have enough noise to learn from."""
-    return [k for k, std in enumerate(steps.stds().tolist()) if std >= MIN_STD]
+def learnable(family: Family, sampler: Sampler, *, last: bool) -> list[int]:
+    """Numbers of the sampler steps to learn from: all, or all but the last.
+
+    Raises:
+        StudioError: One of them has too little noise; says what to choose.
+    """
+    if not (silent := _silent(family, sampler, last=last)):
+        return list(range(sampler.steps - (not last)))
+    number, std = silent
+    low = f"of {family.name} has too little noise to learn from (standard deviation {std:.2g}, needed: {MIN_STD:g})"
+    if number == sampler.steps - 1 > 0:
+        raise StudioError(
+            f"The last sampler step {low}; leave it out: --no-ppo.last-step.", field="ppo.last_step"
+        )
+    better = replace(sampler, noise=max(sampler.noise, 1.0), steps=max(sampler.steps, 2))
+    while better.steps > 2 and _silent(family, better, last=False):
+        better = replace(better, steps=better.steps // 2)
+    raise StudioError(
+        f"Sampler step {number + 1} of {sampler.steps} {low}, at rollouts.noise {sampler.noise:g}; choose "
+        f"--rollouts.noise {better.noise:g} --rollouts.steps {better.steps} --no-ppo.last-step.",
+        field="rollouts.noise",
+    )
+
+
+def _silent(family: Family, sampler: Sampler, *, last: bool) -> tuple[int, float] | None:
+    """The first sampler step to learn from with too little noise, and how much it has."""
+    stds = stepper(family, sampler.steps, noise=sampler.noise, size=sampler.size).stds().tolist()
+    return next(((k, std) for k, std in enumerate(stds if last else stds[:-1]) if std < MIN_STD), None)

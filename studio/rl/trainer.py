@@ -76,7 +76,7 @@ class AdaptedTrainer(Trainer, Generic[C]):
 
     @override
     def setup(self, backend: Backend) -> list[Group]:
-        self.family = load(self.config.model, backend)
+        self.family = load(self.config.model, backend, text=self.config.text, parts=self.config.parts)
         self.trained = self.modules(self.family)
         attached = attach(self.adapter(), self.trained)
         for module in self.trained.values():
@@ -147,8 +147,8 @@ class ReinforcedTrainer(RewardedTrainer[P]):
 
     @override
     def source(self) -> Source:
-        rollouts, per_image = self.config.rollouts, self.learner.per_image * self.config.ppo.epochs
-        return Orders(self._prompts, images=rollouts.images, group=rollouts.group, per_image=per_image)
+        rollouts, epochs = self.config.rollouts, self.config.ppo.epochs
+        return Orders(self._prompts, images=rollouts.images, group=rollouts.group, epochs=epochs)
 
     @override
     def batches(self, data: Iterator[Batch], first: int) -> Iterator[Batch]:

@@ -11,6 +11,7 @@ from studio.metrics.config import Judges
 from studio.records import places
 from studio.settings.config import Count, Fraction, Positive, config
 from studio.settings.run import Hardware
+from studio.settings.sampling import Parts, Text
 
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 
@@ -133,6 +134,10 @@ class MakeSets:
     """What the sets show, such as 'a striped ceramic mug'; a file with one a line is read with @FILE."""
     model: str = "studio-tiny"
     """Text-to-image model (paper: SDXL)."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
+    text: Text = Text()
+    """How prompts become embeddings."""
     output: str = "sets"
     """Folder of the sets, one folder each, as `studio train jedi --data set-folder` takes them."""
     collage_prompt: str = (

@@ -5,11 +5,13 @@ late ids of a CLIP vocabulary are rare; T5's rare band is 5,000 to 10,000 (paper
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
 from studio.errors import StudioError
+from studio.models.language import tokenizer_of
 
 MAX_TOKENS_ELSEWHERE = 3
 STOP_WORDS = frozenset(
@@ -74,18 +76,17 @@ STOP_WORDS = frozenset(
 )
 
 
-def pick_identifier(tokenizers: Mapping[str, PreTrainedTokenizerBase], *, seed: int = 0) -> str:
-    """A rare string of two or three letters that is one token of the first CLIP tokenizer.
+def pick_identifier(tokenizers: Mapping[str, Any], *, seed: int = 0) -> str:
+    """A rare string of two or three letters that is one token of the first CLIP tokenizer, or of the first at all.
 
     Every other tokenizer splits it into at most three tokens.
 
     Raises:
         StudioError: the vocabulary has no such string; name one with `token`.
     """
-    first = next(
-        (t for t in tokenizers.values() if isinstance(t, CLIPTokenizer)), next(iter(tokenizers.values()))
-    )
-    others = [t for t in tokenizers.values() if t is not first]
+    given = [tokenizer_of(one) for one in tokenizers.values()]
+    first = next((one for one in given if isinstance(one, CLIPTokenizer)), given[0])
+    others = [one for one in given if one is not first]
     found = [w for w in _candidates(first) if all(len(_ids(t, w)) <= MAX_TOKENS_ELSEWHERE for t in others)]
     if not found:
         raise StudioError(

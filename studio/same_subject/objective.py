@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from studio.adapters.strength import detached
@@ -35,16 +35,26 @@ def subject_and_prior(
         trained: Modules that train, by component: `OnlinePrior` asks them as they were before.
     """
     family, settings = subject.family, subject.settings.denoising
-    own = add_noise(family, latents_of(family, batch, rng), rng, settings)
+    own = add_noise(
+        family, latents_of(family, batch, rng, kind=subject.settings.images.latents), rng, settings
+    )
     prior = _class_half(subject, batch, own, rng, trained)
     both = own if prior is None else own.cat(prior)
     captions = [*batch["captions"], *[subject.class_prompt] * (len(both) - len(own))]
-    prediction = family.predict(both.x_t, both.t, embed(captions))
+    prediction = family.predict(both.x_t, both.t, embed(captions, _sizes(batch, len(both))))
     found = errors(family, prediction[: len(own)], own, settings, batch.get("loss_mask"))
     means = {"loss_instance": found.mean()}
     if prior is not None:
         means["loss_prior"] = errors(family, prediction[len(own) :], prior, settings).mean()
     return means
+
+
+def _sizes(batch: Batch, rows: int) -> Int[Tensor, "b 6"] | None:
+    """Sizes of the subject's pictures, then of the class's; of the same ones again where the class has none of its own."""
+    own = batch.get("sizes")
+    if own is None or rows == len(own):
+        return own
+    return torch.cat([own, batch.get("prior_sizes", own)])
 
 
 def _class_half(
@@ -53,10 +63,11 @@ def _class_half(
     """Noised class pictures, or the subject's with another target; None for plain finetuning."""
     family, settings = subject.family, subject.settings
     if "prior_captions" in batch:
-        return add_noise(family, latents_of(family, batch, rng, "prior_"), rng, settings.denoising)
+        latents = latents_of(family, batch, rng, "prior_", kind=settings.images.latents)
+        return add_noise(family, latents, rng, settings.denoising)
     if not isinstance(settings.prior, OnlinePrior) or not settings.prior_weight:
         return None
     with torch.no_grad(), detached(trained):
-        cond = family.embed([subject.class_prompt] * len(own))
+        cond = family.with_sizes(family.embed([subject.class_prompt] * len(own)), batch.get("sizes"))
         target = family.predict(own.x_t, own.t, cond)
     return dataclasses.replace(own, target=target)

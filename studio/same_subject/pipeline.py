@@ -52,7 +52,7 @@ class Workshop:
         """Load both."""
         self.settings = settings
         backend = Backend(settings.hardware)
-        self.family = load(settings.model, backend)
+        self.family = load(settings.model, backend, text=settings.text, parts=settings.parts)
         self._jury = Jury(backend.device, settings.judges.batch_size)
         self._text = self._jury.text_of(settings.judges)
 

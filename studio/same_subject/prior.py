@@ -13,18 +13,20 @@ from studio.backend.rng import Rng
 from studio.backend.shard import Shard
 from studio.contracts.batch import Batch, Source
 from studio.contracts.sampling import Request
+from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.draw import draw
 from studio.records import places
 from studio.same_subject.config import GeneratedPrior
+from studio.settings import serial
 
 log = logging.getLogger(__name__)
 
 
 def prior_key(family: Family, prompt: str, settings: GeneratedPrior, seed: int) -> str:
-    """Name of a set: it changes with the base model, the prompt and every setting of the drawing."""
-    facts = [family.fingerprint(), prompt, settings.num_images, settings.steps, settings.guidance,
-             settings.scheduler, family.default_size, seed]  # fmt: skip
+    """Name of a set: it changes with the base model, how it reads text, the prompt and every setting of the drawing."""
+    facts = [family.fingerprint(), serial.to_dict(family.text), prompt, settings.num_images, settings.steps,
+             settings.guidance, settings.scheduler, family.default_size, seed]  # fmt: skip
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
@@ -38,6 +40,7 @@ def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: 
 
     Raises:
         RuntimeError: an adapter is on the model; its pictures would poison the prior.
+        StudioError: pictures of a set that was drawn are missing.
     """
     active = sorted({name for module in family.modules().values() for name in names(module)})
     if active:
@@ -46,8 +49,7 @@ def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: 
         )
     folder = prior_folder(family, prompt, settings, seed)
     if folder.is_dir():
-        log.info("class pictures: %d kept in %s", settings.num_images, folder)
-        return folder
+        return _kept(folder, settings.num_images)
     log.info("drawing %d class pictures with prompt %r, once for all runs", settings.num_images, prompt)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -61,6 +63,19 @@ def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: 
             temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _kept(folder: Path, wanted: int) -> Path:
+    """A set that was drawn before, if it is whole."""
+    found = len(list(folder.glob("*.png")))
+    if found != wanted:
+        raise StudioError(
+            f"{folder} holds {found} class pictures, not the {wanted} that were drawn; delete the folder to have them drawn "
+            "again, or train on a set of your own with --prior folder-prior.",
+            field="prior",
+        )
+    log.info("class pictures: %d kept in %s", found, folder)
     return folder
 
 

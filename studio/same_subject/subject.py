@@ -10,8 +10,8 @@ import torch
 from studio.contracts.batch import Source
 from studio.contracts.sampling import Output, Request
 from studio.data.build import images, photos
-from studio.data.cache import Encoder
 from studio.data.captions import Words, fill
+from studio.data.encoders import encoder_of
 from studio.data.images import read
 from studio.data.latents import Latents
 from studio.data.layouts import find
@@ -109,8 +109,9 @@ class Subject:
         return prior.folder if isinstance(prior, FolderPrior) else ""
 
     def _pictures(self, folder: str, template: str) -> Photos | Latents:
-        encoder = Encoder(encode=self.family.encode, fingerprint=self.family.fingerprint("vae"))
-        return images(self.settings.images, folder, encoder=encoder, **self._reading(template))
+        return images(
+            self.settings.images, folder, encoder=encoder_of(self.family), **self._reading(template)
+        )
 
     def _reading(self, template: str) -> dict[str, Any]:
         """What captions are made of, and what the model asks of a picture's sides."""

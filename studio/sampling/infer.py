@@ -10,16 +10,17 @@ from typing import Any
 from PIL import Image
 
 from studio.backend.core import Backend
-from studio.catalog import methods
+from studio.catalog import drawing, methods
+from studio.catalog.family import Variant
 from studio.contracts.sampling import Edit, Request
 from studio.errors import StudioError
 from studio.models import build, draw
 from studio.models.base import Family
 from studio.models.draw import Progress
-from studio.records import recipes, runs, trained
+from studio.records import recipes, runs, texts, trained
 from studio.sampling import reference_check
 from studio.settings import serial
-from studio.settings.sampling import SampleRequest
+from studio.settings.sampling import READ, Parts, SampleRequest
 from studio.weights import artifacts
 
 FALLBACK_MODEL = build.EMBEDDED
@@ -52,10 +53,11 @@ def sample(
         family: A loaded model to use as it is, artifacts included; None loads what the request names.
         edits: What `load` gave beside that model.
     """
+    request = dataclasses.replace(request, model=request.model or model_of(request.artifact))
     reference_check.check(request)
     pictures = reference_check.read(request.reference)
     _make_folder(Path(request.output))
-    request = dataclasses.replace(request, model=request.model or model_of(request.artifact))
+    request = _named(request)
     if family is None:
         family, edits = load(request)
     request = _filled(request, family)
@@ -68,14 +70,14 @@ def sample(
 def asking(
     request: SampleRequest, edits: Sequence[Edit] = (), pictures: Sequence[Image.Image] = ()
 ) -> Request:
-    """What a request asks of a model or a trainer; `pictures` are its references."""
+    """What a request asks of a model or a trainer, its numbers filled in (`resolved`); `pictures` are its references."""
     return Request(
         prompts=request.prompt,
         negative=request.negative,
         num_images=request.num_images,
         seed=request.seed,
-        steps=request.steps,
-        guidance=guidance_of(request),
+        steps=drawing.steps_of(request.steps, None),
+        guidance=drawing.guidance_of(request.guidance, None),
         width=request.width,
         height=request.height,
         scheduler=request.scheduler,
@@ -96,12 +98,36 @@ def run(request: SampleRequest, family: Family | None = None) -> Sampled:
 
 def load(request: SampleRequest) -> tuple[Family, list[Edit]]:
     """The model of a request with its artifacts on, and what these change while sampling."""
-    backend = Backend(request.hardware)
-    name = request.model or model_of(request.artifact)
-    family = build.load(name, backend, text=request.text)
+    backend, request = Backend(request.hardware), _named(request)
+    family = build.load(request.model, backend, text=request.text, parts=request.parts)
     pairs = zip(request.artifact, request.strengths(), strict=True)
     loaded = [artifacts.load(path, family, strength) for path, strength in pairs]
     return family, [one.edit for one in loaded if one.edit is not None]
+
+
+def _named(request: SampleRequest) -> SampleRequest:
+    """A request with its model, and with text read as its artifacts, or the model, were trained where it says so."""
+    model = request.model or model_of(request.artifact)
+    text = (
+        texts.as_trained(request.text, READ, [*request.artifact, model])
+        if request.as_trained
+        else request.text
+    )
+    parts = request.parts if request.model or request.parts != Parts() else _parts_of(request.artifact)
+    return dataclasses.replace(request, model=model, text=text, parts=parts)
+
+
+def _is_run(path: str) -> bool:
+    return (Path(path) / "config.json").is_file() and (Path(path) / "events.jsonl").is_file()
+
+
+def _parts_of(paths: Sequence[str]) -> Parts:
+    """The parts that the first run among some artifacts was trained with, beside its model."""
+    for path in paths:
+        if _is_run(path):
+            _, run_of = runs.open_run(path)
+            return getattr(run_of.method, "parts", Parts())
+    return Parts()
 
 
 def model_of(paths: Sequence[str]) -> str:
@@ -109,19 +135,24 @@ def model_of(paths: Sequence[str]) -> str:
     for path in paths:
         if (own := trained.find(path)) is not None and own.model:
             return own.model
-        if (Path(path) / "config.json").is_file() and (Path(path) / "events.jsonl").is_file():
+        if _is_run(path):
             _, run_of = runs.open_run(path)
             return str(serial.to_dict(run_of.method).get("model", FALLBACK_MODEL))
     return FALLBACK_MODEL
 
 
-def guidance_of(request: SampleRequest) -> float:
-    """The guidance of a request: its own, else that of its first artifact that asks for one, else the usual one."""
-    if request.guidance is not None:
-        return request.guidance
+def resolved(request: SampleRequest, variant: Variant | None) -> SampleRequest:
+    """A request with its steps and guidance: its own, else what its first artifact asks for, else the model's card's.
+
+    Args:
+        request: What to draw.
+        variant: The published model that it is drawn with; None takes the studio's own numbers.
+    """
     found = (trained.find(path) for path in request.artifact)
     wanted = (own.guidance for own in found if own is not None and own.guidance is not None)
-    return next(wanted, Request.guidance)
+    given = request.guidance if request.guidance is not None else next(wanted, None)
+    steps, guidance = drawing.steps_of(request.steps, variant), drawing.guidance_of(given, variant)
+    return dataclasses.replace(request, steps=steps, guidance=guidance)
 
 
 def load_edit(text: str, family: Family) -> Edit:
@@ -149,8 +180,7 @@ def load_edit(text: str, family: Family) -> Edit:
 def _filled(request: SampleRequest, family: Family) -> SampleRequest:
     default = "flow-euler" if family.prediction == "flow" else "ddim"
     return dataclasses.replace(
-        request,
-        guidance=guidance_of(request),
+        resolved(request, family.variant),
         scheduler=request.scheduler or default,
         width=request.width or family.default_size,
         height=request.height or family.default_size,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from studio.catalog import methods
+from studio.catalog import families, methods
 from studio.catalog.recognize import recognize
 from studio.data import images
 from studio.data.images import BadImageError
@@ -30,7 +30,7 @@ def check(request: SampleRequest) -> None:
     if request.reference and not looks:
         raise StudioError(
             "Neither the model nor an artifact of this request looks at reference pictures; leave --reference out, or "
-            f"add an artifact that does (embedded: {', '.join(trained.shipped()) or 'none'}).",
+            f"add an artifact that does (embedded: {', '.join(trained.shipped()) or 'none'}; by themselves {_looking()} do).",
             field="reference",
         )
 
@@ -39,6 +39,11 @@ def _family_looks(model: str) -> bool:
     """Whether a model looks at pictures by itself; a file or repository that we do not know is asked once loaded."""
     known = recognize(model)
     return known.card.references > 0 if known.card else "/" in model
+
+
+def _looking() -> str:
+    """Models that look at references without an artifact."""
+    return " and ".join(card.title for card in families.cards().values() if card.references)
 
 
 def missing(method: str) -> StudioError:

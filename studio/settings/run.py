@@ -98,7 +98,7 @@ class Preview:
     """Prompts; none takes what the method suggests."""
     num_images: Positive = 1
     """Pictures a prompt."""
-    steps: Positive = 20
-    """Sampler steps."""
-    guidance: Annotated[float, Field(ge=0)] = 4.0
-    """Classifier-free guidance scale."""
+    steps: Count = 0
+    """Sampler steps; 0 takes what the model's card draws with (FLUX.1 schnell: 4), else 20."""
+    guidance: Annotated[float, Field(ge=0)] | None = None
+    """Guidance; empty takes what the model's card draws with, else 4."""

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from studio import assets
+from studio.catalog import drawing
 from studio.catalog.methods import card_of
 from studio.catalog.run import Run
 from studio.contracts.sampling import Request
@@ -128,7 +129,7 @@ def artifact(run: str, name: str, folder: Path, note: str = "") -> Path:
             trainer.sample(asked, session.backend.rng(0, 0, rows=len(asked.prompts))), asked
         )
     rows = "".join(f"| {key.replace('_', ' ')} | {value:.4f} |\n" for key, value in found.items())
-    flags = f"--reference photo.png --guidance {session.run.preview.guidance:g} --prompt"
+    flags = f"--reference photo.png --guidance {drawing.guidance_of(session.run.preview.guidance, session.variant):g} --prompt"
     about = About(
         title=f"{name}: {method.title} on {session.run.method.model}",
         facts={"what": method.summary, "paper": method.paper},

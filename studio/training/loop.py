@@ -86,7 +86,7 @@ def _backward(
     for index, part in enumerate(parts):
         rng = backend.rng(run.seed, step, rows=rows(batch), part=index, parts=len(parts))
         last = index == len(parts) - 1
-        with backend.accumulating(objective, last=last), backend.autocast():
+        with backend.accumulating(objective, last=last), backend.learning(), backend.autocast():
             loss: Loss = objective(part, rng)
             learner.scaler.scale(loss.total / len(parts)).backward()
         for key, value in {"loss": loss.total, **loss.parts}.items():
@@ -147,5 +147,5 @@ def fit(  # what a loop needs
         lr = learner.lr()
         learner.step()
         trainer.after_step(step)
-        meter.add(parts, rows(batch) * backend.world)
+        meter.add(parts, run.loop.batch_size)
         yield Step(step, meter.read(step, lr))

@@ -185,9 +185,8 @@ def _numbers(batch: Batch) -> int:
 
 def changes(run: Run) -> Iterator[tuple[str, Run]]:
     """Changes that save memory, with their flags, from the cheapest on; each keeps those before it."""
-    parts = [
-        n for n in range(run.loop.accumulate + 1, run.loop.batch_size + 1) if run.loop.batch_size % n == 0
-    ]
+    rows = run.loop.batch_size * methods.card_of(run.method).rows(run.method)
+    parts = [n for n in range(run.loop.accumulate + 1, rows + 1) if rows % n == 0]
     if len(parts) > 1:
         yield f"--loop.accumulate {parts[0]} (same result)", _with(run, loop={"accumulate": parts[0]})
     flags: list[str] = []

@@ -12,7 +12,8 @@ import torch
 
 from studio.backend.core import Backend
 from studio.backend.shard import Shard
-from studio.catalog import methods
+from studio.catalog import drawing, methods, traits
+from studio.catalog.family import Variant
 from studio.catalog.run import Run
 from studio.contracts.batch import Source
 from studio.contracts.sampling import Request
@@ -20,6 +21,7 @@ from studio.contracts.trainer import Group, Trainer
 from studio.errors import StudioError
 from studio.records import runs
 from studio.records.runs import RunFolder, share
+from studio.settings import serial
 from studio.training import checkpoint
 from studio.training.loop import require_finite, rows, split
 from studio.training.optim import Learner
@@ -47,6 +49,11 @@ class Session:
     def source(self) -> Source:
         """The training data."""
         return self.trainer.source()
+
+    @cached_property
+    def variant(self) -> Variant | None:
+        """The published model that the run trains or was made from, as far as that can be told."""
+        return traits.variant_of(str(serial.to_dict(self.run.method).get("model", "")))
 
     def _counted(self, run: Run) -> Run:
         """A run whose epochs are told in steps.
@@ -116,8 +123,8 @@ class Session:
             prompts=prompts,
             num_images=wanted.num_images,
             seed=self.run.seed,
-            steps=wanted.steps,
-            guidance=wanted.guidance,
+            steps=drawing.steps_of(wanted.steps, self.variant),
+            guidance=drawing.guidance_of(wanted.guidance, self.variant),
         )
         rng = self.backend.rng(self.run.seed, 0, rows=len(prompts) * wanted.num_images)
         with self.learner.best_weights(), torch.no_grad():
@@ -145,7 +152,7 @@ class Session:
         total = min(len(source), self.run.loop.batch_size)
         batch = next(source.stream(self.run.seed, 0, Shard(total, 0, total)))
         rng = self.backend.rng(self.run.seed, 0, rows=rows(batch))
-        with self.learner.best_weights(), self.backend.autocast():
+        with self.learner.best_weights(), self.backend.learning(), self.backend.autocast():
             loss = self.trainer.loss(self.backend.move(split(batch, 1)[0]), rng)
         require_finite({"validation loss": loss.total}, self.step)
         return {"step": self.step, "loss": float(loss.total)}

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from studio.backend.core import Backend
-from studio.catalog import methods
+from studio.catalog import methods, presets
 from studio.catalog.checks import check, refuse_changes
 from studio.catalog.run import Run
 from studio.contracts.batch import Source
@@ -177,7 +177,9 @@ def _drive(
     if backend.rank == 0:  # what is written down is what runs, in steps where epochs were asked for
         runs.write_text(folder.config, json.dumps(run.to_dict(), indent=2) + "\n")
     try:
-        told = {"folder": str(folder.path), "resumed": found, "steps": run.loop.steps, **own.told()}
+        why = presets.told(methods.card_of(run.method), serial.to_dict(run.method), run.preset).why
+        told = {"folder": str(folder.path), "resumed": found, "steps": run.loop.steps, "preset": why}
+        told |= own.told()
         yield from note("start", step=session.step, facts=session.facts(), **told)
         yield from _look(session, note, force=not found)
         yield from _steps(session, note, stop, between)

@@ -24,12 +24,13 @@ def verify_resume(run: Run, *, steps: int, at: int) -> list[str]:
     with tempfile.TemporaryDirectory() as root:
         plain = dataclasses.replace(run, output=root, loop=loop, preview=preview, trackers=())
         straight = run_to_end(dataclasses.replace(plain, name="straight"))
-        _interrupt(dataclasses.replace(plain, name="halves"), at)
+        interrupt(dataclasses.replace(plain, name="halves"), at)
         list(resume(Path(root) / "halves"))
-        return _compare(straight, RunFolder(Path(root) / "halves"))
+        return differing_tensors(straight, RunFolder(Path(root) / "halves"))
 
 
-def _interrupt(run: Run, at: int) -> None:
+def interrupt(run: Run, at: int) -> None:
+    """Train a new run up to a step, where a person stops it."""
     done = 0
 
     def look(session: Session) -> None:
@@ -40,7 +41,8 @@ def _interrupt(run: Run, at: int) -> None:
         pass
 
 
-def _compare(one: RunFolder, two: RunFolder) -> list[str]:
+def differing_tensors(one: RunFolder, two: RunFolder) -> list[str]:
+    """Names of what differs in the newest checkpoints of two runs: weights, optimizer, average, the method's state."""
     differing: list[str] = []
     for name in ("weights", "state"):
         paths = [checkpoint.latest(f.checkpoints) for f in (one, two)]

@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.loaders import TextualInversionLoaderMixin
 from torch import Tensor, nn
 
 from studio.adapters.build import names
@@ -21,9 +20,8 @@ from studio.models.base import Family
 from studio.models.files import absent
 from studio.records import places, trained
 from studio.records.trained import Trained
+from studio.weights.embeddings import is_embedding, load_embedding
 from studio.weights.made_for import families_of
-
-EMBEDDING_KEYS = ("emb_params", "clip_l", "clip_g")
 
 
 @dataclass(frozen=True)
@@ -144,8 +142,9 @@ def _load_file(path: Path, family: Family, name: str, *, allow_pickle: bool) -> 
             f"{path} is a checkpoint, from which training goes on; give what the run exported: {run}."
         )
     values, header = read(path, pickle=allow_pickle)
-    if _is_embedding(values):
-        return _load_embedding(path, values, family, name)
+    if is_embedding(values):
+        words = load_embedding(path, values, family, name)
+        return Artifact(path, "embedding", words[0], " ".join(words))
     if not any(".lora" in key or key.startswith("lora_") for key in values):
         raise StudioError(
             f"{path} is neither a LoRA nor a text embedding; give a whole checkpoint as --model instead."
@@ -209,42 +208,6 @@ def _freeze(family: Family, name: str) -> None:
         for key, value in module.named_parameters():
             if name in key.split("."):
                 value.requires_grad_(False)
-
-
-def _is_embedding(values: Mapping[str, Tensor]) -> bool:
-    named = any(key in values for key in EMBEDDING_KEYS)
-    return named or (len(values) == 1 and next(iter(values.values())).ndim <= 2)
-
-
-def _load_embedding(path: Path, values: Mapping[str, Tensor], family: Family, token: str) -> Artifact:
-    """Add the vectors of a new word to every text encoder whose width they have."""
-    pipeline = family.pipeline()
-    if not isinstance(pipeline, TextualInversionLoaderMixin):
-        raise StudioError(
-            f"{path} is a textual-inversion embedding, and the pipelines of {family.card.title} read none; give a model that does."
-        )
-    key = next(iter(values))
-    token = key if key not in EMBEDDING_KEYS else f"<{token}>"  # diffusers writes the word as the key
-    for key, value in values.items():
-        suffix = "_2" if key == "clip_g" else ""
-        encoder, tokenizer = (
-            family.text_encoders.get(f"text_encoder{suffix}"),
-            family.tokenizers.get(f"tokenizer{suffix}"),
-        )
-        if encoder is None or tokenizer is None:
-            raise StudioError(
-                f"{path} has vectors for {key}, which {family.name} has not; it was made for another model."
-            )
-        width = encoder.get_input_embeddings().weight.shape[1]
-        if value.shape[-1] != width:
-            raise StudioError(
-                f"{path} holds vectors of width {value.shape[-1]}, but the text encoder of {family.name} has {width}; "
-                "it was made for another model family."
-            )
-        pipeline.load_textual_inversion({token: value}, text_encoder=encoder, tokenizer=tokenizer)
-    count = next(iter(values.values())).shape[0] if values[key].ndim == 2 else 1
-    words = " ".join([token, *(f"{token}_{i}" for i in range(1, count))])
-    return Artifact(path, "embedding", token, words)
 
 
 def _load_merged(folder: Path, family: Family, name: str, strength: float) -> Artifact:

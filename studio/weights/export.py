@@ -26,6 +26,7 @@ from studio.catalog.family import FamilyCard
 from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.files import absent
+from studio.records import texts
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +189,7 @@ def _peft(job: _Job, path: Path) -> dict[str, nn.Module]:
     for key, module in job.modules.items():
         if job.name not in names(module):
             raise StudioError(f"{key} was finetuned whole, so it has no PEFT folder; export merged instead.")
-        write_peft(path / key, module, job.name, job.facts.base_model)
+        write_peft(path / key, module, job.name, job.facts.base_model, told=_told(job))
         read_peft(path / key, fresh[key], CHECK)
     return fresh
 
@@ -197,9 +198,16 @@ def _merged(job: _Job, path: Path) -> dict[str, nn.Module]:
     pipeline = job.family.pipeline()
     pipeline.register_modules(**{key: merged_copy(module) for key, module in job.modules.items()})
     pipeline.save_pretrained(path, safe_serialization=True)
+    for told in _told(job).values():
+        (path / texts.FILE).write_text(told, encoding="utf-8")
     again = job.family.pipeline_class.from_pretrained(str(path), local_files_only=True, **absent(path))
     found = {key: part for key, part in again.components.items() if key in job.modules}
     return {key: part.to(_device(job.modules[key]), _dtype(job.modules[key])) for key, part in found.items()}
+
+
+def _told(job: _Job) -> dict[str, str]:
+    """How text was read, unless nothing is to be told."""
+    return {} if job.settings.strip_metadata else {texts.KEY: texts.written(job.family.text)}
 
 
 def _fresh(job: _Job) -> dict[str, nn.Module]:

@@ -8,7 +8,15 @@ from studio.catalog import families
 
 
 def families_of(values: Mapping[str, Tensor], header: Mapping[str, str]) -> list[str]:
-    """The families that a LoRA file can have been made for; none if nothing tells."""
+    """The families that a LoRA file can have been made for, or fits too; none if nothing tells."""
+    found = _told(values, header)
+    return [
+        *found,
+        *(card.name for card in families.cards().values() if set(card.recognize.kin) & set(found)),
+    ]
+
+
+def _told(values: Mapping[str, Tensor], header: Mapping[str, str]) -> list[str]:
     told = header.get("modelspec.architecture", "").split("/")[0]
     cards = families.cards().values()
     if named := [card.name for card in cards if told and told.startswith(card.names.modelspec)]:

@@ -13,10 +13,11 @@ from studio.adapters.config import Adapter, Full, Lora
 from studio.adapters.files import PREFIX, load_lora, read
 from studio.adapters.formats import Factors, LowRank, factors
 from studio.adapters.layer import adapter_on
+from studio.adapters.merge import bare
 from studio.adapters.orthogonal_files import take_up
 from studio.errors import StudioError
 from studio.models.base import Family
-from studio.records import places
+from studio.records import places, texts
 from studio.weights import artifacts
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def attach_from(
         raise _refusal(
             f"{found} cannot be gone on from: --start is for adapters; give a whole model as --model."
         )
+    texts.warn_of_other(found, family.text)
     given = _lora(found, adapter, family) if found.is_file() else None
     attached = attach(adapter, modules, name)
     folders = {} if given is not None else artifacts.peft_folders(found, family)
@@ -67,15 +69,13 @@ def attach_from(
 
 
 def _lora(path: Path, adapter: Adapter, family: Family) -> Factors:
-    """The factors of a LoRA file, read by way of the model, which is left as it was."""
+    """The factors of a LoRA file, read by way of a copy of the model that shares its weights."""
     if not isinstance(adapter, Lora):
         raise _refusal(f"{path} is a LoRA, and these settings train another adapter; set --adapter lora.")
-    pipeline = family.pipeline()
+    pipeline, fresh = family.pipeline(), {key: bare(module) for key, module in family.modules().items()}
+    pipeline.register_modules(**fresh)
     load_lora(pipeline, path, family.card, "start")
-    try:
-        return factors(family.modules(), "start")
-    finally:
-        pipeline.unload_lora_weights()
+    return factors(fresh, "start")
 
 
 def _take_lora(path: Path, given: Mapping[str, LowRank], module: nn.Module, name: str) -> None:

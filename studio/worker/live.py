@@ -15,7 +15,7 @@ from studio.errors import StudioError
 from studio.queue.jobs import Job, Jobs
 from studio.records import recipes
 from studio.sampling import reference_check
-from studio.sampling.infer import asking
+from studio.sampling.infer import asking, resolved
 from studio.settings.sampling import SampleRequest
 from studio.settings.serial import from_dict
 from studio.training.session import Session
@@ -39,7 +39,7 @@ def pictures(session: Session, request: SampleRequest) -> Sequence[Image.Image]:
     given = reference_check.read(request.reference)
     rng = session.backend.rng(request.seed, 0, rows=len(request.prompt) * request.num_images)
     with session.learner.best_weights(), torch.no_grad():
-        images = session.trainer.sample(asking(request, (), given), rng).images
+        images = session.trainer.sample(asking(resolved(request, session.variant), (), given), rng).images
     if not images:
         raise StudioError(f"Method {card_of(session.run.method).name!r} draws no pictures.", field="run")
     return images

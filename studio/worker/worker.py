@@ -208,7 +208,8 @@ class Models:
         """Draw a request; yields progress and returns the files."""
         from studio.sampling import infer
 
-        key = repr((request.model, request.artifact, request.strength, request.text, request.hardware))
+        text = (request.text, request.as_trained)
+        key = repr((request.model, request.artifact, request.strength, text, request.hardware))
         key += repr([_changed(Path(path)) for path in request.artifact])
         if key != self._key or self._family is None:
             self._key, self._family, self._edits = "", None, []  # the old one goes before the new one comes

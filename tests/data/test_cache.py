@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from studio.backend.shard import Shard
@@ -21,9 +23,9 @@ class Counting:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, pixels: Tensor) -> Tensor:
+    def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
         self.calls += 1
-        return pixels[:, :, ::4, ::4]
+        return {"latents": pixels[:, :, ::4, ::4], "latents_std": pixels[:, :1, ::4, ::4].abs()}
 
 
 def settings(folder: Path, **options) -> Images:
@@ -41,8 +43,17 @@ def test_cached_latents_are_the_encoder_s_own(photos: Path, tmp_path: Path):
     encode = Counting()
     cached = first_batch(images(settings(tmp_path), photos, encoder=Encoder(encode=encode, fingerprint="a")))
     plain = first_batch(images(Images(resolution=32), photos))
-    assert torch.equal(cached["latents"], encode(plain["images"]))
+    assert all(torch.equal(cached[name], value) for name, value in encode(plain["images"]).items())
     assert cached["captions"] == plain["captions"]
+
+
+def test_captions_vary_as_without_a_cache(photos: Path, tmp_path: Path):
+    varied = Captions(dropout=0.4)
+    encoder = Encoder(encode=Counting(), fingerprint="a")
+    cached = take(images(settings(tmp_path, captions=varied), photos, encoder=encoder), 5)
+    plain = take(images(Images(resolution=32, captions=varied), photos), 5)
+    assert [batch["captions"] for batch in cached] == [batch["captions"] for batch in plain]
+    assert any("" in batch["captions"] for batch in cached)
 
 
 def test_a_second_run_asks_the_encoder_nothing(photos: Path, tmp_path: Path):
@@ -141,6 +152,26 @@ def test_a_damaged_cache_file_is_made_again(tmp_path: Path, caplog):
     assert "is damaged" in caplog.text
 
 
+@pytest.mark.parametrize("wrong", ["other values", "another key", "no name"])
+def test_a_file_that_does_not_hold_what_its_name_says_is_made_again(tmp_path: Path, caplog, wrong: str):
+    key, other = digest("key"), digest("other")
+    Cache(tmp_path).get(key, lambda: {"x": torch.zeros(3)})
+    file = next(tmp_path.rglob("*.safetensors"))
+    with safe_open(file, "pt") as opened:
+        told = opened.metadata()
+    match wrong:
+        case "other values":
+            save_file({"x": torch.ones(3)}, file, metadata=told)
+        case "another key":
+            save_file({"x": torch.zeros(3)}, file, metadata=told | {"key": other})
+        case "no name":
+            save_file({"x": torch.zeros(3)}, file)
+    assert torch.equal(
+        Cache(tmp_path).get(key, lambda: {"x": torch.full((3,), 2.0)})["x"], torch.full((3,), 2.0)
+    )
+    assert "does not hold what its name says" in caplog.text
+
+
 def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(
@@ -156,6 +187,8 @@ def test_captions_are_embedded_once_each(tmp_path: Path):
         asked.append(caption)
         return {"tokens": torch.full((1, 2, 3), float(len(caption)))}
 
-    texts = TextCache(cache=Cache(tmp_path), embed=embed, fingerprint="a")
-    assert texts(["a dog", "", "a dog"])["tokens"][:, 0, 0].tolist() == [5, 0, 5]
-    assert asked == ["a dog", ""]
+    for fingerprint in ("a", "a", "b"):
+        texts = TextCache(cache=Cache(tmp_path), fingerprint=fingerprint)
+        for caption in ("a dog", "", "a dog"):
+            assert texts(caption, lambda caption=caption: embed(caption))["tokens"][0, 0, 0] == len(caption)
+    assert asked == ["a dog", "", "a dog", ""]

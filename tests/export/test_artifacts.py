@@ -90,6 +90,27 @@ def test_an_embedding_file_adds_its_word(untrained, tmp_path):
     assert len(ids) == 3
 
 
+def test_two_artifacts_with_one_word_are_refused(untrained, tmp_path):
+    family = untrained()
+    path = tmp_path / "rex.safetensors"
+    save_file({"<rex>": torch.randn(2, 32)}, path)
+    artifacts.load(path, family)
+    with pytest.raises(StudioError, match="brings the word '<rex>', which the model has already"):
+        artifacts.load(path, family)
+
+
+def test_an_embedding_of_another_width_is_refused(untrained, tmp_path):
+    save_file({"<rex>": torch.randn(1, 48)}, tmp_path / "rex.safetensors")
+    with pytest.raises(StudioError, match="vectors of width 48, but the text encoder of sd1 has 32"):
+        artifacts.load(tmp_path / "rex.safetensors", untrained())
+
+
+def test_vectors_for_an_encoder_that_is_not_there_are_refused(untrained, tmp_path):
+    save_file({"clip_l": torch.randn(1, 32), "clip_g": torch.randn(1, 32)}, tmp_path / "rex.safetensors")
+    with pytest.raises(StudioError, match="has vectors for clip_g, which flux has not"):
+        artifacts.load(tmp_path / "rex.safetensors", untrained("flux"))
+
+
 def test_another_family_is_named_in_the_refusal(run, untrained):
     with pytest.raises(StudioError, match="made for sd1, but the model is sdxl"):
         artifacts.load(run, untrained("sdxl"))

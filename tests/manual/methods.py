@@ -13,6 +13,7 @@ from studio.flags.names import flag
 from studio.settings import serial
 from tests import tree
 from tests.manual import settings
+from tests.presets import suited
 
 ROW = re.compile(r"^\| ([^|]+) \| ((?:`\w+`(?:, )?)+) \| ([^|]+) \| ([^|]+) \|$", flags=re.MULTILINE)
 GUIDES = sorted((tree.ROOT / "docs").glob("*.md"))
@@ -156,8 +157,7 @@ def _presets(card: Card) -> Iterator[str]:
 
 
 def _told(name: str, preset: Preset) -> str:
-    models = ", ".join(f"`{model}`" for model in preset.models)
-    taken = f"taken by itself for {models}" if models else f"taken by `--preset {name}`"
+    taken = f"taken by itself for: {suited(preset)}" if preset.suits else f"taken by `--preset {name}`"
     return f"{taken}; {settings.escaped(preset.note)}." if preset.note else f"{taken}."
 
 

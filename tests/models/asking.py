@@ -8,6 +8,7 @@ from diffusers import QwenImagePipeline
 from einops import rearrange
 
 from studio.contracts.sampling import Request
+from studio.models.language import quarters
 from studio.models.packing import pack, unpack
 
 SIZE = 64
@@ -66,6 +67,11 @@ def _counted_from_zero(family, request, latents):
     return {"guidance_scale": request.guidance - 1}
 
 
+def _flux2(family, request, latents):
+    del request, latents
+    return {"text_encoder_out_layers": quarters(family.text_encoders["text_encoder"])}
+
+
 def _krea(family, request, latents):
     return _counted_from_zero(family, request, latents) | {"latents": pack(latents)}
 
@@ -85,6 +91,8 @@ OWN = {
     "krea2": _krea,
     "qwen-image": _qwen,
     "qwen-image-2.1": _qwen21,
+    "flux2-klein": _flux2,
+    "flux2": _flux2,
     "qwen-image-edit": _qwen,
 }
 """What a family's pipeline is asked otherwise."""
@@ -94,9 +102,10 @@ def unpacked(family, output, latents):
     """What a denoiser gave, as a latent."""
     if output.ndim == latents.ndim:
         return output
-    if family.patch == 1:
-        return rearrange(output, "b (h w) c -> b c h w", h=latents.shape[-2])
-    return unpack(output, latents.shape[-2] // 2)
+    height = latents.shape[-2] // max(family.patch, 1)
+    return (
+        unpack(output, height) if family.patch == 2 else rearrange(output, "b (h w) c -> b c h w", h=height)
+    )
 
 
 def autoencoded(vae, images):

@@ -1,11 +1,15 @@
-"""Writes a tiny SD 1.x in the layout of single-file checkpoints (as CompVis and A1111 keep them)."""
+"""SD 1.x, 2.x and XL under the names of single-file checkpoints (as CompVis, Stability and A1111 keep them)."""
 
+import json
+
+import torch
 from safetensors.torch import save_file
 
 RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "norm2": "out_layers.0", "conv2": "out_layers.3",
           "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection"}  # fmt: skip
 ENDS = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-        "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}  # fmt: skip
+        "conv_in": "input_blocks.0.0",
+        "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2", "conv_norm_out": "out.0", "conv_out": "out.2"}  # fmt: skip
 VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
@@ -57,18 +61,88 @@ def vae_name(key, blocks):
     return name
 
 
-def write(pipeline, path):
-    """One file with the weights of a StableDiffusionPipeline under their original names."""
-    attends = ["CrossAttn" in kind for kind in pipeline.unet.config.up_block_types]
-    layers, blocks = pipeline.unet.config.layers_per_block, len(pipeline.vae.config.up_block_types)
-    tensors = {
-        f"model.diffusion_model.{unet_name(key, layers, attends)}": value
-        for key, value in pipeline.unet.state_dict().items()
-    }
-    for key, value in pipeline.vae.state_dict().items():
+OPEN_CLIP = {"encoder.layers": "transformer.resblocks", "layer_norm1": "ln_1", "layer_norm2": "ln_2", "fc1": "c_fc",
+             "fc2": "c_proj", "self_attn": "attn", "final_layer_norm": "ln_final",
+             "embeddings.token_embedding": "token_embedding",
+             "embeddings.position_embedding.weight": "positional_embedding"}  # fmt: skip
+
+
+def open_clip(state):
+    """A CLIP text encoder in open_clip's names: query, key and value in one."""
+    found = {}
+    for key, value in state.items():
+        name = key.removeprefix("text_model.")
+        for ours, theirs in OPEN_CLIP.items():
+            name = name.replace(ours, theirs)
+        if name == "text_projection.weight":
+            found["text_projection"] = value.T
+        elif ".q_proj." in name:
+            three = [state[key.replace("q_proj", f"{letter}_proj")] for letter in "qkv"]
+            found[name.replace("q_proj.", "in_proj_")] = torch.cat(three)
+        elif "k_proj" not in name and "v_proj" not in name:
+            found[name] = value
+    return found
+
+
+def unet(module):
+    attends = ["CrossAttn" in kind for kind in module.config.up_block_types]
+    layers = module.config.layers_per_block
+    return {unet_name(key, layers, attends): value for key, value in module.state_dict().items()}
+
+
+def autoencoder(module):
+    blocks, found = len(module.config.up_block_types), {}
+    for key, value in module.state_dict().items():
         name = vae_name(key, blocks)
         in_attention = ".attn_1." in name and ".norm." not in name and value.ndim == 2
-        tensors[f"first_stage_model.{name}"] = value[..., None, None] if in_attention else value
-    for key, value in pipeline.text_encoder.state_dict().items():
-        tensors[f"cond_stage_model.transformer.text_model.{key}"] = value
+        found[name] = value[..., None, None] if in_attention else value
+    return found
+
+
+def clip(module):
+    return {
+        f"text_model.{key.removeprefix('text_model.')}": value for key, value in module.state_dict().items()
+    }
+
+
+TEXT = {
+    "sd1": {"text_encoder": ("cond_stage_model.transformer.", clip)},
+    "sd2": {"text_encoder": ("cond_stage_model.model.", lambda module: open_clip(module.state_dict()))},
+    "sdxl": {
+        "text_encoder": ("conditioner.embedders.0.transformer.", clip),
+        "text_encoder_2": ("conditioner.embedders.1.model.", lambda module: open_clip(module.state_dict())),
+    },
+}
+
+
+def whole(family, modules):
+    """All tensors of a model under their original names."""
+    parts = {
+        "unet": ("model.diffusion_model.", unet),
+        "vae": ("first_stage_model.", autoencoder),
+        **TEXT[family],
+    }
+    return {
+        start + key: value
+        for part, (start, named) in parts.items()
+        for key, value in named(modules[part]).items()
+    }
+
+
+def write(pipeline, path, family="sd1"):
+    """One file with the weights of a pipeline under their original names."""
+    tensors = whole(family, pipeline.components)
     save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+
+
+def sparse(path, shapes, metadata=None, dtype="F16", size=2):
+    """A file of tensors of zeros that takes no room on the disk: its header, and a hole of the right length."""
+    header, end = {"__metadata__": metadata} if metadata else {}, 0
+    for key, shape in shapes.items():
+        start, end = end, end + torch.Size(shape).numel() * size
+        header[key] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    written = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(written).to_bytes(8, "little") + written)
+        file.truncate(8 + len(written) + end)
+    return path

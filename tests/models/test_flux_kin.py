@@ -18,6 +18,7 @@ from studio.models.families.flux_kontext.model import preferred
 from studio.sampling import reference_check
 from studio.settings.run import Hardware
 from studio.settings.sampling import SampleRequest
+from studio.weights.made_for import families_of
 from tests.models.asking import SIZE, asked, pipeline_of
 
 REQUEST = Request(prompts=["a dog", "the cat"], steps=2, guidance=3.5, seed=5, height=SIZE, width=SIZE)
@@ -119,3 +120,13 @@ def test_recomputed_blocks_of_chroma_keep_the_mask(families):
         found.append((said.detach(), latents.grad))
         family.denoiser.eval()
     torch.testing.assert_close(*found)
+
+
+def test_a_lora_of_flux_fits_its_relatives():
+    assert {"flux", "flux-kontext", "flux-fill"} <= set(
+        families_of({}, {"modelspec.architecture": "flux-1-dev/lora"})
+    )
+    assert "chroma" in families_of(
+        {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": torch.ones(1)}, {}
+    )
+    assert "flux" not in families_of({}, {"modelspec.architecture": "chroma/lora"})

@@ -10,6 +10,7 @@ from studio.catalog.families import cards
 from studio.contracts.sampling import Request
 from studio.models.build import load
 from studio.models.draw import draw
+from studio.models.prepare import prepare
 from studio.settings.run import Hardware
 
 ONE = Request(prompts=["a dog"], steps=1)
@@ -43,3 +44,17 @@ def test_loading_does_not_warn_of_nothing(caplog):
     with caplog.at_level(logging.WARNING):
         load("tiny:sd1", Backend(Hardware(device="cpu", precision="fp32")))
     assert "float32: []" not in caplog.text
+
+
+def test_what_overflows_in_fp16_stays_in_float32(monkeypatch):
+    """No CPU trains in fp16: the backend is told that it does."""
+    backend = Backend(Hardware(device="cpu", precision="fp32"))
+    for name, card in cards().items():
+        family = load(f"tiny:{name}", backend)
+        monkeypatch.setattr(backend, "dtype", torch.float16)
+        prepare(family, backend)
+        monkeypatch.undo()
+        kept = {key for key, module in family.modules().items() if module.dtype == torch.float32}
+        assert set(card.fp32) <= kept
+        assert family.denoiser_name not in kept
+        assert ("vae" in kept) == (bool(family.vae.config.get("force_upcast")) or "vae" in card.fp32)

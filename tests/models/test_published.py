@@ -19,7 +19,11 @@ SMALLER = {
     "ZImageTransformer2DModel": {"dim": 128, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 1, "n_kv_heads": 1,
                                  "cap_feat_dim": 32},
     "AutoencoderKL": {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 2, "layers_per_block": 1},
+    "Flux2Transformer2DModel": {"num_single_layers": 1, "num_attention_heads": 1,
+                                "joint_attention_dim": 96},
+    "AutoencoderKLFlux2": {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 2, "layers_per_block": 1},
     "Qwen3Model": QWEN3,
+    "Qwen3ForCausalLM": QWEN3,
 }  # fmt: skip
 """Widths and depths by class; all else stays as it is published."""
 NAMES = [

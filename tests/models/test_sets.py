@@ -18,7 +18,10 @@ NAMES = (
     "flux",
     "flux-kontext",
     "flux-fill",
+    "chroma",
     "z-image",
+    "flux2-klein",
+    "flux2",
     "qwen-image",
     "qwen-image-edit",
     "krea2",
@@ -85,7 +88,7 @@ def test_permuted_members_with_their_captions_give_permuted_predictions(families
     torch.testing.assert_close(permuted, straight[order], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["flux", "z-image", "qwen-image", "krea2"])
+@pytest.mark.parametrize("name", ["flux", "z-image", "flux2-klein", "qwen-image", "krea2"])
 def test_members_have_positions_of_their_own_where_an_axis_is_to_spare(families, name):
     family = families[name]
     x_t, cond = rows(family, 2)

@@ -41,7 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         )  # fmt: skip
         run = Run(
             method=settings, output=str(folder), name=name, seed=seed, hardware=CPU, optim=Optim(lr=0.03),
-            loop=Loop(steps=1, batch_size=4),
+            loop=Loop(steps=1, batch_size=2),
         )  # fmt: skip
         found[name] = run_to_end(run).path
     return found

@@ -1,5 +1,6 @@
 """Advantages and objectives, against their definitions."""
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
@@ -23,12 +24,17 @@ def test_equal_rewards_have_no_advantage():
         assert torch.equal(found, torch.zeros(4))
 
 
-def test_groups_do_not_feel_a_constant_of_their_prompt():
+def test_groups_by_their_own_spread_do_not_feel_a_constant_of_their_prompt():
     shifted = REWARDS + torch.tensor([5.0, 5.0, -7.0, -7.0])
-    for own in (False, True):
-        torch.testing.assert_close(
-            over_groups(REWARDS, PROMPTS, own_std=own), over_groups(shifted, PROMPTS, own_std=own)
-        )
+    torch.testing.assert_close(
+        over_groups(REWARDS, PROMPTS, own_std=True), over_groups(shifted, PROMPTS, own_std=True)
+    )
+
+
+def test_groups_by_the_spread_of_the_rollout_are_what_flow_grpos_tracker_gives():
+    centered = np.array([-0.5, 0.5, -2.5, 2.5])  # less the mean of the prompt, 1.5 and 6.5
+    expected = torch.tensor(centered / np.std(REWARDS.numpy()), dtype=torch.float32)
+    torch.testing.assert_close(over_groups(REWARDS, PROMPTS), expected)
 
 
 def test_the_statistics_of_a_prompt_count_from_min_count_on():

@@ -37,7 +37,7 @@ def test_the_divergence_is_what_drawing_estimates():
     with torch.no_grad():
         for p in trainer.groups[0].parameters().values():
             p.add_(0.5 * torch.randn(p.shape, generator=generator))
-    batch = next(trainer.batches(trainer.source().stream(0, 0, Shard(6, 0, 6)), 0))
+    batch = next(trainer.batches(trainer.source().stream(0, 0, Shard(2, 0, 2)), 0))
     policy, prompts = trainer.learner._policy, batch["prompts"]
     with torch.no_grad():
         mean, std = policy.gaussian(batch["x_t"], batch["k"], policy.conditions(prompts))

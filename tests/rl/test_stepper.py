@@ -1,6 +1,6 @@
 """Sampler steps as a policy: against torch.distributions, diffusers' sampler, and an exact marginal."""
 
-import math
+import re
 
 import pytest
 import torch
@@ -9,7 +9,9 @@ from torch.distributions import Normal
 
 from studio.backend.core import Backend
 from studio.diffusion.sampling import log_probability
+from studio.errors import StudioError
 from studio.models.build import load
+from studio.rl.config import Sampler
 from studio.rl.stepper import Ddim, FlowSde, learnable, stepper
 from studio.settings.run import Hardware
 
@@ -50,13 +52,6 @@ def test_log_probability_is_the_mean_of_the_normal_density():
     torch.testing.assert_close(log_probability(x, mean, std), expected)
 
 
-@pytest.mark.parametrize(("alpha_to_one", "learned"), [(False, 8), (True, 7)])
-def test_a_last_step_without_noise_is_not_learned_from(alpha_to_one: bool, learned: int):
-    _, ours = sampler("eps", alpha_to_one=alpha_to_one)
-    assert learnable(ours) == list(range(learned))
-    assert all(math.isfinite(math.log(ours.stds()[k])) for k in learnable(ours))
-
-
 @pytest.mark.parametrize("noise", [1e-6, 0.7])
 def test_the_flow_sampler_keeps_the_marginal_of_a_gaussian(noise: float):
     mean, spread, steps, count = 1.5, 0.5, 200, 20_000
@@ -80,4 +75,27 @@ def test_every_family_has_its_sampler(family: str, kind: type):
     found = stepper(model, 4, noise=0.7)
     assert isinstance(found, kind)
     assert len(found.times) == 4
-    assert learnable(found)
+    assert learnable(model, Sampler(steps=4, noise=0.7), last=True) == [0, 1, 2, 3]
+    assert learnable(model, Sampler(steps=4, noise=0.7), last=False) == [0, 1, 2]
+
+
+REFUSED = {
+    "no last noise": (Sampler(steps=4, noise=0.7), True),
+    "a single step": (Sampler(steps=1), True),
+    "too little noise": (Sampler(steps=4, noise=1e-4), False),
+    "too many steps": (Sampler(steps=5000), False),
+}
+
+
+@pytest.mark.parametrize("model", ["studio-tiny-dit"])
+@pytest.mark.parametrize("sampler", REFUSED.values(), ids=REFUSED)
+def test_steps_without_noise_are_refused_with_a_sampler_that_works(model: str, sampler: tuple[Sampler, bool]):
+    family = load(model, Backend(Hardware(device="cpu")))
+    with pytest.raises(StudioError, match="too little noise to learn from") as error:
+        learnable(family, sampler[0], last=sampler[1])
+    told = dict(re.findall(r"--rollouts\.(noise|steps) ([\d.]*\d)", str(error.value)))
+    better = Sampler(
+        **{"steps": sampler[0].steps, "noise": sampler[0].noise} | {k: float(v) for k, v in told.items()}
+    )
+    assert "--no-ppo.last-step" in str(error.value)
+    assert len(learnable(family, better, last=False)) == better.steps - 1

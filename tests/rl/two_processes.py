@@ -19,20 +19,20 @@ METHOD = TexForce(
     prompts=("a dog", "a cat"), model="tiny:sd1", reward=Redness(), held_out=Brightness(), ppo=Ppo(fraction=1.0),
     rollouts=Rollouts(images=4, steps=3, group=2, noise=1.0),
 )  # fmt: skip
-TRANSITIONS = 12
+PICTURES = 4
 
 
 def gradients() -> tuple[Backend, dict[str, torch.Tensor], dict[str, float]]:
     """Gradients after a backward pass over this process's share, and the means that a step tells."""
     backend = Backend(Hardware(device="cpu", threads=1))
-    run = Run(method=METHOD, loop=Loop(steps=1, batch_size=TRANSITIONS), optim=Optim(lr=1e-3))
+    run = Run(method=METHOD, loop=Loop(steps=1, batch_size=PICTURES), optim=Optim(lr=1e-3))
     trainer = TexForceTrainer(METHOD)
     trainer.backend = backend
     with backend.seeded(0):
         groups = trainer.setup(backend)
     learner = Learner(groups, run.optim, run.loop, backend.scaler())
     objective = backend.wrap(Objective(trainer, learner))
-    batch = next(trainer.batches(trainer.source().stream(0, 0, backend.shard(TRANSITIONS)), 0))
+    batch = next(trainer.batches(trainer.source().stream(0, 0, backend.shard(PICTURES)), 0))
     parts = _backward(objective, batch, run, 1, backend, learner)
     named = {key: p.grad.clone() for group in groups for key, p in group.parameters().items()}
     return backend, named, {key: float(backend.mean(value)) for key, value in parts.items()}

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.settings.config import config
 
 
@@ -31,6 +32,10 @@ METHOD = Card(
     paper="none",
     config=Toy,
     trainer="tests.toy.trainer:ToyTrainer",
-    presets={"curve": Preset({"optim.lr": 0.5, "method.noise": 0.2}, models=("curve*",), note="for curves")},
+    presets={
+        "curve": Preset(
+            {"optim.lr": 0.5, "method.noise": 0.2}, suits=Suits(names=("curve*",)), note="for curves"
+        )
+    },
     hidden=True,
 )

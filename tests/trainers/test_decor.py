@@ -13,6 +13,7 @@ from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.build import load
 from studio.models.draw import draw
+from studio.models.language import tokenizer_of
 from studio.models.text import BOS, WORD
 from studio.settings.run import Hardware
 from trainers.decor.config import Decor
@@ -123,7 +124,7 @@ def test_two_encoders_are_projected_apart(two: Family) -> None:
         assert (changed.tokens[0, editable][:, block] @ v).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd3", "flux", "z-image"])
+@pytest.mark.parametrize("name", ["sd1", "sd3", "flux", "z-image", "flux2-klein", "flux2"])
 def test_strength_zero_draws_the_same_picture_bit_for_bit(name: str) -> None:
     model = load(f"tiny:{name}", Backend(Hardware(device="cpu")))
     edit = DecorEdit(Decor(undesired=("grass",), strength=0.0), model)
@@ -134,6 +135,22 @@ def test_strength_zero_draws_the_same_picture_bit_for_bit(name: str) -> None:
         for edits in ((), (edit,))
     ]
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("name", ["sd1", "z-image", "flux2-klein", "flux2"])
+def test_the_rows_of_a_carriers_words_are_those_of_the_words(name: str) -> None:
+    """Also where a template surrounds the prompt, prompts differ in length, or padding stands on the left."""
+    model = load(f"tiny:{name}", Backend(Hardware(device="cpu")))
+    edit = DecorEdit(Decor(undesired=("grass",), carriers=("a photo of {}",), end_row=False), model)
+    words = ["a very long kind of grass" if name != "sd1" else "grass", "oak"]
+    count = sum(len(_pieces(model, f" {word}")) for word in words)
+    with torch.no_grad():
+        assert len(edit._rows(words)) == count
+
+
+def _pieces(model: Family, text: str) -> list[int]:
+    tokenizer = tokenizer_of(model.tokenizers[model.card.words.rows])
+    return tokenizer(text, add_special_tokens=False).input_ids
 
 
 @pytest.mark.parametrize("name", ["sd1", "sdxl"])

@@ -156,8 +156,63 @@ def test_pick_a_pic_is_read_without_its_ties(tmp_path: Path):
     parquet.write_table(pa.table(table), tmp_path / "train-00000.parquet")
     found = find_pairs(tmp_path)
     assert [pair.prompt for pair in found] == ["a", "b"]
-    rows = Pairs(found, 16)._batch([0, 1])
-    assert rows["chosen"][:, 0].mean((1, 2)).gt(0.9).tolist() == [True, False]
+    rows = next(Pairs(found, 16).stream(0, 0, Shard(2, 0, 2)))
+    red = rows["chosen"][:, 0].mean((1, 2)).gt(0.9).tolist()
+    assert dict(zip(rows["captions"], red, strict=True)) == {"a": True, "b": False}
+
+
+def half(folder: Path) -> Pairs:
+    """A pair of black pictures with a white left side, of which much is dropped and mirrored."""
+    picture = Image.new("RGB", (16, 16))
+    picture.paste("white", (0, 0, 8, 16))
+    picture.save(folder / "a.png")
+    (folder / "pairs.csv").write_text("caption,chosen,rejected\na cat,a.png,a.png\n")
+    return Pairs(find_pairs(folder), 16, caption_dropout=0.2, flip=0.5)
+
+
+def varied(batch: Batch) -> list[tuple[bool, bool, bool]]:
+    """For each row: no caption, better picture mirrored, worse one mirrored."""
+    left = [batch[side][:, 0, 0, 0] > 0 for side in ("chosen", "rejected")]
+    return [
+        (not c, not a, not b)
+        for c, a, b in zip(batch["captions"], *(side.tolist() for side in left), strict=True)
+    ]
+
+
+def test_a_fifth_of_the_captions_and_half_of_the_pictures_vary_each_by_itself(tmp_path: Path):
+    stream = half(tmp_path).stream(0, 0, Shard(100, 0, 100))
+    rows = torch.tensor([row for _ in range(10) for row in varied(next(stream))]).double()
+    for found, share in zip(rows.mean(0).tolist(), (0.2, 0.5, 0.5), strict=True):
+        assert found == pytest.approx(share, abs=4 * (share * (1 - share) / len(rows)) ** 0.5)
+    correlation = torch.corrcoef(rows.T)
+    assert float((correlation - torch.eye(3)).abs().max()) < 0.13
+
+
+def test_what_varies_is_a_function_of_seed_step_and_row(tmp_path: Path):
+    pairs_ = half(tmp_path)
+    straight = pairs_.stream(3, 0, Shard(8, 0, 8))
+    third = [varied(next(straight)) for _ in range(3)][2]
+    assert varied(next(pairs_.stream(3, 2, Shard(8, 0, 8)))) == third
+    assert varied(next(pairs_.stream(3, 2, Shard(8, 4, 8)))) == third[4:]
+    assert varied(next(pairs_.stream(4, 2, Shard(8, 0, 8)))) != third
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "share"),
+    [("tiny:sd1", "auto", 0.2), ("tiny:sdxl", "auto", 0.2), ("tiny:sd3", "auto", 0), ("tiny:sd3", 0.3, 0.3)],
+)
+def test_the_share_of_empty_captions_is_the_official_one_where_there_is_one(
+    tmp_path: Path, model: str, given: Any, share: float
+):
+    data = pairs(tmp_path / "a")
+    trainer = dpo(data, model=model, caption_dropout=given, held_out=data)
+    stream = trainer.source().stream(0, 0, Shard(100, 0, 100))
+    silent = [caption == "" for caption in next(stream)["captions"]]
+    assert sum(silent) / 100 == pytest.approx(share, abs=4 * (share * (1 - share) / 100) ** 0.5)
+    shown = trainer.held_out()
+    assert shown is not None
+    batch = next(shown.stream(0, 0, Shard(100, 0, 100)))
+    assert "" not in batch["captions"]
 
 
 @pytest.mark.parametrize(
@@ -190,6 +245,15 @@ def test_a_missing_folder_and_dropout_are_refused():
         check(DiffusionDpo(data="none"))
     with pytest.raises(StudioError, match=r"adapter.dropout"):
         check(DiffusionDpo(data="/", adapter=Lora(dropout=0.1)))
+
+
+@pytest.mark.parametrize("share", [1.5, -0.1, "half"])
+def test_a_share_of_captions_that_is_none_is_refused_by_its_name(share: Any):
+    with pytest.raises(
+        StudioError, match=r"^caption_dropout was given as .*: input should be 'auto', or "
+    ) as error:
+        DiffusionDpo(data="pairs", caption_dropout=share)
+    assert error.value.field == "caption_dropout"
 
 
 def test_held_out_pairs_give_a_validation_loss(tmp_path: Path):

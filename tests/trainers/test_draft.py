@@ -12,6 +12,7 @@ from studio.backend.rng import Rng
 from studio.backend.shard import Shard
 from studio.catalog.run import Run
 from studio.contracts.batch import Batch
+from studio.data.config import Images
 from studio.errors import RunFailed, StudioError
 from studio.models.draw import start_noise
 from studio.rewards.config import Brightness, Incompressible, Mix, Redness, User
@@ -189,11 +190,12 @@ def test_the_reward_of_fixed_seeds_grows(trains: str):
     assert float(gain.mean()) > 5 * float(gain.std()) / len(gain) ** 0.5
 
 
-def test_pretraining_pictures_add_the_denoising_loss(tmp_path: Path):
+@pytest.mark.parametrize("cache", ["none", "latents+text"])
+def test_pretraining_pictures_add_the_denoising_loss(tmp_path: Path, cache: str):
     folder = photos(tmp_path / "photos")
     for index in range(3):
         (tmp_path / "photos" / f"{index}.txt").write_text("a dog")
-    trainer = draft(pretrain=folder)
+    trainer = draft(pretrain=folder, images=Images(cache=cache, cache_folder=str(tmp_path / "cache")))
     loss = trainer.loss(first_batch(trainer), Rng.single(0, 1, 2))
     torch.testing.assert_close(loss.total, -loss.parts["reward"] + loss.parts["loss_pretrain"])
 

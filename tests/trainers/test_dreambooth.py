@@ -1,6 +1,7 @@
 """DreamBooth: the objective by hand, the prior, rare words, and what training may touch."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,16 @@ from studio.catalog.families import cards
 from studio.catalog.run import Run
 from studio.contracts.batch import Batch
 from studio.contracts.sampling import Request
+from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
 from studio.models.build import load
+from studio.models.denoising import latents_of
 from studio.same_subject.config import FolderPrior, GeneratedPrior, NoPrior, OnlinePrior
 from studio.same_subject.identifier import STOP_WORDS, pick_identifier
 from studio.same_subject.prior import generate_prior, prior_key
 from studio.settings.run import Hardware, Loop
+from studio.settings.sampling import Text
 from studio.training.train import run_to_end, train
 from trainers.dreambooth.config import DreamBooth
 from trainers.dreambooth.trainer import DreamBoothTrainer
@@ -72,6 +76,74 @@ def halves(trainer: DreamBoothTrainer, batch: Batch, rng: Rng) -> tuple[torch.Te
         target = family.process.target(latents, eps, t, family.prediction)
         found.append(((predicted - target) ** 2).flatten(1).mean(1))
     return found[0], found[1]
+
+
+def cached(settings: DreamBooth, tmp_path: Path, **images) -> DreamBooth:
+    made = Images(cache_folder=str(tmp_path / "cache"), **images)
+    return dataclasses.replace(settings, images=made, prompt="a {token} {class}", class_prompt="a {class}")
+
+
+@pytest.mark.parametrize("latents", ["sample", "mode"])
+def test_a_cached_run_is_the_uncached_one(settings: DreamBooth, tmp_path: Path, latents: str) -> None:
+    found = {}
+    for cache in ("none", "latents"):
+        trainer = ready(cached(settings, tmp_path, cache=cache, latents=latents))
+        stream = trainer.source().stream(0, 0, trainer.backend.shard(2))
+        found[cache] = [
+            trainer.loss(next(stream), Rng.single(0, step, 2)).total.detach() for step in range(4)
+        ]
+        stream.close()
+    torch.testing.assert_close(found["latents"], found["none"], atol=1e-6, rtol=1e-6)
+
+
+def test_cached_latents_are_sampled_anew_in_each_step(settings: DreamBooth, tmp_path: Path) -> None:
+    trainer = ready(cached(settings, tmp_path, cache="latents"))
+    batch = batch_of(trainer, 2)
+    assert batch["latents_std"].min() > 0
+    seen = [latents_of(trainer.family, batch, Rng.single(0, step, 2)) for step in (1, 1, 2)]
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
+    mode = latents_of(trainer.family, batch, Rng.single(0, 1, 2), kind="mode")
+    assert torch.equal(mode, batch["latents"])
+
+
+def test_an_autoencoder_with_another_scale_makes_latents_of_its_own(
+    settings: DreamBooth, tmp_path: Path
+) -> None:
+    """The weights are the same: only a number in vae/config.json changes."""
+    load("tiny:sd1", Backend(CPU)).pipeline().save_pretrained(tmp_path / "model", safe_serialization=True)
+    config = tmp_path / "model" / "vae" / "config.json"
+    losses = {}
+    for scale in (0.18215, 0.3):
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": scale}))
+        for cache in ("latents", "none"):
+            asked = dataclasses.replace(
+                cached(settings, tmp_path, cache=cache), model=str(tmp_path / "model"), prior=NoPrior()
+            )
+            trainer = ready(asked)
+            losses[scale, cache] = trainer.loss(batch_of(trainer, 2), Rng.single(0, 1, 2)).total.detach()
+        torch.testing.assert_close(losses[scale, "latents"], losses[scale, "none"], atol=1e-6, rtol=1e-6)
+    assert losses[0.3, "latents"] != losses[0.18215, "latents"]
+
+
+def test_class_pictures_that_went_missing_are_refused(settings: DreamBooth, tmp_path: Path) -> None:
+    family = load("tiny:sd1", Backend(CPU))
+    prior = GeneratedPrior(num_images=2, steps=1, folder=str(tmp_path / "priors"))
+    folder = generate_prior(family, "a dog", prior, 0)
+    next(folder.glob("*.png")).unlink()
+    with pytest.raises(
+        StudioError, match="holds 1 class pictures, not the 2 that were drawn; delete the folder"
+    ):
+        generate_prior(family, "a dog", prior, 0)
+
+
+def test_class_pictures_follow_how_text_is_read(tmp_path: Path) -> None:
+    prior = GeneratedPrior()
+    keys = {
+        prior_key(load("tiny:sd1", Backend(CPU), text=text), "a dog", prior, 0)
+        for text in (Text(), Text(clip_skip=1))
+    }
+    assert len(keys) == 2
 
 
 @pytest.mark.parametrize("weight", [0.5, 2.0])
@@ -215,6 +287,12 @@ def test_a_folder_that_is_not_there_is_refused_before_a_run_is_made(tmp_path: Pa
     with pytest.raises(StudioError, match="does not exist; --data takes a folder"):
         list(train(run))
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("family", list(cards()))
+def test_every_family_has_a_rare_word(family: str) -> None:
+    tokenizers = load(f"tiny:{family}", Backend(CPU)).tokenizers
+    assert pick_identifier(tokenizers) not in STOP_WORDS
 
 
 @pytest.mark.parametrize("family", list(cards()))

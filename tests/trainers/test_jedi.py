@@ -254,7 +254,7 @@ def test_an_edit_that_changes_attention_is_refused(trainer):
         draw(trainer.family, request)
 
 
-@pytest.mark.parametrize("name", ["sd3", "flux", "z-image"])
+@pytest.mark.parametrize("name", ["sd3", "flux", "z-image", "flux2-klein"])
 def test_transformers_train_and_draw_too(name):
     trainer = started(model=f"tiny:{name}", set_sizes=(2,), min_references=1)
     assert torch.isfinite(losses(trainer).total)

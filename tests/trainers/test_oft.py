@@ -132,7 +132,7 @@ def test_the_features_of_a_hint_keep_their_size_and_tell_signals_apart(control, 
     assert seen.std(0).mean() > seen.std() / 4
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd3", "flux", "z-image"])
+@pytest.mark.parametrize("name", ["sd1", "sd3", "flux", "z-image", "flux2-klein"])
 def test_hint_enters_every_kind_of_denoiser(name, backend):
     family = load(f"tiny:{name}", backend)
     generator = torch.Generator().manual_seed(0)

@@ -32,7 +32,7 @@ def away(a, b):
     return max(abs(x - y) for x, y in zip(a.tobytes(), b.tobytes(), strict=True))
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd3", "flux", "z-image"])
+@pytest.mark.parametrize("name", ["sd1", "sd3", "flux", "z-image", "flux2-klein"])
 def test_strength_zero_draws_the_same_bits(name):
     own = model(name)
     edit = SharedAttentionEdit(SharedAttention(prompt="a red dog", strength=0.0), own)
@@ -40,7 +40,7 @@ def test_strength_zero_draws_the_same_bits(name):
     assert plain[0].tobytes() == same[0].tobytes()
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "flux", "z-image"])
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "flux", "z-image", "flux2-klein"])
 def test_a_leader_changes_pictures_and_a_weak_one_changes_them_less(name):
     own = model(name)
     plain = torch.frombuffer(bytearray(pictures(own)[0].tobytes()), dtype=torch.uint8).float()

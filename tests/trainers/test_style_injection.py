@@ -166,7 +166,13 @@ def test_a_picture_in_its_own_style_is_its_reconstruction(family, pictures):
 
 @pytest.mark.parametrize(
     ("name", "scheduler"),
-    [("sdxl", "ddim"), ("sd3", "flow-euler"), ("flux", "flow-euler"), ("z-image", "flow-euler")],
+    [
+        ("sdxl", "ddim"),
+        ("sd3", "flow-euler"),
+        ("flux", "flow-euler"),
+        ("z-image", "flow-euler"),
+        ("flux2-klein", "flow-euler"),
+    ],
 )
 def test_the_style_changes_the_picture_in_every_kind_of_model(name, scheduler, pictures):
     model = load(f"tiny:{name}", Backend(Hardware(device="cpu", precision="fp32")))

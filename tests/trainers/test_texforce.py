@@ -20,6 +20,7 @@ from studio.rewards.config import Brightness, Mix, Redness, User
 from studio.rl.config import GroupAdvantage, Ppo, PromptAdvantage, Rollouts
 from studio.rl.orders import Orders
 from studio.rl.rollout import roll_out
+from studio.rl.sizes import learned_steps
 from studio.rl.trainer import ReinforcedTrainer
 from studio.settings.run import Hardware, Loop, Optim
 from studio.training.loop import fit
@@ -37,7 +38,7 @@ SMALL: dict[str, Any] = {
     "prompts": ("a dog", "a cat"), "model": "tiny:sd1", "reward": Redness(), "held_out": Brightness(),
     "rollouts": Rollouts(images=4, steps=3, group=2), "ppo": Ppo(fraction=1.0),
 }  # fmt: skip
-TRANSITIONS = 12
+PICTURES, TRANSITIONS = 4, 12
 
 
 def ready(trainer: ReinforcedTrainer) -> ReinforcedTrainer:
@@ -51,7 +52,7 @@ def texforce(**changes: Any) -> ReinforcedTrainer:
     return ready(TexForceTrainer(TexForce(**SMALL | changes)))
 
 
-def first_batch(trainer: ReinforcedTrainer, size: int = TRANSITIONS) -> Batch:
+def first_batch(trainer: ReinforcedTrainer, size: int = PICTURES) -> Batch:
     return next(trainer.batches(trainer.source().stream(0, 0, Shard(size, 0, size)), 0))
 
 
@@ -123,8 +124,8 @@ def test_a_picture_is_a_function_of_its_seed():
 
 
 def test_orders_use_every_prompt_equally_and_start_anywhere():
-    orders = Orders(["a", "b", "c"], images=6, group=2, per_image=4)
-    straight, later = orders.stream(7, 0, Shard(12, 0, 12)), orders.stream(7, 3, Shard(12, 0, 12))
+    orders = Orders(["a", "b", "c"], images=6, group=2)
+    straight, later = orders.stream(7, 0, Shard(3, 0, 3)), orders.stream(7, 3, Shard(3, 0, 3))
     batches = [next(straight) for _ in range(4)]
     assert batches[0]["prompts"] == batches[1]["prompts"]
     assert sorted(batches[0]["prompts"]) == ["a", "a", "b", "b", "c", "c"]
@@ -132,11 +133,18 @@ def test_orders_use_every_prompt_equally_and_start_anywhere():
     assert next(later) == batches[3]
 
 
-def test_a_batch_that_does_not_divide_a_rollout_is_refused():
-    with pytest.raises(
-        StudioError, match=r"loop.batch_size 5 does not divide the 12 transitions .* choose a divisor"
-    ):
-        first_batch(texforce(), size=5)
+def test_rewards_and_steps_are_those_of_the_official_commands():
+    assert TexForce().advantage == Ddpo().advantage == PromptAdvantage(buffer=32, min_count=16)
+    texforce, ddpo = (
+        Run.of(method, model="sd15", prompts=("a photo of a hand",)).method for method in ("texforce", "ddpo")
+    )
+    assert (texforce.advantage, ddpo.advantage) == (
+        PromptAdvantage(buffer=32, min_count=16),
+        PromptAdvantage(buffer=16, min_count=16),
+    )
+    assert (TexForce().ppo, texforce.ppo) == (Ppo(fraction=0.5), Ppo(fraction=0.5))
+    assert (Ddpo().ppo, ddpo.ppo) == (Ppo(), Ppo())
+    assert (learned_steps(texforce), learned_steps(ddpo)) == (25, 50)
 
 
 def mean_reward(trainer: ReinforcedTrainer, count: int) -> torch.Tensor:
@@ -152,7 +160,7 @@ def gain(weight: float) -> tuple[float, float]:
         rollouts=Rollouts(images=16, steps=4, guidance=1.0, chunk=16),
     )  # fmt: skip
     before = mean_reward(trainer, 32)
-    run = Run(method=trainer.config, loop=Loop(steps=8, batch_size=64), optim=Optim(lr=1e-2), hardware=CPU)
+    run = Run(method=trainer.config, loop=Loop(steps=8, batch_size=16), optim=Optim(lr=1e-2), hardware=CPU)
     for _ in fit(
         trainer, Learner(trainer.groups, run.optim, run.loop, trainer.backend.scaler()), trainer.backend, run
     ):
@@ -171,7 +179,7 @@ def test_the_reward_grows_and_falls_when_its_sign_is_turned():
 def run_of(method: Any, folder: Path, **loop: Any) -> Run:
     return Run(
         method=method, output=str(folder), name="one", hardware=CPU, optim=Optim(lr=1e-3),
-        loop=Loop(**{"steps": 4, "batch_size": 6, "log_every": 1} | loop),
+        loop=Loop(**{"steps": 4, "batch_size": 2, "log_every": 1} | loop),
     )  # fmt: skip
 
 
@@ -248,7 +256,7 @@ def test_a_reward_that_breaks_is_named_and_leaves_a_checkpoint(
 @pytest.mark.parametrize("model", ["tiny:sdxl", "tiny:sd3"])
 def test_other_families_learn_too(model: str):
     trainer = texforce(model=model, rollouts=Rollouts(images=2, steps=2, noise=0.7))
-    found = gradients(trainer, first_batch(trainer, size=4))
+    found = gradients(trainer, first_batch(trainer, size=2))
     assert {key.split(".")[0] for key in found} == set(trainer.trained)
 
 
@@ -258,10 +266,9 @@ def test_other_families_learn_too(model: str):
         ({"prompts": ()}, "Give prompts to learn on"),
         ({"file": "none.txt", "prompts": ()}, "There is no file 'none.txt'"),
         (
-            {"rollouts": Rollouts(images=5, group=2)},
-            "images 5 is not a multiple of rollouts.group 2; choose 6",
+            {"rollouts": Rollouts(images=4, steps=1), "ppo": Ppo(last_step=False)},
+            "rollouts.steps 1 has a last step only",
         ),
-        ({"advantage": GroupAdvantage()}, "compares pictures of one prompt"),
         ({"adapter": Lora(dropout=0.1)}, "adapter.dropout"),
     ],
 )

@@ -68,6 +68,21 @@ def test_a_word_that_exists_is_refused(tmp_path: Path) -> None:
         ready(TextualInversion(data=str(tmp_path), model="tiny:sd1", class_word="a", token="a</w>"))
 
 
+@pytest.mark.parametrize("name", ["sd2", "sdxl", "sd3", "flux"])
+@torch.no_grad()
+def test_every_family_reads_its_words_back(name: str, tmp_path: Path) -> None:
+    trained = ready(TextualInversion(data=str(tmp_path), model=f"tiny:{name}", class_word="a", vectors=2))
+    for rows in trained.rows.values():
+        rows.vectors.normal_()
+    family = load(f"tiny:{name}", Backend(CPU))
+    (file,) = trained.export(tmp_path)
+    prompt = f"a photo of {artifacts.load(file, family).trigger}"
+    ours, theirs = trained.family.embed([prompt]), family.embed([prompt])
+    torch.testing.assert_close(ours.tokens, theirs.tokens)
+    if ours.pooled is not None:
+        torch.testing.assert_close(ours.pooled, theirs.pooled)
+
+
 def test_the_file_read_back_gives_the_same_embedding(tmp_path: Path) -> None:
     data = photos(tmp_path / "data", 2)
     method = TextualInversion(data=data, model="tiny:sd1", class_word="a", vectors=2)

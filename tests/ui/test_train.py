@@ -5,7 +5,7 @@ import shlex
 import gradio as gr
 import pytest
 
-from studio.catalog import methods
+from studio.catalog import methods, presets
 from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.flags import flags
@@ -29,6 +29,7 @@ def filled(method: str, workspace: Workspace, **changes) -> dict:
     boxes = [forms.draw(leaf) for leaf in fields]
     found = forms.collect(fields, [box.value for box in boxes])
     found["method"]["kind"] = method
+    found["preset"] = values["preset"]
     return found
 
 
@@ -36,8 +37,7 @@ def filled(method: str, workspace: Workspace, **changes) -> dict:
 def test_a_form_gives_back_the_settings_it_was_drawn_from(method: str, workspace: Workspace):
     run = drafts.build(filled(method, workspace), workspace)
     assert methods.card_of(run.method).name == method
-    name = methods.card(method).preset_for(str(serial.to_dict(run.method).get("model", "")))
-    usual = serial.nest(dict(methods.card(method).presets[name].values)) if name else {}
+    usual = presets.values_of(methods.card(method), run.preset)
     given = {k: v for k, v in serial.flatten(run.to_dict()).items() if k in serial.flatten(usual)}
     assert given == {k: v for k, v in serial.flatten(usual).items() if k in given}
 
@@ -48,6 +48,41 @@ def test_the_command_shown_does_what_the_form_does(method: str, workspace: Works
     words = shlex.split(drafts.command(run))
     again, _ = flags.parse_run(method, words[3:])
     assert serial.differences(run.to_dict(), again.to_dict()) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "rate", "batch"), [("sdxl", 1e-4, 4), ("sd15", 1e-4, 1), ("sd35", 4e-4, 4)]
+)
+def test_another_model_takes_the_preset_that_suits_it_and_keeps_what_was_typed(model, rate, batch, workspace):
+    values = serial.merge(
+        filled("dreambooth", workspace), {"method": {"model": model}, "loop": {"steps": 17}}
+    )
+    fitting = drafts.suited("dreambooth", values)
+    assert (fitting["optim"]["lr"], fitting["loop"]["batch_size"]) == (rate, batch)
+    assert (fitting["loop"]["steps"], fitting["method"]["model"]) == (17, model)
+    run = drafts.build(fitting, workspace)
+    assert run.preset == fitting["preset"] != values["preset"]
+    assert drafts.told(run)[0].startswith(f"preset: {run.preset}, since")
+    assert "--preset" not in drafts.command(run)
+
+
+def test_all_weights_take_their_own_preset_and_a_chosen_one_stays_in_the_command(workspace):
+    values = serial.merge(filled("dreambooth", workspace), {"method": {"adapter": {"kind": "full"}}})
+    assert drafts.suited("dreambooth", values)["preset"] == "tiny-full"
+    named = serial.merge(
+        drafts.base("dreambooth", "full"), {"method": {"data": "photos", "kind": "dreambooth"}}
+    )
+    run = drafts.build(named, workspace)
+    assert "--preset full" in drafts.command(run)
+
+
+def test_sizes_that_a_person_left_follow_the_one_that_was_changed(workspace: Workspace):
+    run = drafts.build(filled("texforce", workspace, **{"loop.batch_size": 7}), workspace)
+    assert (run.loop.batch_size, run.method.rollouts.images) == (7, 63)
+    with pytest.raises(StudioError, match=r"choose rollouts.images 12 with loop.batch_size 4"):
+        drafts.build(
+            filled("texforce", workspace, **{"loop.batch_size": 4, "method.rollouts.images": 10}), workspace
+        )
 
 
 def test_every_field_has_help_and_a_label():

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data import layouts
 from studio.data.config import Images
 from studio.data.sticker_config import Stickers
@@ -95,13 +96,30 @@ METHOD = Card(
         "tiny": Preset(
             {"optim.lr": 2e-3, "optim.schedule": "linear", "optim.warmup": 30, "loop.batch_size": 40,
              "loop.steps": 450, "loop.checkpoint_every": 150},
-            models=("new:studio-tiny-clip", "new:tiny:*"),
+            suits=Suits(small=True, fresh=True),
             note="ours, for a fresh captioner of the embedded size",
+        ),
+        "clipcap": Preset(
+            {"optim.lr": 2e-5, "optim.schedule": "linear", "optim.warmup": 5000, "loop.batch_size": 40,
+             "loop.steps": 100_000},
+            suits=Suits(small=False, chosen=("likelihood",)),
+            note="ClipCap's official train.py: AdamW, lr 2e-5, 5,000 steps of warm-up, batch 40",
         ),
         "discriminative": Preset(
             {"method.objective.kind": "discriminative", "optim.lr": 1e-4, "loop.batch_size": 100, "loop.steps": 150,
              "optim.weight_decay": 0.0, "loop.checkpoint_every": 50},
+            suits=Suits(small=True, chosen=("discriminative",)),
             note="ours, for the embedded captioner; the paper has Adam, lr 1e-7, batch 100 for GPT-2 of 124 M weights",
+        ),
+        "discritune": Preset(
+            {"optim.lr": 1e-7, "optim.weight_decay": 0.0, "loop.batch_size": 100},
+            suits=Suits(small=False, chosen=("discriminative",)),
+            note="DiscriTune, arXiv 2304.01662: Adam, lr 1e-7, batch 100, for GPT-2 of 124 M weights",
+        ),
+        "tiny-more": Preset(
+            {"optim.lr": 5e-4, "optim.schedule": "linear", "optim.warmup": 30, "loop.batch_size": 40},
+            suits=Suits(small=True, fresh=False),
+            note="ours, not tried: for going on with a captioner of the embedded size, a quarter of a fresh one's rate",
         ),
     },
 )  # fmt: skip

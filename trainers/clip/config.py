@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.matching.config import TEMPLATES, Adapted, Classes, Pairs, Tuning, Whole
@@ -81,7 +82,7 @@ METHOD = Card(
                 "loop.steps": 200,
                 "method.templates": ["a sticker of {a name}", "{a name}", "a picture of {a name}"],
             },
-            models=("studio-tiny-clip", "tiny:*"),
+            suits=Suits(small=True),
             note="ours, for the embedded model, whose captions say sticker",
         ),
         "flyp": Preset(
@@ -92,6 +93,7 @@ METHOD = Card(
                 "optim.warmup": 500,
                 "loop.batch_size": 256,
             },
+            suits=Suits(small=False, chosen=("whole",)),
             note="FLYP's code: AdamW, lr 1e-5, weight decay 0.1, 500 steps of warm-up, batch 256 to 512",
         ),
         "coop": Preset(
@@ -103,7 +105,61 @@ METHOD = Card(
                 "loop.batch_size": 32,
                 "method.tuning": {"kind": "coop"},
             },
+            suits=Suits(small=False, chosen=("coop",)),
             note="CoOp's code: SGD, lr 0.002, cosine, batch 32",
+        ),
+        "cocoop": Preset(
+            {
+                "optim.name": "sgd",
+                "optim.lr": 2e-3,
+                "optim.schedule": "cosine",
+                "optim.weight_decay": 5e-4,
+                "loop.batch_size": 1,
+            },
+            suits=Suits(small=False, chosen=("cocoop",)),
+            note="CoCoOp's config vit_b16_c4_ep10_batch1_ctxv1: SGD, lr 0.002, cosine, batch 1",
+        ),
+        "maple": Preset(
+            {
+                "optim.name": "sgd",
+                "optim.lr": 3.5e-3,
+                "optim.schedule": "cosine",
+                "optim.weight_decay": 5e-4,
+                "loop.batch_size": 4,
+            },
+            suits=Suits(small=False, chosen=("maple",)),
+            note="MaPLe's config vit_b16_c2_ep5_batch4_2ctx: SGD, lr 0.0035, cosine, batch 4",
+        ),
+        "promptsrc": Preset(
+            {
+                "optim.name": "sgd",
+                "optim.lr": 2.5e-3,
+                "optim.schedule": "cosine",
+                "optim.weight_decay": 5e-4,
+                "loop.batch_size": 4,
+            },
+            suits=Suits(small=False, chosen=("promptsrc",)),
+            note="PromptSRC's config vit_b16_c2_ep20_batch4_4+4ctx: SGD, lr 0.0025, cosine, batch 4",
+        ),
+        "adapter": Preset(
+            {
+                "optim.lr": 2e-4,
+                "optim.schedule": "cosine",
+                "loop.batch_size": 32,
+                "loop.steps": 8000,
+            },
+            suits=Suits(small=False, chosen=("adapter",)),
+            note="CLIP-LoRA's official run_utils.py: AdamW, lr 2e-4, batch 32, 500 steps a shot",
+        ),
+        "probe": Preset(
+            {
+                "optim.lr": 1e-3,
+                "optim.weight_decay": 1e-2,
+                "optim.schedule": "cosine",
+                "loop.batch_size": 256,
+            },
+            suits=Suits(small=False, chosen=("probe",)),
+            note="ours: a head on frozen features learns fast; untried on large data",
         ),
     },
 )

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.sticker_config import StickerPairs
 from studio.errors import StudioError
 from studio.settings.config import Count, Positive, config
@@ -86,7 +87,7 @@ METHOD = Card(
         "tiny": Preset(
             {"optim.lr": 5e-4, "optim.schedule": "cosine", "optim.warmup": 20,
              "loop.batch_size": 12, "loop.steps": 300, "loop.checkpoint_every": 100},
-            models=("studio-tiny-clip", "tiny:*"),
+            suits=Suits(small=True),
             note="ours, for the embedded CLIP",
         ),
     },

@@ -2,7 +2,9 @@
 
 from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.rl import config as rl
+from studio.rl import sizes
 from studio.settings.config import config
 
 
@@ -22,6 +24,9 @@ METHOD = Card(
     config=Ddpo,
     trainer="trainers.ddpo.trainer:DdpoTrainer",
     check=rl.check,
+    follow=sizes.follow,
+    rows=sizes.learned_steps,
+    upgrade=sizes.upgraded,
     offers=("text-to-image", "reward"),
     presets={
         "tiny": rl.TINY,
@@ -31,8 +36,8 @@ METHOD = Card(
                 "method.rollouts.steps": 50,
                 "method.rollouts.guidance": 5.0,
                 "method.ppo.fraction": 1.0,
-                "method.advantage": {"kind": "prompt-advantage"},
-                "loop.batch_size": 3200,
+                "method.advantage": {"kind": "prompt-advantage", "buffer": 16, "min_count": 16},
+                "loop.batch_size": 64,
                 "loop.accumulate": 800,
                 "loop.steps": 400,
                 "loop.log_every": 4,
@@ -41,8 +46,29 @@ METHOD = Card(
                 "optim.weight_decay": 1e-4,
                 "preview.every": 40,
             },
-            models=("sd15*", "*stable-diffusion-v1*"),
+            suits=Suits(process="discrete", small=False),
             note="official code, compressibility: 256 pictures and four updates a rollout, 100 rollouts",
+        ),
+        "flow": Preset(
+            {
+                "method.rollouts.images": 256,
+                "method.rollouts.size": 512,
+                "method.rollouts.steps": 10,
+                "method.rollouts.guidance": 4.5,
+                "method.rollouts.noise": 0.7,
+                "method.ppo.last_step": False,
+                "method.ppo.fraction": 1.0,
+                "loop.batch_size": 64,
+                "loop.accumulate": 144,
+                "loop.steps": 400,
+                "loop.log_every": 4,
+                "loop.checkpoint_every": 40,
+                "optim.lr": 3e-4,
+                "optim.weight_decay": 1e-4,
+                "hardware.gradient_checkpointing": True,
+            },
+            suits=Suits(process="flow", small=False),
+            note="the sampler of Flow-GRPO's config/grpo.py for SD3.5 (10 steps, noise 0.7, guidance 4.5, 512 px), the pictures a rollout of DDPO's code",
         ),
     },
 )

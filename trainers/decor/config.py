@@ -6,6 +6,7 @@ from pydantic import Field
 
 from studio.catalog.cards import Card
 from studio.settings.config import Count, Fraction, Positive, config
+from studio.settings.sampling import READ, Text
 
 
 @config
@@ -51,6 +52,8 @@ class Components:
     """Model; empty takes the one that the first artifact was trained on, or the embedded one."""
     artifact: tuple[str, ...] = ()
     """Runs or files to load first: a trained text encoder has other components."""
+    text: Text = READ
+    """How prompts become embeddings; what is left as it is by default follows the first artifact's training."""
     take: tuple[int, ...] = ()
     """Components to draw alone and to leave out, counted from 0; none draws nothing."""
     shown: Positive = 8
@@ -89,6 +92,8 @@ class Save:
     """Model; empty takes the one that the first artifact was trained on, or the embedded one."""
     artifact: tuple[str, ...] = ()
     """Runs or files to load first: the words are encoded with them on."""
+    text: Text = READ
+    """How prompts become embeddings; what is left as it is by default follows the first artifact's training."""
 
 
 METHOD = Card(

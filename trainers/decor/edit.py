@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 from typing_extensions import override
 
 from studio.contracts.condition import Condition
@@ -135,10 +136,12 @@ class DecorEdit(PlainEdit):
                 found.append(row[self._of_word(kinds, start.extra["kinds"][0])])
         return torch.cat(found)
 
-    def _of_word(self, kinds: Int[Tensor, " l"], before: Int[Tensor, " l"]) -> Bool[Tensor, " l"]:
+    def _of_word(self, kinds: Int[Tensor, " l"], before: Int[Tensor, " m"]) -> Bool[Tensor, " l"]:
         """Rows of the words that come after a carrier's beginning, in each encoder's part of the row."""
-        mask = torch.zeros_like(kinds, dtype=torch.bool)
-        mask[: len(before)] = (kinds[: len(before)] == WORD) & (before[: len(kinds)] != WORD)
+        first, begun = (int((one != PAD).int().argmax()) for one in (kinds, before))  # some pad on the left
+        length = max(len(kinds), len(before))
+        aligned = F.pad(before, (0, length - len(before)), value=PAD).roll(first - begun)[: len(kinds)]
+        mask = (kinds == WORD) & (aligned != WORD)
         return mask | ((kinds == EOS) if self.settings.end_row else torch.zeros_like(mask))
 
     def _edited(self, kinds: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:

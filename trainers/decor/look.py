@@ -1,7 +1,6 @@
 """What `studio decor` does: look into a prompt's embedding, find what may leak, keep a projector with an adapter."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ from studio.data import layouts
 from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.draw import draw
+from studio.models.language import tokenizer_of
 from studio.models.text import BOS, EOS, PAD
 from studio.sampling import reference_check
 from studio.sampling.infer import grid, load
@@ -29,7 +29,7 @@ def components(settings: Components, console: Console) -> None:
     """Singular values, energy and loadings as a table and a plot; pictures of kept and of dropped components."""
     folder = Path(settings.output)
     folder.mkdir(parents=True, exist_ok=True)
-    family = _family(settings.model, settings.artifact)
+    family = _family(settings)
     with torch.no_grad():
         cond = family.embed([settings.prompt])
     found = analyze(cond.tokens[0].cpu(), token_names(family, settings.prompt, cond))
@@ -56,7 +56,7 @@ def token_names(family: Family, prompt: str, cond: Condition) -> list[str]:
     """What each row of an embedding stands for; a dot for padding."""
     kinds = cond.extra["kinds"][0].tolist()
     name = family.card.words.rows
-    tokenizer: Any = family.tokenizers[name]
+    tokenizer = tokenizer_of(family.tokenizers[name])
     words = iter(tokenizer.tokenize(prompt))
     return [MARKS.get(kind) or next(words, "?").replace("</w>", "").strip("▁") for kind in kinds]
 
@@ -104,7 +104,7 @@ def suggest(settings: Suggest, console: Console) -> None:
 
 def save(settings: Save, console: Console) -> None:
     """Fit a projector with the adapters on, and write it."""
-    family = _family(settings.model, settings.artifact)
+    family = _family(settings)
     path = Path(settings.output)
     path.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
@@ -114,7 +114,9 @@ def save(settings: Save, console: Console) -> None:
     console.print(f"{path}: {ranks} directions of {', '.join(found.undesired)}")
 
 
-def _family(model: str, artifact: tuple[str, ...]) -> Family:
-    request = SampleRequest(prompt=("a picture",), model=model, artifact=artifact)
+def _family(settings: Components | Save) -> Family:
+    request = SampleRequest(
+        prompt=("a picture",), model=settings.model, artifact=settings.artifact, text=settings.text
+    )
     reference_check.check(request)
     return load(request)[0]

@@ -1,15 +1,17 @@
 """Settings and card of Diffusion-DPO."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.diffusion.config import NativeTimes, Times
 from studio.records import places
 from studio.rl import config as rl
-from studio.settings.config import Count, config
+from studio.settings.config import Count, Fraction, config
 
 
 @config
@@ -23,13 +25,17 @@ class DiffusionDpo(rl.Adapted):
     adapter: Lora = Lora()
     """LoRA on what trains (paper: the whole U-Net)."""
     beta: Annotated[float, Field(gt=0)] = 5000.0
-    """How strongly a pair may pull from the base model (paper, section 5: 5000 for SDXL, 2000 for SD 1.5)."""
+    """How strongly a pair may pull from the base model (official code: 5000; paper, section 5: 2000 for SD 1.5)."""
     times: Times = NativeTimes()
     """How noise levels are drawn (paper: uniform)."""
+    caption_dropout: Literal["auto"] | Fraction = "auto"
+    """Share of captions replaced by the empty one; auto: 0.2 (official code), for flow matching, which it has not, 0."""
+    flip: Fraction = 0.5
+    """Share of pictures mirrored, each of a pair by itself (official code: half); 0 for all that has a left and a right."""
     resolution: Count = 0
     """Side of the square that pictures are cropped to, in pixels; 0 takes the model's own."""
     held_out: str = ""
-    """Folder of pairs that training does not see, for the validation loss."""
+    """Folder of pairs that training does not see, for the validation loss; their captions and pictures stay as they are."""
 
 
 def check(settings: DiffusionDpo) -> None:
@@ -44,6 +50,26 @@ def check(settings: DiffusionDpo) -> None:
             places.folder(folder, field, "a folder of pairs")
 
 
+def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run from before captions were dropped and pictures mirrored."""
+    return {**values, "method": {"caption_dropout": 0.0, "flip": 0.0, **values["method"]}}
+
+
+PAPER = {
+    "loop.batch_size": 2048,
+    "loop.accumulate": 512,
+    "loop.steps": 2000,
+    "loop.checkpoint_every": 200,
+    "loop.validate_every": 200,
+    "optim.lr": 2.048e-5,
+    "optim.schedule": "constant_with_warmup",
+    "hardware.gradient_checkpointing": True,
+}
+PAPER_NOTE = (
+    "official code on Pick-a-Pic v2, which finetunes the whole U-Net; with an adapter choose a larger rate"
+)
+"""What the official launchers for SD 1.5 and SDXL share."""
+
 METHOD = Card(
     name="diffusion_dpo",
     title="Diffusion-DPO",
@@ -52,6 +78,7 @@ METHOD = Card(
     config=DiffusionDpo,
     trainer="trainers.diffusion_dpo.trainer:DiffusionDpoTrainer",
     check=check,
+    upgrade=upgraded,
     offers=("text-to-image", "preference"),
     presets={
         "tiny": Preset(
@@ -62,23 +89,56 @@ METHOD = Card(
                 "loop.log_every": 10,
                 "optim.lr": 1e-3,
             },
-            models=("studio-tiny", "tiny:*"),
+            suits=Suits(small=True),
             note="the embedded model",
         ),
-        "paper": Preset(
+        "sdxl": Preset(
             {
-                "loop.batch_size": 2048,
-                "loop.accumulate": 512,
+                "method.adapter": {"kind": "lora", "rank": 8},
+                "loop.batch_size": 16,
+                "loop.accumulate": 8,
                 "loop.steps": 2000,
-                "loop.checkpoint_every": 200,
-                "loop.validate_every": 200,
-                "optim.lr": 2.048e-5,
-                "optim.schedule": "constant_with_warmup",
-                "optim.warmup": 500,
+                "optim.lr": 1e-5,
                 "hardware.gradient_checkpointing": True,
             },
-            models=("sd15*", "sdxl*", "*stable-diffusion-v1*", "*stable-diffusion-xl*"),
-            note="official code on Pick-a-Pic v2, which finetunes the whole U-Net; with an adapter choose a larger rate",
+            suits=Suits(families=("sdxl",), small=False, chosen=("adapter",)),
+            note="diffusers' research_projects/diffusion_dpo/README.md for SDXL: LoRA of rank 8, lr 1e-5, batch 16",
+        ),
+        "unet": Preset(
+            {
+                "method.adapter": {"kind": "lora", "rank": 8},
+                "loop.batch_size": 32,
+                "loop.accumulate": 8,
+                "loop.steps": 10_000,
+                "optim.lr": 1e-5,
+            },
+            suits=Suits(process="discrete", small=False, chosen=("adapter",)),
+            note="diffusers' research_projects/diffusion_dpo/README.md for SD 1.5: LoRA of rank 8, lr 1e-5, batch 32",
+        ),
+        "flow": Preset(
+            {
+                "method.beta": 100.0,
+                "method.adapter": {"kind": "lora", "rank": 32, "alpha": 64.0},
+                "method.resolution": 512,
+                "loop.batch_size": 24,
+                "loop.accumulate": 24,
+                "optim.lr": 3e-4,
+                "optim.weight_decay": 1e-4,
+                "optim.ema": 0.9,
+                "hardware.gradient_checkpointing": True,
+            },
+            suits=Suits(process="flow", small=False),
+            note="Flow-GRPO's config/dpo.py for SD3.5: LoRA of rank 32, lr 3e-4, beta 100, 512 px, batch 24 a device",
+        ),
+        "paper": Preset(
+            {**PAPER, "optim.warmup": 500},
+            suits=Suits(families=("sd1", "sd2"), small=False, chosen=("whole",)),
+            note=PAPER_NOTE,
+        ),
+        "paper-sdxl": Preset(
+            {**PAPER, "optim.name": "adafactor", "optim.warmup": 200},
+            suits=Suits(families=("sdxl",), small=False, chosen=("whole",)),
+            note=PAPER_NOTE,
         ),
     },
 )

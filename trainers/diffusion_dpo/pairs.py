@@ -24,6 +24,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from studio.backend.rng import Rng, mix
 from studio.backend.shard import Shard
 from studio.contracts.batch import Batch
 from studio.data import buckets, images, layouts
@@ -34,6 +35,8 @@ from studio.errors import StudioError
 
 TABLES = ("pairs.jsonl", "pairs.csv", "pairs.parquet")
 PROMPTS = ("prompt", "caption", "text")
+_VARIED = 0x9A125
+"""Key of the numbers that captions and mirrors are drawn by, apart from those of order and noise."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,21 @@ class Pair:
 
 
 class Pairs:
-    """A `Source` of `chosen`, `rejected` (b 3 h w in [-1, 1], center crops) and `captions`."""
+    """A `Source` of `chosen`, `rejected` (b 3 h w in [-1, 1], center crops), their `..._sizes` (b 6), and `captions`."""
 
-    def __init__(self, pairs: list[Pair], size: int) -> None:
-        """Take pairs, and the side of the square that pictures are cropped to."""
+    def __init__(
+        self, pairs: list[Pair], size: int, *, caption_dropout: float = 0.0, flip: float = 0.0
+    ) -> None:
+        """Take the pairs, and how they vary.
+
+        Args:
+            pairs: What there is.
+            size: Side of the square that pictures are cropped to.
+            caption_dropout: Share of captions that are empty instead, in [0, 1].
+            flip: Share of pictures that are mirrored, each of a pair by itself, in [0, 1].
+        """
         self.pairs, self._shape = pairs, Shape(size, size)
+        self._dropout, self._flip = caption_dropout, flip
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -66,23 +79,38 @@ class Pairs:
     def stream(self, seed: int, first: int, shard: Shard) -> Iterator[Batch]:
         """Batches of steps `first`, `first + 1`, ...: the rows of `shard`, shuffled anew each time around."""
         order = Order(seed, shard.total, (tuple(range(len(self.pairs))),))
-        return prefetch(lambda step: self._batch(order.rows(step, shard.start, shard.stop)), first)
 
-    def _batch(self, rows: list[int]) -> Batch:
+        def batch(step: int) -> Batch:
+            rng = Rng(mix(seed, _VARIED), step, total=shard.total, start=shard.start, stop=shard.stop)
+            return self._batch(order.rows(step, shard.start, shard.stop), rng)
+
+        return prefetch(batch, first)
+
+    def _batch(self, rows: list[int], rng: Rng) -> Batch:
         taken = [self.pairs[row] for row in rows]
-        return {
-            "chosen": torch.stack([self._pixels(pair.chosen) for pair in taken]),
-            "rejected": torch.stack([self._pixels(pair.rejected) for pair in taken]),
-            "captions": [pair.prompt for pair in taken],
+        silent = (rng.uniform(len(rows)) < self._dropout).tolist()
+        mirrored = (rng.uniform(len(rows), 2) < self._flip).tolist()
+        batch: Batch = {
+            "captions": ["" if drop else pair.prompt for pair, drop in zip(taken, silent, strict=True)]
         }
+        for side, (key, pictures) in enumerate(
+            (("chosen", [pair.chosen for pair in taken]), ("rejected", [pair.rejected for pair in taken]))
+        ):
+            found = [self._view(one, flip=flips[side]) for one, flips in zip(pictures, mirrored, strict=True)]
+            batch[key] = torch.stack([pixels for pixels, _ in found])
+            batch[f"{key}_sizes"] = torch.tensor([sizes for _, sizes in found])
+        return batch
 
-    def _pixels(self, picture: Picture) -> Float[Tensor, "3 h w"]:
+    def _view(self, picture: Picture, *, flip: bool) -> tuple[Float[Tensor, "3 h w"], buckets.Sizes]:
         shape = self._shape
-        read = images.read(picture.path, needed=shape.width, content=picture.content).rgb
+        read = images.read(picture.path, needed=shape.width, content=picture.content)
         size = buckets.cover_size(*read.size, shape)
-        left, top = (size[0] - shape.width) // 2, (size[1] - shape.height) // 2
-        cut = buckets.cover(read, size).crop((left, top, left + shape.width, top + shape.height))
-        return rearrange(torch.from_numpy(np.array(cut)), "h w c -> c h w").float() / 127.5 - 1
+        view = buckets.centered(size, shape, flipped=flip)
+        cut = buckets.cover(read.rgb, size).crop(
+            (view.left, view.top, view.left + shape.width, view.top + shape.height)
+        )
+        pixels = rearrange(torch.from_numpy(np.array(cut)), "h w c -> c h w").float() / 127.5 - 1
+        return pixels.flip(-1) if flip else pixels, buckets.sizes_of(read.size, size, shape, view)
 
 
 def find_pairs(folder: str | Path) -> list[Pair]:

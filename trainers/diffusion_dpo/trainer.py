@@ -6,10 +6,14 @@ Wallace, Dang, Rafailov, Zhou, Lou, Purushwalkam, Ermon, Xiong, Joty, Naik, CVPR
     L = - E log sigmoid(- beta / 2  d)                                                                   (eq. 14)
 
 for a better picture x_w and a worse one x_l of the same prompt, at the same time and with the same noise e. The errors
-are means over elements, as in the official code, to which beta is tied; its constant factors are part of beta.
+are means over elements, as in the official code, to which beta is tied; its constant factors are part of beta. As there, a
+fifth of the captions is empty in training (its launcher of SDXL-Turbo: none), and half of the pictures are mirrored.
 
-Departures: LoRA, whose base model is the reference, where the paper finetunes a copy of the whole U-Net; the error is
-that of whatever the family predicts (eps, v or flow); the text encoder can train in the denoiser's place.
+Departures from the official code: LoRA, whose base model is the reference, where it finetunes a copy of the whole U-Net; the
+error is that of whatever the family predicts (eps, v or flow); captions of flow models stay, for which there is no code of
+theirs; the empty caption of SDXL is zeros, as its sampler has it, where the code embeds "" with both encoders; the time levels
+of SDXL-Turbo are drawn like all others; the text encoder can train in the denoiser's place. Which captions are empty and which
+pictures are mirrored is a function of the seed and the step.
 """
 
 from collections.abc import Mapping
@@ -17,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -33,6 +37,9 @@ from studio.models.denoising import Noised, Prompts
 from studio.rl.trainer import NUM_PREVIEWS, AdaptedTrainer, part_of
 from trainers.diffusion_dpo.config import DiffusionDpo
 from trainers.diffusion_dpo.pairs import Pairs, find_pairs
+
+DROPOUT = 0.2
+"""Share of captions that the official code empties."""
 
 
 class DiffusionDpoTrainer(AdaptedTrainer[DiffusionDpo]):
@@ -60,7 +67,10 @@ class DiffusionDpoTrainer(AdaptedTrainer[DiffusionDpo]):
 
     @override
     def source(self) -> Source:
-        return Pairs(self._pairs, self._size)
+        dropout = self.config.caption_dropout
+        if dropout == "auto":
+            dropout = 0.0 if self.family.prediction == "flow" else DROPOUT
+        return Pairs(self._pairs, self._size, caption_dropout=dropout, flip=self.config.flip)
 
     @override
     def held_out(self) -> Source | None:
@@ -74,9 +84,11 @@ class DiffusionDpoTrainer(AdaptedTrainer[DiffusionDpo]):
     def loss(self, batch: Batch, rng: Rng) -> Loss:
         """Eq. 14: how often, and how surely, the better picture is the one that training helps more."""
         noised, prompts = self._noised(batch, rng), [*batch["captions"], *batch["captions"]]
-        model = self._errors(noised, prompts)
+        told = [batch[key] for key in ("chosen_sizes", "rejected_sizes") if key in batch]
+        sizes = torch.cat(told) if told else None
+        model = self._errors(noised, prompts, sizes)
         with torch.no_grad(), detached(self.trained):
-            base = self._errors(noised, prompts)
+            base = self._errors(noised, prompts, sizes)
         chosen, rejected = (model - base).chunk(2)
         d = chosen - rejected
         total = -F.logsigmoid(-self.config.beta / 2 * d).mean()
@@ -97,6 +109,8 @@ class DiffusionDpoTrainer(AdaptedTrainer[DiffusionDpo]):
         target = process.target(latents, eps, t, self.family.prediction)
         return Noised(process.add_noise(latents, eps, t), t, target)
 
-    def _errors(self, noised: Noised, prompts: list[str]) -> Float[Tensor, " b"]:
-        prediction = self.family.predict(noised.x_t, noised.t, self._embed(prompts))
+    def _errors(
+        self, noised: Noised, prompts: list[str], sizes: Int[Tensor, "b 6"] | None
+    ) -> Float[Tensor, " b"]:
+        prediction = self.family.predict(noised.x_t, noised.t, self._embed(prompts, sizes))
         return per_example(prediction, noised.target)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.config import Images
 from studio.errors import StudioError
 from studio.records import places
@@ -158,7 +159,7 @@ METHOD = Card(
                 "optim.weight_decay": 1e-4,
                 "preview.every": 20,
             },
-            models=("studio-tiny", "tiny:*"),
+            suits=Suits(small=True),
             note="the embedded model; DRaFT-1",
         ),
         "draft": Preset(
@@ -173,13 +174,31 @@ METHOD = Card(
                 "preview.every": 100,
                 "hardware.gradient_checkpointing": True,
             },
-            models=("sd15*", "*stable-diffusion-v1*"),
+            suits=Suits(process="discrete", small=False),
             note="ours, for DRaFT-1: the paper came without code",
+        ),
+        "flow": Preset(
+            {
+                "method.sampler.steps": 10,
+                "method.sampler.guidance": 4.5,
+                "method.sampler.size": 512,
+                "method.adapter.rank": 32,
+                "loop.batch_size": 16,
+                "loop.accumulate": 16,
+                "loop.steps": 2000,
+                "optim.lr": 3e-4,
+                "optim.weight_decay": 1e-4,
+                "preview.every": 100,
+                "hardware.gradient_checkpointing": True,
+            },
+            suits=Suits(process="flow", small=False),
+            note="ours, for DRaFT-1: sampler, rank and rate of Flow-GRPO's config/grpo.py for SD3.5",
         ),
         "refl": Preset(
             {
                 "method.sampler.steps": 40,
                 "method.sampler.guidance": 1.0,
+                "method.sampler.noise": 1.0,
                 "method.through": {"kind": "one-step"},
                 "method.objective": {"kind": "hinge"},
                 "method.scale": 1e-3,
@@ -187,7 +206,7 @@ METHOD = Card(
                 "loop.accumulate": 32,
                 "loop.steps": 100,
                 "optim.lr": 1e-5,
-                "optim.ema": 0.99,
+                "optim.ema": 0.9999,
                 "hardware.gradient_checkpointing": True,
             },
             note="ReFL's code, which finetunes the whole U-Net; with an adapter choose a larger rate",
@@ -198,13 +217,15 @@ METHOD = Card(
                 "method.sampler.noise": 1.0,
                 "method.through": {"kind": "random-steps"},
                 "method.scale": 1e-2,
+                "method.adapter.rank": 4,
                 "loop.batch_size": 128,
                 "loop.accumulate": 32,
-                "loop.steps": 1000,
+                "loop.steps": 25,
                 "optim.lr": 1e-3,
+                "optim.weight_decay": 1e-4,
                 "hardware.gradient_checkpointing": True,
             },
-            note="AlignProp's code; for an aesthetic reward with --objective distance",
+            note="AlignProp's code for HPSv2; for an aesthetic reward with --objective distance",
         ),
     },
 )

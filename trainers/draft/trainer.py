@@ -9,9 +9,11 @@ the gradients of the last step at copies of the finished picture that are noised
 2023, arXiv 2304.05977, algorithm 1) judges the clean picture that one late step points to; AlignProp (Prabhudesai et al.
 2023, arXiv 2310.03739) draws the number of last steps anew each time.
 
-Departures: LoRA, where ReFL moves the whole U-Net; the text encoder can train in the denoiser's place (TexForce's
-models for SD-Turbo); steps without a gradient keep no graph (AlignProp's code builds and drops one); a mix of rewards
-is their plain weighted sum, as its running spread would depend on how a batch is split.
+Departures from the official codes (DRaFT has none): LoRA, where ReFL moves the whole U-Net; ReFL's DDPM sampler is DDIM with
+noise 1, which has its variance; steps without a gradient keep no graph (AlignProp's code builds and drops one); AlignProp's
+number of last steps is rounded, and may be all of them, where its code rounds it up and leaves the first step out; the number
+is the same for all processes and parts of a batch; the text encoder can train in the denoiser's place (TexForce's models for
+SD-Turbo); a mix of rewards is their plain weighted sum, as its running spread would depend on how a batch is split.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,6 +31,8 @@ from studio.backend.shard import Shard
 from studio.contracts.batch import Batch, Source
 from studio.contracts.trainer import Loss
 from studio.data.build import images
+from studio.data.cache import check_cache
+from studio.data.encoders import encoder_of, texts_of
 from studio.diffusion.config import Denoising
 from studio.models.base import Family
 from studio.models.denoising import Prompts, add_noise, errors, latents_of
@@ -73,7 +77,9 @@ class DraftTrainer(RewardedTrainer[Draft]):
         super().prepare(trained, backend)
         self.policy = Policy(self.family, trained, self.config.sampler)
         self._drift = Drift(self.family, trained, self._prompts, self.config.min_similarity)
-        self._captions = Prompts(self.family, trains=self.config.trains == "text-encoder")
+        text, pictures = self.config.trains == "text-encoder", self.config.images
+        check_cache(pictures, trains_text=text)
+        self._captions = Prompts(self.family, trains=text, store=texts_of(self.family, pictures))
 
     @override
     def source(self) -> Source:
@@ -81,7 +87,7 @@ class DraftTrainer(RewardedTrainer[Draft]):
         if not self.config.pretrain:
             return draws
         pictures = images(self.config.images, self.config.pretrain, size=family.default_size,
-                          multiple=family.size_multiple)  # fmt: skip
+                          multiple=family.size_multiple, encoder=encoder_of(family))  # fmt: skip
         return Beside(draws, pictures)
 
     @override
@@ -111,7 +117,7 @@ class DraftTrainer(RewardedTrainer[Draft]):
         parts = {"reward": scored.mean(), "reward_std": scored.std(correction=0)}
         parts["similarity"] = batch["similarity"].mean()
         parts |= {name: rewards.new_tensor(value) for name, value in watched.items()}
-        if "images" in batch:
+        if self.config.pretrain:
             parts["loss_pretrain"] = self._denoising(batch, rng)
             total = total + self.config.pretrain_weight * parts["loss_pretrain"]
         return Loss(total, parts)
@@ -161,6 +167,9 @@ class DraftTrainer(RewardedTrainer[Draft]):
     def _denoising(self, batch: Batch, rng: Rng) -> Float[Tensor, ""]:
         """The ordinary loss on given pictures (ReFL, algorithm 1, line 4)."""
         settings = Denoising()
-        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, settings)
-        prediction = self.family.predict(noised.x_t, noised.t, self._captions(batch["captions"]))
+        latents = latents_of(self.family, batch, rng, kind=self.config.images.latents)
+        noised = add_noise(self.family, latents, rng, settings)
+        prediction = self.family.predict(
+            noised.x_t, noised.t, self._captions(batch["captions"], batch.get("sizes"))
+        )
         return errors(self.family, prediction, noised, settings).mean()

@@ -6,11 +6,14 @@ from pydantic import Field
 
 from studio.adapters.config import Adapter, Export, Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.records import places
 from studio.same_subject.config import GeneratedPrior, Prior, check_subject
 from studio.settings.config import Count, config
+from studio.settings.sampling import Parts, Text
+from trainers.dreambooth.presets import LARGE
 
 
 @config
@@ -21,6 +24,8 @@ class DreamBooth:
     """Folder of pictures of the subject; captions found beside them are used."""
     model: str = "studio-tiny"
     """Base model: studio-tiny, studio-tiny-dit, a short name (sd15, sdxl, sd3, flux-dev), a folder, a .safetensors file, a hub name."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
     class_word: Annotated[str, Field(min_length=1)] = "object"
     """What the subject is, such as dog: the right word matters (paper, table 4)."""
     token: str = ""
@@ -41,6 +46,8 @@ class DreamBooth:
     """What keeps the meaning of the class word: generated, folder, online or no-prior."""
     prior_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the prior-preservation term (lambda in the paper: 1)."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss of each half."""
     images: Images = Images()
@@ -94,7 +101,7 @@ METHOD = Card(
                 "preview.every": 100,
                 "preview.guidance": 2.0,
             },
-            models=("studio-tiny", "studio-tiny-dit", "tiny:*"),
+            suits=Suits(small=True, chosen=("adapter",)),
             note="the embedded model; ours, from the sweep in docs/evidence/sweep",
         ),
         "tiny-full": Preset(
@@ -110,16 +117,9 @@ METHOD = Card(
                 "optim.lr": 1e-4,
                 "preview.every": 100,
             },
+            suits=Suits(small=True, chosen=("whole",)),
             note="the embedded model, every weight; ours, from the sweep in docs/evidence/sweep",
         ),
-        "full": Preset(
-            {"method.adapter": {"kind": "full"}, "optim.lr": 5e-6, "loop.steps": 800, "loop.batch_size": 1},
-            note="diffusers' README for full finetuning with prior preservation",
-        ),
-        "dit": Preset(
-            {"optim.lr": 1e-4, "loop.steps": 500, "loop.batch_size": 1, "preview.guidance": 3.5},
-            models=("sd3*", "sd35*", "flux*", "*stable-diffusion-3*", "*FLUX*"),
-            note="diffusers' README for SD3 and FLUX LoRA",
-        ),
+        **LARGE,
     },
 )

@@ -26,6 +26,7 @@ from studio.contracts.batch import Batch, Source
 from studio.contracts.sampling import Output, Request
 from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.cache import check_cache
+from studio.data.encoders import texts_of
 from studio.models.build import load
 from studio.models.denoising import Prompts
 from studio.models.draw import draw
@@ -33,6 +34,7 @@ from studio.models.modes import evaluating
 from studio.same_subject.objective import subject_and_prior
 from studio.same_subject.subject import Subject
 from studio.weights import export as exporting
+from studio.weights.assistant import assisted
 from studio.weights.warm_start import attach_from
 from trainers.dreambooth.config import DreamBooth
 
@@ -48,13 +50,16 @@ class DreamBoothTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = load(config.model, backend)
+        self.family = assisted(
+            load(config.model, backend, text=config.text, parts=config.parts), config.denoising
+        )
         self.subject = Subject(config, self.family)
         self.trained = {self.family.denoiser_name: self.family.denoiser}
         if config.text_encoder:
             self.trained |= self.family.clip_encoders
         attached = attach_from(config.start, config.adapter, self.family, self.trained)
-        self.prompts_of = Prompts(self.family, trains=config.text_encoder)
+        texts = texts_of(self.family, config.images)
+        self.prompts_of = Prompts(self.family, trains=config.text_encoder, store=texts)
         found: list[Group] = []
         for key, module in self.trained.items():
             module.train()

@@ -2,7 +2,9 @@
 
 from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.rl import config as rl
+from studio.rl import sizes
 from studio.settings.config import config
 
 
@@ -18,8 +20,8 @@ class FlowGrpo(rl.Reinforced):
     """How pictures are drawn to learn from (Flow-GRPO's code: 10 steps, noise 0.7, 24 pictures a prompt)."""
     advantage: rl.Advantage = rl.GroupAdvantage()
     """What a reward is compared with: the other pictures of its prompt."""
-    ppo: rl.Ppo = rl.Ppo(fraction=0.9)
-    """The objective; Flow-GRPO's code weighs the divergence by 0.01 to 0.04 in a unit of its own (see the trainer)."""
+    ppo: rl.Ppo = rl.Ppo(last_step=False)
+    """The objective (Flow-GRPO's code: all steps but the last; its weights of the divergence have another unit, see the trainer)."""
 
 
 METHOD = Card(
@@ -30,14 +32,20 @@ METHOD = Card(
     config=FlowGrpo,
     trainer="trainers.flow_grpo.trainer:FlowGrpoTrainer",
     check=rl.check,
+    follow=sizes.follow,
+    rows=sizes.learned_steps,
+    upgrade=sizes.upgraded,
     offers=("text-to-image", "reward"),
     presets={
-        "paper": Preset(
+        "flux": Preset(
             {
                 "method.rollouts.images": 1152,
                 "method.rollouts.size": 512,
-                "loop.batch_size": 5184,
-                "loop.accumulate": 648,
+                "method.rollouts.steps": 6,
+                "method.rollouts.guidance": 3.5,
+                "method.rollouts.noise": 0.9,
+                "loop.batch_size": 576,
+                "loop.accumulate": 960,
                 "loop.log_every": 2,
                 "loop.checkpoint_every": 60,
                 "optim.lr": 3e-4,
@@ -46,24 +54,41 @@ METHOD = Card(
                 "preview.every": 60,
                 "hardware.gradient_checkpointing": True,
             },
-            models=("sd3*", "flux*", "*stable-diffusion-3*", "*FLUX*"),
-            note="official code: 48 groups of 24 pictures, 512 px, two updates a rollout",
+            suits=Suits(families=("flux", "flux-kontext", "flux2"), small=False),
+            note="official config/grpo.py, pickscore_flux_8gpu: 6 steps, guidance 3.5 (read by the network), noise 0.9, 512 px",
+        ),
+        "paper": Preset(
+            {
+                "method.rollouts.images": 1152,
+                "method.rollouts.size": 512,
+                "method.ppo.kl_weight": 1e-3,
+                "loop.batch_size": 576,
+                "loop.accumulate": 648,
+                "loop.log_every": 2,
+                "loop.checkpoint_every": 60,
+                "optim.lr": 3e-4,
+                "optim.weight_decay": 1e-4,
+                "optim.ema": 0.987,
+                "preview.every": 60,
+                "hardware.gradient_checkpointing": True,
+            },
+            suits=Suits(process="flow", small=False),
+            note="official code: 48 groups of 24 pictures, 512 px, two updates a rollout; divergence as for PickScore",
         ),
         "tiny": Preset(
             {
                 "method.rollouts.images": 8,
                 "method.rollouts.group": 4,
                 "method.rollouts.steps": 5,
-                "method.ppo.fraction": 0.8,
                 "method.adapter.rank": 4,
                 "method.adapter.alpha": 8.0,
-                "loop.batch_size": 32,
+                "loop.batch_size": 8,
                 "loop.steps": 10,
                 "loop.log_every": 1,
                 "optim.lr": 3e-3,
             },
-            models=("tiny:*",),
-            note="a trial on random weights",
+            suits=Suits(small=True),
+            note="a trial on the embedded transformer or on random weights; one update a rollout",
         ),
     },
 )

@@ -5,11 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.view_config import STICKERS, Views, check_data
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
 from studio.records import places, trained
 from studio.settings.config import Fraction, Positive, config
+from studio.settings.sampling import Parts, Text
 
 Rate = Annotated[float, Field(ge=0)]
 
@@ -54,6 +56,10 @@ class InstantBooth:
     """Steps show 1 to so many views of an object (paper: 1; with more it learns what several references have in common)."""
     views: Views = Views()
     """How pictures and views of their objects are made."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss."""
     num_shown: Positive = 4
@@ -119,7 +125,7 @@ METHOD = Card(
                 "optim.schedule": "constant_with_warmup",
                 "optim.ema": 0.99,
             },
-            models=("studio-tiny", "tiny:*"),
+            suits=Suits(small=True, process="discrete"),
             note="the embedded U-Net (ours): rates far above the paper's, as the schedule is short; with 200 steps of 32 true "
             "views took 14 % off the held-out loss of views of other objects",
         ),
@@ -139,7 +145,7 @@ METHOD = Card(
                 "optim.schedule": "linear",
                 "optim.ema": 0.998,
             },
-            models=("studio-tiny-dit",),
+            suits=Suits(small=True, process="flow"),
             note="the embedded transformer (ours): what instantbooth-tiny was made with at the end of three runs, 10,900 steps in "
             "all, which its card tells of; Muon, and times that prefer noise",
         ),
@@ -151,8 +157,8 @@ METHOD = Card(
                 "loop.batch_size": 16,
                 "optim.lr": 1e-6,
             },
-            models=("sd15*", "*stable-diffusion-v1*"),
-            note="paper: persons, SD 1.4; gates faster than there",
+            suits=Suits(small=False),
+            note="paper, section 4: persons, SD 1.4; gates faster than there; other families are ours, with the same values",
         ),
     },
 )

@@ -36,6 +36,7 @@ from studio.models.tiled_tower import tiled
 from studio.models.vision_tower import load_tower
 from studio.records import places, trained
 from studio.same_subject.references import ViewTrainer
+from studio.weights.assistant import assisted
 from studio.weights.export import DTYPES
 from trainers.instantbooth.config import SHAPING, InstantBooth
 from trainers.instantbooth.edit import FILE, Instant, SubjectEdit, take_up, token_ids
@@ -54,7 +55,9 @@ class InstantBoothTrainer(ViewTrainer[InstantBooth]):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = load(config.model, backend)
+        self.family = assisted(
+            load(config.model, backend, text=config.text, parts=config.parts), config.denoising
+        )
         self.tower = tiled(load_tower(config.encoder, backend, layer=config.layer), config.tiles)
         self._ids = token_ids(self.family, config.placeholder)
         network = InstantNetwork(self.family, self.tower, config.blocks, positions=config.positions)
@@ -93,9 +96,11 @@ class InstantBoothTrainer(ViewTrainer[InstantBooth]):
             plain = self.family.embed(["" if out else caption for caption, out in pairs])
         cond, _ = placed(plain, self._ids, subject.concept)
         cond = dataclasses.replace(cond, tokens=torch.where(sees[:, None, None], cond.tokens, plain.tokens))
-        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, settings)
+        latents = latents_of(self.family, batch, rng, kind=self.config.views.images.latents)
+        noised = add_noise(self.family, latents, rng, settings)
         # The adapters stay until the step is done: recomputed activations of the backward pass need them too.
         self._hooks.enter_context(self.network.on(self.family, subject.patches, sees.float()))
+        cond = self.family.with_sizes(cond, batch.get("sizes"))
         prediction = self.family.predict(noised.x_t, noised.t, cond)
         found = errors(self.family, prediction, noised, settings)
         return Loss(found.mean(), {"denoising": found.mean(), "gate_mean": self.network.gates().abs().mean()})
@@ -121,6 +126,7 @@ class InstantBoothTrainer(ViewTrainer[InstantBooth]):
         with staged(folder / FILE) as path:
             write(path, values, {"format": "pt", "method": "instantbooth", "model": config.model})
         settings = {key: getattr(config, key) for key in (*SHAPING, "tiles", "placeholder", "alpha", "beta")}
-        return [
-            folder / FILE, trained.write(folder, method="instantbooth", model=config.model, settings=settings),
-        ]  # fmt: skip
+        card = trained.write(
+            folder, method="instantbooth", model=config.model, settings=settings, text=config.text
+        )
+        return [folder / FILE, card]

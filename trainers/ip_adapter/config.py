@@ -5,11 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.view_config import Views, check_data
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
 from studio.records import places, trained
 from studio.settings.config import Fraction, Positive, config
+from studio.settings.sampling import Parts, Text
 
 
 @config
@@ -61,6 +63,10 @@ class IpAdapter:
     """Share of rows without both (official code: 0.05)."""
     views: Views = Views()
     """How pictures and views of their objects are made."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss."""
     num_shown: Positive = 4
@@ -119,19 +125,20 @@ METHOD = Card(
                 "preview.every": 200,
                 "preview.guidance": 2.5,
             },
-            models=("studio-tiny", "tiny:*"),
+            suits=Suits(small=True),
             note="the embedded model (ours): how ip-adapter-tiny was made; 20 times the paper's rate, as the schedule is "
             "short",
         ),
-        "paper": Preset(
+        "plus-sdxl": Preset(
             {
                 "method.encoder": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+                "method.projection": {"kind": "plus", "heads": 20, "width": 1280},
                 "loop.steps": 1_000_000,
                 "loop.batch_size": 64,
                 "optim.lr": 1e-4,
-                "optim.weight_decay": 1e-2,
             },
-            note="paper: section 4.1",
+            suits=Suits(families=("sdxl",), small=False, chosen=("plus",)),
+            note="official ip-adapter-plus_sdxl_vit-h: 20 heads, width 1280; rates of tutorial_train_plus.py",
         ),
         "plus": Preset(
             {
@@ -141,7 +148,19 @@ METHOD = Card(
                 "loop.batch_size": 64,
                 "optim.lr": 1e-4,
             },
-            note="official code: ip-adapter-plus",
+            suits=Suits(small=False, chosen=("plus",)),
+            note="official code, tutorial_train_plus.py: AdamW, 1e-4, weight decay 0.01",
+        ),
+        "paper": Preset(
+            {
+                "method.encoder": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+                "loop.steps": 1_000_000,
+                "loop.batch_size": 64,
+                "optim.lr": 1e-4,
+                "optim.weight_decay": 1e-2,
+            },
+            suits=Suits(small=False),
+            note="paper, section 4.1, on SD 1.5; official tutorial_train_sdxl.py has the same rate; transformers are ours",
         ),
     },
 )

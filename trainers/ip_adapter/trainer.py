@@ -31,6 +31,7 @@ from studio.models.vision_tower import load_tower
 from studio.records import places, trained
 from studio.same_subject.references import ViewTrainer
 from studio.settings import serial
+from studio.weights.assistant import assisted
 from studio.weights.export import DTYPES
 from trainers.ip_adapter.check import compare
 from trainers.ip_adapter.config import IpAdapter
@@ -45,7 +46,9 @@ class IpAdapterTrainer(ViewTrainer[IpAdapter]):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = load(config.model, backend)
+        self.family = assisted(
+            load(config.model, backend, text=config.text, parts=config.parts), config.denoising
+        )
         self.tower = load_tower(config.encoder, backend, layer=config.layer)
         network = IpNetwork(self.family, self.tower, config.projection)
         if config.start:
@@ -61,9 +64,10 @@ class IpAdapterTrainer(ViewTrainer[IpAdapter]):
         no_text, no_image = dropped(
             chance, text=config.drop_text, image=config.drop_image, both=config.drop_both
         )
-        cond = self._embed(batch["captions"], no_text.tolist())
+        cond = self.family.with_sizes(self._embed(batch["captions"], no_text.tolist()), batch.get("sizes"))
         seen = self.tower(batch["views"][:, 0].to(self.backend.device)).where(~no_image, self.tower.blank())
-        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, settings)
+        latents = latents_of(self.family, batch, rng, kind=self.config.views.images.latents)
+        noised = add_noise(self.family, latents, rng, settings)
         with self.network.shown(self.family, self.network(seen)):
             prediction = self.family.predict(noised.x_t, noised.t, cond)
         found = errors(self.family, prediction, noised, settings)
@@ -90,5 +94,6 @@ class IpAdapterTrainer(ViewTrainer[IpAdapter]):
             "encoder": self.config.encoder, "layer": self.config.layer,
             "projection": serial.to_dict(self.config.projection),
         }  # fmt: skip
-        card = trained.write(folder, method="ip_adapter", model=self.config.model, settings=settings)
+        card = trained.write(folder, method="ip_adapter", model=self.config.model, settings=settings,
+                             text=self.config.text)  # fmt: skip
         return [folder / FILE, card]

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from studio.adapters.config import Adapter, Full, Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.set_config import SetData, SetSizes, StickerSets, check_sets
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
@@ -13,6 +14,7 @@ from studio.records import places
 from studio.settings import serial
 from studio.settings.config import Count, Fraction, config
 from studio.settings.custom import Custom
+from studio.settings.sampling import Parts, Text
 
 Scale = Annotated[float, Field(ge=0)]
 
@@ -70,6 +72,10 @@ class Jedi:
     """What guidance does when sampling: joint, text-only or two-scales."""
     guidance: Scale | None = None
     """Guidance that sampling takes for the trained weights unless told otherwise; empty: the usual one."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss of each picture."""
     precision: Literal["fp32", "fp16"] = "fp16"
@@ -104,6 +110,11 @@ def check(settings: Jedi) -> None:
         raise StudioError(
             "JeDi draws the noise of each member by itself and knows no noise offset; set denoising.noise_offset to 0.",
             field="denoising.noise_offset",
+        )
+    if settings.text.long_prompts:
+        raise StudioError(
+            "JeDi needs captions of one length; leave long prompts off (--text.no-long-prompts).",
+            field="text.long_prompts",
         )
     if settings.start:
         _check_start(settings)
@@ -155,7 +166,7 @@ METHOD = Card(
     presets={
         "tiny": Preset(
             TINY,
-            models=("studio-tiny",),
+            suits=Suits(small=True, process="discrete"),
             note="the embedded U-Net; ours",
         ),
         "tiny-dit": Preset(
@@ -164,7 +175,7 @@ METHOD = Card(
                 "method.denoising.times": {"kind": "logit-normal-times", "mean": 1.0},
                 "loop.steps": 8000,
             },
-            models=("studio-tiny-dit",),
+            suits=Suits(small=True, process="flow"),
             note="the embedded transformer; ours: how jedi-tiny was made (its rate had fallen to 0 once at 3,300 steps)",
         ),
         "lora": Preset(
@@ -177,10 +188,12 @@ METHOD = Card(
                 "optim.lr": 1e-4,
                 "loop.batch_size": 32,
             },
+            suits=Suits(small=False, chosen=("adapter",)),
             note="ours: less memory; not the paper's JeDi",
         ),
         "full": Preset(
             {"optim.lr": 1e-5, "optim.ema": 0.9999, "loop.batch_size": 32},
+            suits=Suits(small=False, chosen=("whole",)),
             note="ours: the paper's values are not public",
         ),
     },

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL.Image import Image
 from torch import Tensor
 from typing_extensions import override
@@ -46,6 +46,7 @@ from studio.models.modes import evaluating
 from studio.records import places, trained
 from studio.same_subject import references
 from studio.settings import serial
+from studio.weights.assistant import assisted
 from studio.weights.export import DTYPES
 from trainers.jedi.config import Jedi
 from trainers.jedi.edit import DENOISER, INPUTS, WEIGHTS, JediEdit, refuse_other_family, take_up
@@ -65,7 +66,9 @@ class JediTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = load(config.model, backend)
+        self.family = assisted(
+            load(config.model, backend, text=config.text, parts=config.parts), config.denoising
+        )
         given = places.start(config.start, "jedi") if config.start else None
         if given is not None:
             refuse_other_family(given, self.family, "start")
@@ -100,7 +103,8 @@ class JediTrainer(Trainer):
     def loss(self, batch: Batch, rng: Rng) -> Loss:
         """The mean error of the members, those given and those to draw also apart."""
         members, target, captions = self.members(batch, rng)
-        found = self.errors(members, target, captions)
+        sizes = rearrange(batch["sizes"], "b n six -> (b n) six") if "sizes" in batch else None
+        found = self.errors(members, target, captions, sizes)
         present = torch.ones_like(members.given) if members.present is None else members.present
         given, drawn = (rearrange(m & present, "b n -> (b n)") for m in (members.given, ~members.given))
         counted = drawn if self.config.loss_on == "targets" else given | drawn
@@ -109,10 +113,14 @@ class JediTrainer(Trainer):
         return Loss(_mean(found, counted), parts)
 
     def errors(
-        self, members: Members, target: Float[Tensor, "r c h w"], captions: Sequence[str]
+        self,
+        members: Members,
+        target: Float[Tensor, "r c h w"],
+        captions: Sequence[str],
+        sizes: Int[Tensor, "r 6"] | None = None,
     ) -> Float[Tensor, " r"]:
         """Error of every member, set-major."""
-        prediction = predict(self.family, self.inputs, members, self.prompts_of(captions))
+        prediction = predict(self.family, self.inputs, members, self.prompts_of(captions, sizes))
         times = repeat(members.t, "b -> (b n)", n=members.given.shape[1])
         noised = Noised(_rows(members.x_t), times, target)
         return errors(self.family, _rows(prediction), noised, self.config.denoising)
@@ -218,7 +226,7 @@ class JediTrainer(Trainer):
         settings = {"family": self.family.name, "set_size_max": max(self.config.set_sizes),
                     "mask_convention": "1=reference", "jedi": serial.to_dict(self.config)}  # fmt: skip
         card = trained.write(folder, method="jedi", model=self.config.model, settings=settings,
-                             guidance=self.config.guidance)  # fmt: skip
+                             guidance=self.config.guidance, text=self.config.text)  # fmt: skip
         return [folder / WEIGHTS, card]
 
 

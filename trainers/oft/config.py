@@ -6,10 +6,12 @@ from pydantic import Field
 
 from studio.adapters.config import Adapter, Export, Oft
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.config import Images
 from studio.data.sticker_config import Stickers
 from studio.diffusion.config import Denoising
 from studio.settings.config import Fraction, Positive, config
+from studio.settings.sampling import Parts, Text
 
 
 @config
@@ -64,6 +66,10 @@ class OftControl:
     """Learning rate of the hint encoder; 0 takes the adapter's."""
     drop_hint: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of examples without a signal, so that the model also draws freely (ours)."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss."""
     images: Images = Images()
@@ -95,7 +101,7 @@ METHOD = Card(
                 "loop.batch_size": 16,
                 "optim.lr": 2e-3,
             },
-            models=("studio-tiny", "tiny:*"),
+            suits=Suits(small=True),
             note="the embedded model, on the embedded scenes",
         ),
         "paper": Preset(
@@ -104,7 +110,18 @@ METHOD = Card(
                 "optim.lr": 1e-5,
                 "loop.batch_size": 16,
             },
+            suits=Suits(small=False, chosen=("oft",)),
             note="paper, appendix: SD 1.5, 4 blocks a layer, AdamW, lr 1e-5, batch 16, 20 epochs",
+        ),
+        "adapter": Preset(
+            {"optim.lr": 1e-4, "loop.batch_size": 16},
+            suits=Suits(small=False, chosen=("adapter",)),
+            note="ours, for other adapters than OFT: LoRA's usual rate in diffusers' scripts, the paper's batch",
+        ),
+        "whole": Preset(
+            {"optim.lr": 1e-5, "loop.batch_size": 4},
+            suits=Suits(small=False, chosen=("whole",)),
+            note="diffusers' examples/controlnet/README.md (SD 1.5), README_sdxl.md and README_sd3.md: lr 1e-5, batch 4",
         ),
     },
 )

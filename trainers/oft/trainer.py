@@ -47,6 +47,7 @@ from studio.models.modes import evaluating
 from studio.records import places
 from studio.settings import serial
 from studio.weights import export as exporting
+from studio.weights.assistant import assisted
 from trainers.oft.config import OftControl
 from trainers.oft.control import agreement, signal
 from trainers.oft.hint import hint_encoder, hinted
@@ -73,7 +74,9 @@ class OftControlTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        self.family = load(config.model, backend)
+        self.family = assisted(
+            load(config.model, backend, text=config.text, parts=config.parts), config.denoising
+        )
         self.trained = {self.family.denoiser_name: self.family.denoiser}
         attached = attach(config.adapter, self.trained)[self.family.denoiser_name]
         self.family.denoiser.train()
@@ -106,9 +109,12 @@ class OftControlTrainer(Trainer):
         if self.config.drop_hint:
             keep = rng.uniform(len(features)) >= self.config.drop_hint
             features = features * keep[:, None, None, None]
-        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, settings)
+        latents = latents_of(self.family, batch, rng, kind=self.config.images.latents)
+        noised = add_noise(self.family, latents, rng, settings)
         with hinted(self.family, features):
-            prediction = self.family.predict(noised.x_t, noised.t, self.prompts_of(batch["captions"]))
+            prediction = self.family.predict(
+                noised.x_t, noised.t, self.prompts_of(batch["captions"], batch.get("sizes"))
+            )
         found = errors(self.family, prediction, noised, settings, batch.get("loss_mask")).mean()
         return Loss(found, {"denoising": found})
 
@@ -123,7 +129,7 @@ class OftControlTrainer(Trainer):
         wanted = self._wanted(request)
         with evaluating(self.family.denoiser):
             for index, prompt in enumerate(request.prompts):
-                one = dataclasses.replace(request, prompts=[prompt])
+                one = dataclasses.replace(request, prompts=[prompt], references=())
                 with torch.no_grad(), hinted(self.family, self.hint(wanted[index : index + 1])):
                     pictures += draw(self.family, one, rng)
         return Output(images=pictures)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.matching.config import TEMPLATES, Classes, Coop, Open
@@ -151,7 +152,45 @@ METHOD = Card(
                 "optim.weight_decay": 5e-4,
                 "loop.batch_size": 32,
             },
+            suits=Suits(small=False, chosen=("coop",)),
             note="official code: SGD, lr 0.002, cosine, batch 32",
+        ),
+        "maple": Preset(
+            {
+                "optim.name": "sgd",
+                "optim.lr": 3.5e-3,
+                "optim.schedule": "cosine",
+                "optim.weight_decay": 5e-4,
+                "loop.batch_size": 4,
+            },
+            suits=Suits(small=False, chosen=("maple",)),
+            note="MaPLe's config vit_b16_c2_ep5_batch4_2ctx: SGD, lr 0.0035, cosine, batch 4",
+        ),
+        "promptsrc": Preset(
+            {
+                "optim.name": "sgd",
+                "optim.lr": 2.5e-3,
+                "optim.schedule": "cosine",
+                "optim.weight_decay": 5e-4,
+                "loop.batch_size": 4,
+            },
+            suits=Suits(small=False, chosen=("promptsrc",)),
+            note="PromptSRC's config vit_b16_c2_ep20_batch4_4+4ctx: SGD, lr 0.0025, cosine, batch 4",
+        ),
+        "adapter": Preset(
+            {
+                "optim.lr": 2e-4,
+                "optim.schedule": "cosine",
+                "loop.batch_size": 32,
+                "loop.steps": 8000,
+            },
+            suits=Suits(small=False, chosen=("adapter",)),
+            note="CLIP-LoRA's official run_utils.py: AdamW, lr 2e-4, batch 32, 500 steps a shot",
+        ),
+        "whole": Preset(
+            {"optim.lr": 1e-5, "optim.weight_decay": 0.1, "optim.schedule": "cosine", "loop.batch_size": 256},
+            suits=Suits(small=False, chosen=("whole",)),
+            note="FLYP's code, whose finetuning of all weights OGEN is put on here (ours): AdamW, lr 1e-5, weight decay 0.1",
         ),
         "tiny": Preset(
             {
@@ -161,7 +200,7 @@ METHOD = Card(
                 "loop.steps": 500,
                 "method.templates": ["a sticker of {a name}", "{a name}", "a picture of {a name}"],
             },
-            models=("studio-tiny-clip", "tiny:*"),
+            suits=Suits(small=True),
             note="ours, for the embedded model",
         ),
     },

@@ -25,8 +25,8 @@ from studio.contracts.trainer import Group, Loss
 from studio.data.cache import Cache, digest
 from studio.data.sticker_config import Stickers
 from studio.data.stickers import Plan, compose, plan_scenes, write_captions
-from studio.models.base import weights_fingerprint
 from studio.models.files import from_folder
+from studio.models.fingerprint import fingerprint
 from trainers.pretrain import config
 from trainers.pretrain.tokens import LENGTH, build_tokenizer
 
@@ -143,8 +143,8 @@ class LatentRecipe(ABC):
         """A pool of encoded scenes, kept on disk for the next time."""
         wanted = self.settings
         key = digest(
-            weights_fingerprint(self.vae),
-            self.tokenizer.backend_tokenizer.to_str(),
+            fingerprint(self.vae),
+            fingerprint(self.tokenizer),
             repr(wanted.scenes),
             str(wanted.num_scenes),
         )

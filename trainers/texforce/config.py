@@ -2,7 +2,9 @@
 
 from studio.adapters.config import Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.rl import config as rl
+from studio.rl import sizes
 from studio.settings.config import config
 
 
@@ -12,6 +14,8 @@ class TexForce(rl.Reinforced):
 
     adapter: Lora = Lora()
     """LoRA on the CLIP text encoders (paper's code: rank 16 on the attention)."""
+    ppo: rl.Ppo = rl.Ppo(fraction=0.5)
+    """The objective (paper's code: half of each picture's steps)."""
     freeze_uncond: bool = False
     """Let the unconditional prompt keep the base model's embedding (paper's code: it moves along)."""
     min_similarity: rl.Similarity = 0.7
@@ -26,6 +30,9 @@ METHOD = Card(
     config=TexForce,
     trainer="trainers.texforce.trainer:TexForceTrainer",
     check=rl.check,
+    follow=sizes.follow,
+    rows=sizes.learned_steps,
+    upgrade=sizes.upgraded,
     offers=("text-to-image", "reward"),
     presets={
         "tiny": rl.TINY,
@@ -35,7 +42,8 @@ METHOD = Card(
                 "method.rollouts.steps": 50,
                 "method.rollouts.guidance": 5.0,
                 "method.ppo.fraction": 0.5,
-                "loop.batch_size": 200,
+                "method.advantage": {"kind": "prompt-advantage", "buffer": 32, "min_count": 16},
+                "loop.batch_size": 8,
                 "loop.accumulate": 50,
                 "loop.steps": 2560,
                 "loop.log_every": 8,
@@ -44,10 +52,31 @@ METHOD = Card(
                 "optim.lr": 3e-4,
                 "optim.weight_decay": 1e-4,
                 "optim.schedule": "cosine",
-                "optim.warmup": 77,
+                "optim.warmup": 76,
             },
-            models=("sd15*", "sd21*", "*stable-diffusion-v1*", "*stable-diffusion-2*"),
-            note="official code, one prompt: 512 pictures a rollout, an update every 8 pictures, 40 rollouts",
+            suits=Suits(process="discrete", small=False),
+            note="official code, one prompt: 512 pictures a rollout, an update every 8 pictures, 40 rollouts; rewards by prompt",
+        ),
+        "flow": Preset(
+            {
+                "method.rollouts.images": 256,
+                "method.rollouts.size": 512,
+                "method.rollouts.steps": 10,
+                "method.rollouts.guidance": 4.5,
+                "method.rollouts.noise": 0.7,
+                "method.ppo.last_step": False,
+                "method.ppo.fraction": 1.0,
+                "loop.batch_size": 64,
+                "loop.accumulate": 144,
+                "loop.steps": 400,
+                "loop.log_every": 4,
+                "loop.checkpoint_every": 40,
+                "optim.lr": 3e-4,
+                "optim.weight_decay": 1e-4,
+                "hardware.gradient_checkpointing": True,
+            },
+            suits=Suits(process="flow", small=False),
+            note="the sampler of Flow-GRPO's config/grpo.py for SD3.5 (10 steps, noise 0.7, guidance 4.5, 512 px); rates as TexForce's code",
         ),
     },
 )

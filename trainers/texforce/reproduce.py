@@ -64,10 +64,10 @@ def _run_settings(method: str, reward: str, seed: int, request: Reproduce) -> di
                 "images": ROLLOUT, "group": GROUP, "chunk": ROLLOUT, "steps": STEPS, "guidance": 1.0, "noise": 1.0,
             },
             "advantage": {"kind": "group-advantage"},
-            "ppo": {"fraction": 0.75, "clip": CLIP},
+            "ppo": {"fraction": 0.75, "last_step": False, "clip": CLIP},
         }  # fmt: skip
         loop = {
-            "batch_size": ROLLOUT * 3 // UPDATES,
+            "batch_size": ROLLOUT // UPDATES,
             "steps": UPDATES * IMAGES // ROLLOUT,
             "log_every": UPDATES,
         }

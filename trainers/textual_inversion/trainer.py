@@ -14,11 +14,9 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
@@ -29,12 +27,16 @@ from studio.contracts.batch import Batch, Source
 from studio.contracts.sampling import Output, Request
 from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.build import images
-from studio.data.cache import Encoder, check_cache
+from studio.data.cache import check_cache
 from studio.data.captions import Words
+from studio.data.encoders import encoder_of
 from studio.errors import StudioError
 from studio.models.build import load
 from studio.models.denoising import Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
+from studio.models.words import add_words, known, numbered, table
+from studio.records import texts
+from studio.weights.assistant import assisted
 from trainers.textual_inversion.config import TextualInversion
 from trainers.textual_inversion.rows import Rows
 
@@ -80,7 +82,10 @@ class TextualInversionTrainer(Trainer):
 
     @override
     def setup(self, backend: Backend) -> list[Group]:
-        self.family = load(self.config.model, backend)
+        self.family = assisted(
+            load(self.config.model, backend, text=self.config.text, parts=self.config.parts),
+            self.config.denoising,
+        )
         self.rows: dict[str, Rows] = {}
         for key, suffix in FILES.items():
             if key in self.family.clip_encoders:
@@ -92,12 +97,10 @@ class TextualInversionTrainer(Trainer):
         return [Group(name=key, module=rows) for key, rows in self.rows.items()]
 
     def _new_rows(self, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Rows:
-        names = [self.config.token, *(f"{self.config.token}_{i}" for i in range(1, self.config.vectors))]
-        if tokenizer.convert_tokens_to_ids(self.config.token) in tokenizer.get_vocab().values() and (
-            self.config.token in tokenizer.get_vocab()
-        ):
+        names = numbered(self.config.token, self.config.vectors)
+        if taken := known(tokenizer, names):
             raise StudioError(
-                f"{self.config.token!r} is a word of the model already; choose a new one, such as '<my-dog>'.",
+                f"{taken[0]!r} is a word of the model already; choose a new one, such as '<my-dog>'.",
                 field="token",
             )
         first = tokenizer.encode(self.config.class_word, add_special_tokens=False)
@@ -107,34 +110,31 @@ class TextualInversionTrainer(Trainer):
                 f"--vectors {len(first)}.",
                 field="class_word",
             )
-        tokenizer.add_tokens(names)
-        encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        table = cast("nn.Embedding", encoder.get_input_embeddings())
-        table.requires_grad_(False)
-        start = table.weight[torch.tensor(first).expand(self.config.vectors) if len(first) == 1 else first]
-        ids = torch.tensor(tokenizer.convert_tokens_to_ids(names))
-        return Rows(table, ids, start, norm=self.config.norm)
+        ids = add_words(encoder, tokenizer, names)
+        rows = table(encoder).requires_grad_(False)
+        start = rows.weight[torch.tensor(first).expand(self.config.vectors) if len(first) == 1 else first]
+        return Rows(rows, ids, start, norm=self.config.norm)
 
     @property
     def word(self) -> str:
         """The word as it is written in a prompt."""
-        return " ".join(
-            [self.config.token, *(f"{self.config.token}_{i}" for i in range(1, self.config.vectors))]
-        )
+        return " ".join(numbered(self.config.token, self.config.vectors))
 
     @override
     def source(self) -> Source:
         family = self.family
-        encoder = Encoder(encode=family.encode, fingerprint=family.fingerprint("vae"))
         pictures = images(self.config.images, self.config.data, words=Words(template="x"), size=family.default_size,
-                          multiple=family.size_multiple, encoder=encoder)  # fmt: skip
+                          multiple=family.size_multiple, encoder=encoder_of(family))  # fmt: skip
         return Templated(pictures, [t.format(self.word) for t in TEMPLATES[self.config.learns]])
 
     @override
     def loss(self, batch: Batch, rng: Rng) -> Loss:
         """Eq. 2."""
-        noised = add_noise(self.family, latents_of(self.family, batch, rng), rng, self.config.denoising)
-        prediction = self.family.predict(noised.x_t, noised.t, self.prompts_of(batch["captions"]))
+        latents = latents_of(self.family, batch, rng, kind=self.config.images.latents)
+        noised = add_noise(self.family, latents, rng, self.config.denoising)
+        prediction = self.family.predict(
+            noised.x_t, noised.t, self.prompts_of(batch["captions"], batch.get("sizes"))
+        )
         return Loss(
             errors(self.family, prediction, noised, self.config.denoising, batch.get("loss_mask")).mean()
         )
@@ -160,8 +160,9 @@ class TextualInversionTrainer(Trainer):
         path = Path(folder) / f"{self.config.token.strip('<>')}.safetensors"
         named = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
         vectors = {key: rows.vectors.detach().cpu().contiguous() for key, rows in self.rows.items()}
+        told = {texts.KEY: texts.written(self.family.text)}
         if len(vectors) == 1:
-            save_file({self.config.token: next(iter(vectors.values()))}, path)
+            save_file({self.config.token: next(iter(vectors.values()))}, path, metadata=told)
         else:
-            save_file({named[key]: value for key, value in vectors.items()}, path)
+            save_file({named[key]: value for key, value in vectors.items()}, path, metadata=told)
         return [path]

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.config import Labelled
 from studio.settings.config import config
 from studio.vision.config import Tuning, Whole
@@ -35,14 +36,46 @@ METHOD = Card(
     trainer="trainers.vit.trainer:VitTrainer",
     offers=("classification",),
     presets={
+        "probe": Preset(
+            {
+                "optim.name": "sgd",
+                "optim.lr": 5e-2,
+                "optim.weight_decay": 0.0,
+                "optim.schedule": "cosine",
+                "loop.batch_size": 128,
+            },
+            suits=Suits(small=False, chosen=("linear-probe", "adapt-former")),
+            note="AdaptFormer's official main_image.py: SGD, base rate 0.1 for 256 pictures, no weight decay, cosine",
+        ),
+        "adapter": Preset(
+            {
+                "optim.lr": 2e-4,
+                "optim.weight_decay": 1e-2,
+                "optim.schedule": "cosine",
+                "loop.batch_size": 32,
+            },
+            suits=Suits(small=False, chosen=("adapter",)),
+            note="CLIP-LoRA's official run_utils.py and lora.py, for CLIP's vision transformer: AdamW, lr 2e-4, batch 32",
+        ),
         "augreg": Preset(
             {"optim.lr": 1e-5, "optim.weight_decay": 1e-4, "optim.schedule": "cosine", "loop.batch_size": 64},
-            models=("vit_*",),
+            suits=Suits(networks=("vit",), small=False),
             note="the nullspace paper's last script for ViT-S: AdamW, lr 1e-5, weight decay 1e-4, cosine",
+        ),
+        "convnet": Preset(
+            {
+                "optim.lr": 5e-5,
+                "optim.weight_decay": 1e-8,
+                "optim.schedule": "cosine",
+                "loop.batch_size": 512,
+                "loop.accumulate": 16,
+            },
+            suits=Suits(networks=("convnet",), small=False),
+            note="ConvNeXt's official TRAINING.md, finetuning: AdamW, lr 5e-5, weight decay 1e-8, batch 512",
         ),
         "tiny": Preset(
             {"optim.lr": 3e-4, "optim.weight_decay": 0.05, "loop.batch_size": 64, "loop.steps": 500},
-            models=("studio-tiny-vit", "tiny:*", "small:*"),
+            suits=Suits(small=True),
             note="ours, for the embedded model",
         ),
     },

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.config import Labelled
 from studio.settings.config import Count, Positive, config
 from studio.vision.config import Tuning, Whole
@@ -51,12 +52,12 @@ METHOD = Card(
     presets={
         "paper": Preset(
             {"optim.lr": 1e-5, "optim.weight_decay": 1e-4, "optim.schedule": "cosine", "loop.batch_size": 64},
-            models=("vit_*",),
+            suits=Suits(networks=("vit",), small=False),
             note="official code, last script for ViT-S: AdamW, lr 1e-5, weight decay 1e-4, cosine",
         ),
         "tiny": Preset(
             {"optim.lr": 1e-4, "optim.weight_decay": 1e-4, "loop.batch_size": 64, "loop.steps": 300},
-            models=("studio-tiny-vit", "tiny:*", "small:*"),
+            suits=Suits(small=True),
             note="ours, for the embedded model",
         ),
     },

@@ -6,10 +6,12 @@ from pydantic import Field
 
 from studio.adapters.config import Export
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.same_subject.config import GeneratedPrior, Prior, check_subject
 from studio.settings.config import Count, config
+from studio.settings.sampling import Text
 
 
 @config
@@ -32,6 +34,8 @@ class CustomDiffusion:
     """What keeps the meaning of the class word (paper: 200 pictures, found in LAION; here drawn, or a folder)."""
     prior_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the prior-preservation term (official code: 1)."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss of each half."""
     images: Images = Images()
@@ -56,7 +60,7 @@ METHOD = Card(
     presets={
         "paper": Preset(
             {"optim.lr": 8e-5, "loop.steps": 250, "loop.batch_size": 8},
-            models=("sd15", "sd2*", "*stable-diffusion-v1-*", "*stable-diffusion-2*"),
+            suits=Suits(families=("sd1", "sd2"), small=False),
             note="paper: 250 steps of 8 pictures for one concept, at 1e-5 a picture",
         ),
         "tiny": Preset(
@@ -69,7 +73,7 @@ METHOD = Card(
                 "loop.steps": 200,
                 "loop.batch_size": 8,
             },
-            models=("studio-tiny", "studio-tiny-dit", "tiny:*"),
+            suits=Suits(small=True),
             note="the embedded models; DreamBooth's, at a rate of our own",
         ),
     },

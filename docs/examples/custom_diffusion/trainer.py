@@ -33,6 +33,7 @@ from studio.backend.rng import Rng
 from studio.contracts.batch import Batch, Source
 from studio.contracts.sampling import Output, Request
 from studio.contracts.trainer import Group, Loss, Trainer
+from studio.data.encoders import texts_of
 from studio.models.build import load
 from studio.models.denoising import Prompts
 from studio.models.draw import draw
@@ -60,12 +61,12 @@ class CustomDiffusionTrainer(Trainer):
 
     @override
     def setup(self, backend: Backend) -> list[Group]:
-        self.family = load(self.config.model, backend)
+        self.family = load(self.config.model, backend, text=self.config.text)
         self.subject = Subject(self.config, self.family)
         name, denoiser = self.family.denoiser_name, self.family.denoiser
         self.trained = {name: denoiser}
         chosen = attach(keys_and_values(denoiser), self.trained)
-        self.embed = Prompts(self.family, trains=False)
+        self.embed = Prompts(self.family, trains=False, store=texts_of(self.family, self.config.images))
         denoiser.train()
         return [Group(name=name, module=denoiser, names=chosen[name])]
 

@@ -2,10 +2,12 @@
 
 from studio.adapters.config import Export, Lora
 from studio.catalog.cards import Card, Preset
+from studio.catalog.suits import Suits
 from studio.data.config import Images
 from studio.diffusion.config import Denoising
 from studio.records import places
 from studio.settings.config import config
+from studio.settings.sampling import Parts, Text
 
 
 @config
@@ -20,6 +22,10 @@ class Blueprint:
     """Caption of pictures that have none."""
     adapter: Lora = Lora(rank=4)
     """How the denoiser's weights may move (rank: diffusers' script for LoRA)."""
+    parts: Parts = Parts()
+    """What the model's file does not say of itself, and parts in place of its own."""
+    text: Text = Text()
+    """How captions become embeddings; what is drawn from the result reads prompts alike."""
     denoising: Denoising = Denoising()
     """The loss."""
     images: Images = Images()
@@ -49,8 +55,13 @@ METHOD = Card(
     presets={
         "tiny": Preset(
             {"loop.steps": 200, "loop.batch_size": 8, "optim.lr": 1e-3},
-            models=("studio-tiny", "studio-tiny-dit", "tiny:*"),
+            suits=Suits(small=True),
             note="the embedded models; ours, as DreamBooth's",
+        ),
+        "lora": Preset(
+            {"loop.batch_size": 4, "loop.accumulate": 4, "optim.lr": 1e-4},
+            suits=Suits(small=False),
+            note="diffusers' scripts for LoRA: lr 1e-4, a batch of 4 in 4 parts",
         ),
     },
 )

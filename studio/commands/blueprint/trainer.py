@@ -24,12 +24,13 @@ from studio.contracts.batch import Batch, Source
 from studio.contracts.sampling import Output, Request
 from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.build import images
-from studio.data.cache import Encoder
 from studio.data.captions import Words
+from studio.data.encoders import encoder_of, texts_of
 from studio.models.build import load
 from studio.models.denoising import Prompts, add_noise, errors, latents_of
 from studio.models.draw import draw
 from studio.models.modes import evaluating
+from studio.weights.assistant import assisted
 from studio.weights.export import export
 
 
@@ -43,11 +44,14 @@ class BlueprintTrainer(Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         """Load the model, put the adapter on its denoiser, and say what trains."""
-        self.family = load(self.config.model, backend)
+        self.family = assisted(
+            load(self.config.model, backend, text=self.config.text, parts=self.config.parts),
+            self.config.denoising,
+        )
         name, denoiser = self.family.denoiser_name, self.family.denoiser
         self.trained = {name: denoiser}
         attached = attach(self.config.adapter, self.trained)
-        self.embed = Prompts(self.family, trains=False)
+        self.embed = Prompts(self.family, trains=False, store=texts_of(self.family, self.config.images))
         denoiser.train()
         return groups(self.config.adapter, name, denoiser, attached[name])
 
@@ -55,16 +59,17 @@ class BlueprintTrainer(Trainer):
     def source(self) -> Source:
         """The folder's pictures, at the size that the model draws."""
         family = self.family
-        encoder = Encoder(encode=family.encode, fingerprint=family.fingerprint("vae"))
         return images(self.config.images, self.config.data, words=Words(template=self.config.prompt),
-                      size=family.default_size, multiple=family.size_multiple, encoder=encoder)  # fmt: skip
+                      size=family.default_size, multiple=family.size_multiple,
+                      encoder=encoder_of(family))  # fmt: skip
 
     @override
     def loss(self, batch: Batch, rng: Rng) -> Loss:
         """The mean error of the prediction at random noise levels."""
         family, settings = self.family, self.config.denoising
-        noised = add_noise(family, latents_of(family, batch, rng), rng, settings)
-        prediction = family.predict(noised.x_t, noised.t, self.embed(batch["captions"]))
+        latents = latents_of(family, batch, rng, kind=self.config.images.latents)
+        noised = add_noise(family, latents, rng, settings)
+        prediction = family.predict(noised.x_t, noised.t, self.embed(batch["captions"], batch.get("sizes")))
         found = errors(family, prediction, noised, settings, batch.get("loss_mask")).mean()
         return Loss(found, {"denoising": found})
 

@@ -82,6 +82,21 @@ KOHYA_CLIP_G = ("lora_te2_", "text_encoders.clip_g.transformer.")
 """Starts of the keys of text encoders in LoRA files: kohya's and ComfyUI's."""
 QKV = ("attn.to_q", "attn.to_k", "attn.to_v")
 ADDED_QKV = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
+UNET_INPUTS = {"input_blocks.0.0.weight": 4, "conv_in.weight": 4}
+"""Channels of the latent that Stable Diffusion's U-Nets take."""
+CLIP_L_IN_FILE = ("text_encoders.clip_l.transformer.",)
+CLIP_G_IN_FILE = ("text_encoders.clip_g.transformer.",)
+T5_IN_FILE = ("text_encoders.t5xxl.transformer.",)
+"""Starts of the keys of text encoders in files of whole transformers, as ComfyUI writes them."""
+
+
+def unet_shapes(block: str, depth: int, width: int) -> dict[str, tuple[int | None, ...]]:
+    """Shape of the first layer of a U-Net that reads text rows of a width: by its original and by diffusers' name."""
+    layer = "transformer_blocks.0.attn2.to_k.weight"
+    names = (f"input_blocks.{block}.1.{layer}", f"down_blocks.{depth}.attentions.0.{layer}")
+    return dict.fromkeys(names, (None, width))
+
+
 QWEN25_VL_7B = Part(
     "Qwen2_5_VLForConditionalGeneration",
     {

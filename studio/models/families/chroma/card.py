@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from studio.catalog.family import FamilyCard, Part, Recognize, Variant, Words
 from studio.models.families import parts
-from studio.models.families.flux.card import LAYERS, NAMES
+from studio.models.families.flux.card import LAYERS, LORA, NAMES
 
 _HD = Variant(
     name="chroma",
@@ -31,7 +31,7 @@ FAMILY = FamilyCard(
     denoiser="transformer",
     process="flow",
     variants=(_HD,),
-    recognize=Recognize(pipelines=("ChromaPipeline",), keys=("distilled_guidance_layer",)),
+    recognize=Recognize(pipelines=("ChromaPipeline",), keys=("distilled_guidance_layer",), lora=LORA),
     words=Words(length=512, mask=True),
     layers=LAYERS,
     names=replace(NAMES, modelspec="chroma", base_version="chroma", text={}),

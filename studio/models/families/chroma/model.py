@@ -32,7 +32,7 @@ class Chroma(Flux):
     @override
     def embed(self, prompts: Sequence[str]) -> Condition:
         encoder, tokenizer = self.text_encoders["text_encoder"], self.tokenizers["tokenizer"]
-        with self.present(encoder), self.backend.autocast():
+        with self.present(encoder), self.backend.exact():
             found = encode_t5(
                 encoder,
                 tokenizer,

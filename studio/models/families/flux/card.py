@@ -33,6 +33,7 @@ DEV = Variant(
     gated=True,
     architecture=PARTS,
     tells={"transformer.guidance_embeds": True},
+    keys=("guidance_in.in_layer.weight", "time_text_embed.guidance_embedder.linear_1.weight"),
 )
 LAYERS = Layers(
     auto=(*parts.JOINT, *parts.FEED_FORWARD),
@@ -68,6 +69,8 @@ NAMES = Names(
         ),
     },
 )
+LORA = ("single_transformer_blocks", "double_blocks", "single_blocks")
+"""Parts of the keys of LoRA files, which its relatives' have too."""
 WORDS = Words(trains=("text_encoder",), rows="tokenizer_2", pads={"tokenizer": "<|endoftext|>"}, length=512)
 
 FAMILY = FamilyCard(
@@ -100,10 +103,15 @@ FAMILY = FamilyCard(
                 "scheduler": parts.flow(),
             },
             tells={"transformer.guidance_embeds": False},
+            keys=(),
         ),
     ),
     recognize=Recognize(
-        pipelines=("FluxPipeline",), lora=("single_transformer_blocks", "double_blocks", "single_blocks")
+        pipelines=("FluxPipeline",),
+        keys=("double_blocks.0.img_mod.lin.weight", "single_transformer_blocks.0.norm.linear.weight"),
+        inputs={"img_in.weight": 64, "x_embedder.weight": 64},
+        text={"text_encoder": parts.CLIP_L_IN_FILE, "text_encoder_2": parts.T5_IN_FILE},
+        lora=LORA,
     ),
     words=WORDS,
     layers=LAYERS,

@@ -39,7 +39,7 @@ class Flux(Family):
             pooled = encode_clip(
                 clip, self.tokenizers["tokenizer"], prompts, text=self.text, penultimate=False
             ).pooled
-        with self.present(t5), self.backend.autocast():
+        with self.present(t5), self.backend.exact():
             tokenizer = self.tokenizers["tokenizer_2"]
             length = self.text.t5_tokens or self.card.words.length
             found = encode_t5(t5, tokenizer, prompts, length=length, weighted=self.text.weights)

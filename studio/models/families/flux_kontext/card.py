@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from studio.catalog.family import Recognize
-from studio.models.families.flux.card import DEV, NAMES
+from studio.models.families.flux.card import DEV, LORA, NAMES
 from studio.models.families.flux.card import FAMILY as FLUX
 
 FAMILY = replace(
@@ -23,7 +23,7 @@ FAMILY = replace(
             tells={},
         ),
     ),
-    recognize=Recognize(pipelines=("FluxKontextPipeline",)),
+    recognize=Recognize(pipelines=("FluxKontextPipeline",), lora=LORA, kin=("flux",)),
     names=replace(NAMES, modelspec="flux-1-kontext-dev"),
     references=1,
 )

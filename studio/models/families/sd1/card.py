@@ -3,6 +3,8 @@
 from studio.catalog.family import FamilyCard, Names, Part, Recognize, Schedule, Variant, Words
 from studio.models.families import parts
 
+SHAPES = parts.unet_shapes("1", 0, 768)
+
 FAMILY = FamilyCard(
     name="sd1",
     title="Stable Diffusion 1.x",
@@ -30,7 +32,12 @@ FAMILY = FamilyCard(
         ),
     ),
     recognize=Recognize(
-        pipelines=("StableDiffusionPipeline",), tells={"text_encoder.hidden_act": "quick_gelu"}
+        pipelines=("StableDiffusionPipeline",),
+        tells={"text_encoder.hidden_act": "quick_gelu"},
+        keys=tuple(SHAPES),
+        shapes=SHAPES,
+        inputs=parts.UNET_INPUTS,
+        text={"text_encoder": ("cond_stage_model.transformer.",)},
     ),
     words=Words(trains=("text_encoder",), pads={"tokenizer": "<|endoftext|>"}),
     layers=parts.UNET_LAYERS,

@@ -3,6 +3,8 @@
 from studio.catalog.family import FamilyCard, Names, Part, Recognize, Schedule, Variant, Words
 from studio.models.families import parts
 
+SHAPES = parts.unet_shapes("1", 0, 1024)
+
 FAMILY = FamilyCard(
     name="sd2",
     title="Stable Diffusion 2.x",
@@ -40,7 +42,14 @@ FAMILY = FamilyCard(
             },
         ),
     ),
-    recognize=Recognize(pipelines=("StableDiffusionPipeline",), tells={"text_encoder.hidden_act": "gelu"}),
+    recognize=Recognize(
+        pipelines=("StableDiffusionPipeline",),
+        tells={"text_encoder.hidden_act": "gelu"},
+        keys=tuple(SHAPES),
+        shapes=SHAPES,
+        inputs=parts.UNET_INPUTS,
+        text={"text_encoder": ("cond_stage_model.model.",)},
+    ),
     words=Words(trains=("text_encoder",), pads={"tokenizer": "!"}),
     layers=parts.UNET_LAYERS,
     schedule=Schedule(sigmas="library"),

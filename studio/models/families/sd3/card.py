@@ -64,6 +64,7 @@ FAMILY = FamilyCard(
             license="stabilityai-community",
             architecture=_PARTS | {"transformer": Part("SD3Transformer2DModel", _MEDIUM | _MEDIUM_35)},
             tells={"transformer.qk_norm": "rms_norm", "transformer.num_layers": 24},
+            keys=("joint_blocks.0.x_block.attn2.qkv.weight", "transformer_blocks.0.attn2.to_q.weight"),
         ),
         replace(
             _SD3,
@@ -76,10 +77,19 @@ FAMILY = FamilyCard(
             license="stabilityai-community",
             architecture=_PARTS | {"transformer": Part("SD3Transformer2DModel", _MEDIUM | _LARGE_35)},
             tells={"transformer.qk_norm": "rms_norm", "transformer.num_layers": 38},
+            keys=("joint_blocks.37.x_block.mlp.fc1.weight", "transformer_blocks.37.ff.net.2.weight"),
         ),
     ),
     recognize=Recognize(
         pipelines=("StableDiffusion3Pipeline",),
+        keys=("joint_blocks.0.context_block.adaLN_modulation.1.weight", "pos_embed.pos_embed"),
+        inputs={"x_embedder.proj.weight": 16, "pos_embed.proj.weight": 16},
+        text={
+            "text_encoder": parts.CLIP_L_IN_FILE,
+            "text_encoder_2": parts.CLIP_G_IN_FILE,
+            "text_encoder_3": parts.T5_IN_FILE,
+        },
+        optional=("text_encoder_3",),
         lora=("joint_blocks", "transformer.transformer_blocks.0.attn.add_q_proj"),
     ),
     words=Words(

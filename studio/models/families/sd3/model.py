@@ -58,7 +58,7 @@ class StableDiffusion3(Family):
             return zeros, torch.zeros(zeros.shape[:2], dtype=torch.long, device=like.device)
         length = self.text.t5_tokens or self.card.words.length
         encoder = self.text_encoders["text_encoder_3"]
-        with self.present(encoder), self.backend.autocast():
+        with self.present(encoder), self.backend.exact():
             found = encode_t5(
                 encoder, self.tokenizers["tokenizer_3"], prompts, length=length, weighted=self.text.weights
             )

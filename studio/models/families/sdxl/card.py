@@ -3,6 +3,8 @@
 from studio.catalog.family import FamilyCard, Names, Part, Recognize, Schedule, Variant, Words
 from studio.models.families import parts
 
+SHAPES = parts.unet_shapes("4", 1, 2048)
+
 FAMILY = FamilyCard(
     name="sdxl",
     title="Stable Diffusion XL",
@@ -45,7 +47,15 @@ FAMILY = FamilyCard(
         ),
     ),
     recognize=Recognize(
-        pipelines=("StableDiffusionXLPipeline",), lora=("lora_te2_", "lora_unet_input_blocks")
+        pipelines=("StableDiffusionXLPipeline",),
+        keys=tuple(SHAPES),
+        shapes=SHAPES,
+        inputs=parts.UNET_INPUTS,
+        text={
+            "text_encoder": ("conditioner.embedders.0.transformer.",),
+            "text_encoder_2": ("conditioner.embedders.1.model.",),
+        },
+        lora=("lora_te2_", "lora_unet_input_blocks"),
     ),
     words=Words(
         trains=("text_encoder", "text_encoder_2"), pads={"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}

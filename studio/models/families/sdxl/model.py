@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from einops import repeat
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
@@ -49,6 +49,10 @@ class StableDiffusionXL(Family):
         return self.denoiser(
             x_t, on_grid(timestep), encoder_hidden_states=cond.tokens, added_cond_kwargs=added
         ).sample
+
+    @override
+    def with_sizes(self, cond: Condition, sizes: Int[Tensor, "b 6"] | None) -> Condition:
+        return cond if sizes is None else cond.with_extra(time_ids=sizes)
 
     def _time_ids(self, x_t: Float[Tensor, "b c h w"], cond: Condition) -> Float[Tensor, "b six"]:
         if "time_ids" in cond.extra:

@@ -1,0 +1,76 @@
+"""What is known of a model before anything of it is loaded. No torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from studio.catalog.family import FamilyCard, Variant
+from studio.errors import unknown
+from studio.settings.sampling import Parts
+
+Kind = Literal["embedded", "tiny", "published", "folder", "file", "unknown"]
+Kinds = Literal["", "epsilon", "v_prediction", "flow"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a model.
+
+    Attributes:
+        kind: embedded or tiny (small models of this project), published (a short name or a repository of a card), folder, file.
+        card: Its family, if that can be told.
+        variant: The published model that it is or was made from, as far as its settings tell.
+        why: What told it.
+        path: The file, or the folder of the pipeline.
+        sure: Whether the variant is told, and not the likeliest of several.
+        prediction: What its denoiser predicts, in diffusers' words; empty where nothing tells.
+        zero_snr: Whether it says that it was trained with zero terminal SNR.
+        starts: Networks that are there; in a file, what their keys begin with.
+        lacks: Networks that are not there and that its family needs.
+        weights: What the names of its weight files have before their ending, such as `fp16`.
+        pixels: Side of its training pictures, where a file says it; else 0.
+        notes: What is worth telling when it is loaded.
+        refusal: Why it cannot be loaded, in one sentence; empty if nothing speaks against it.
+    """
+
+    kind: Kind
+    card: FamilyCard | None = None
+    variant: Variant | None = None
+    why: str = ""
+    path: Path | None = None
+    sure: bool = True
+    prediction: Kinds = ""
+    zero_snr: bool = False
+    starts: Mapping[str, str] = field(default_factory=dict[str, str])
+    lacks: tuple[str, ...] = ()
+    weights: str = ""
+    pixels: int = 0
+    notes: tuple[str, ...] = ()
+    refusal: str = ""
+
+    @property
+    def small(self) -> bool:
+        """Whether it is a small model of this project."""
+        return self.kind in ("embedded", "tiny")
+
+    def told(self, parts: Parts) -> "Known":
+        """The same with what a person said of it.
+
+        Raises:
+            StudioError: Its family has no such variant, or predicts otherwise.
+        """
+        found = self
+        if parts.variant and self.card:
+            chosen = self.card.variant(parts.variant)
+            if chosen is None:
+                names = [variant.name for variant in self.card.variants]
+                raise unknown(f"variant of {self.card.title}", parts.variant, names, field="parts.variant")
+            found = replace(found, variant=chosen, sure=True, why=f"{self.why}; the variant as given")
+        if parts.prediction and self.card:
+            if self.card.process == "flow":
+                raise unknown(
+                    f"prediction of {self.card.title}", parts.prediction, ["flow"], field="parts.prediction"
+                )
+            found = replace(found, prediction=parts.prediction)
+        return found

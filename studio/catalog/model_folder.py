@@ -1,0 +1,215 @@
+"""What a folder is that was given as a model: a diffusers pipeline and what is wrong with it, or something else. No torch."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from studio.catalog import families, header, single_file
+from studio.catalog.family import FamilyCard, Part, Variant
+from studio.catalog.known import Known
+from studio.catalog.noise import refused, said
+from studio.errors import StudioError, unknown
+
+NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder")
+"""Parts of published pipelines that drawing does without."""
+WEIGHTS = re.compile(
+    r"^(?:model|diffusion_pytorch_model)(?:\.(?P<before>\w+))?(?:-\d+-of-\d+)?(?:\.(?P<after>\w+))?\.safetensors$"
+)
+"""Names of weight files; a variant stands before or after the number of a shard."""
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "spiece.model", "tokenizer.model", "tekken.json")
+_LORAS = ("adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+
+
+def of_folder(given: Path) -> Known:
+    """What a folder is: never an error, but a `refusal` where it is no model or a broken one."""
+    folder = _snapshot(given)
+    known = Known("folder", path=folder, why="its model_index.json and settings")
+    if not (folder / "model_index.json").is_file():
+        return replace(known, refusal=_no_index(folder))
+    index = values(folder / "model_index.json")
+    kind = index.get("_class_name")
+    if not isinstance(kind, str):
+        broken = (
+            f"{folder}/model_index.json is broken: it names no kind of pipeline; copy or download it again."
+        )
+        return replace(known, refusal=broken)
+    cards = families.of_pipeline(kind)
+    if not cards:
+        error = unknown(f"kind of pipeline in {folder}", kind, families.pipelines())
+        return replace(known, refusal=str(error))
+    card = next((c for c in cards if _all_agree(folder, index, c.variants[0], c.recognize.tells)), None)
+    if card is None:
+        return replace(known, refusal=_between(folder, kind, cards))
+    fits = [variant for variant in card.variants if _all_agree(folder, index, variant, variant.tells)]
+    known = replace(known, card=card, variant=fits[0] if fits else None, sure=len(fits) == 1)
+    return _examined(known, folder, index)
+
+
+def family_of(folder: Path) -> Known | None:
+    """What is known of a folder of settings alone, as it may lie beside a file; None where there is none."""
+    found = of_folder(folder) if (folder / "model_index.json").is_file() else None
+    return found if found and found.card else None
+
+
+def values(file: Path) -> dict[str, Any]:
+    """The values of a JSON file; none where it cannot be read."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def settings_file(component: str) -> str:
+    """Name of the file of a component's settings."""
+    return "scheduler_config.json" if component == "scheduler" else "config.json"
+
+
+def _snapshot(folder: Path) -> Path:
+    """The files of a hub model's cache folder (`models--owner--name`); the folder itself if it is none."""
+    if not folder.name.startswith("models--") or not (folder / "snapshots").is_dir():
+        return folder
+    main = folder / "refs" / "main"
+    named = folder / "snapshots" / main.read_text().strip() if main.is_file() else folder
+    newest = sorted(folder.glob("snapshots/*"), key=lambda each: each.stat().st_mtime)
+    return named if named.is_dir() and named != folder else (newest or [folder])[-1]
+
+
+def _no_index(folder: Path) -> str:
+    """What a folder without an index is, and what to do."""
+    if (folder / "events.jsonl").is_file() and (folder / "config.json").is_file():
+        base = values(folder / "config.json").get("method", {}).get("model", "its base model")
+        whole = next(folder.glob("export/**/model_index.json"), None)
+        more = f", or give its merged model {whole.parent}" if whole else ""
+        return f"{folder} is a run; give it to --artifact, and the model that it was trained on ({base}) to --model{more}."
+    if any((folder / name).is_file() for name in _LORAS):
+        return (
+            f"{folder} holds a LoRA or another adapter; give it to --artifact, and its base model to --model."
+        )
+    if (folder / "config.json").is_file() and "_class_name" in (own := values(folder / "config.json")):
+        return (
+            f"{folder} is one part of a model ({own['_class_name']}); give the folder above it, which has "
+            "model_index.json, or an autoencoder to --parts.vae."
+        )
+    files = sorted(file.name for file in folder.glob("*.safetensors"))
+    hint = f" such as {folder / files[0]}" if files else ""
+    return (
+        f"{folder} has no model_index.json, so it is not a diffusers model folder; give one that "
+        f"`save_pretrained` wrote, or a .safetensors checkpoint{hint}."
+    )
+
+
+def _between(folder: Path, kind: str, cards: list[FamilyCard]) -> str:
+    told = " or ".join(
+        f"{card.title} ({', '.join(f'{name} {value}' for name, value in card.recognize.tells.items())})"
+        for card in cards
+    )
+    return f"{folder} is a {kind} of no known family; its settings would have to say {told}."
+
+
+def _examined(known: Known, folder: Path, index: Mapping[str, Any]) -> Known:
+    """A pipeline's parts, and what is wrong with them."""
+    card = known.card
+    if card is None:
+        return known
+    listed = {
+        part: value
+        for part, value in index.items()
+        if isinstance(value, list) and value != [None, None] and part not in NOT_NEEDED
+    }
+    networks = [part for part in listed if part in (card.denoiser, "vae") or part.startswith("text_encoder")]
+    wanted = [p for p in card.variants[0].architecture if p not in card.recognize.optional]
+    scheduler = values(folder / "scheduler" / "scheduler_config.json")
+    denoiser = values(folder / card.denoiser / "config.json")
+    try:
+        variants = {_weights(folder, part) for part in networks}
+        refusals = [
+            *(f"it lists no {part}" for part in wanted if part not in listed),
+            *(_words(folder / part) for part in listed if part.startswith("tokenizer")),
+        ]
+    except StudioError as error:
+        return replace(known, refusal=str(error))
+    reason = next(filter(None, refusals), "")
+    kind, zero_snr = said(card, scheduler)
+    return replace(
+        known,
+        prediction=kind,
+        zero_snr=zero_snr,
+        starts=dict.fromkeys(networks, ""),
+        weights=next(filter(None, variants), ""),
+        refusal=f"The model {folder} cannot be loaded: {reason}; copy or download it again."
+        if reason
+        else refused(folder, card, scheduler) or _denoiser(folder, card, denoiser),
+    )
+
+
+def _weights(folder: Path, part: str) -> str:
+    """What the names of a part's weight files have before their ending; empty for plain names.
+
+    Raises:
+        StudioError: There are none, or one is not whole.
+    """
+    files = {file: match for file in (folder / part).glob("*") if (match := WEIGHTS.match(file.name))}
+    found = {file: match["before"] or match["after"] or "" for file, match in files.items()}
+    if not found:
+        pickles = any((folder / part).glob("*.bin"))
+        raise StudioError(
+            f"{folder}/{part} has its weights in pickles (.bin) alone, which can run code when read; give a copy with "
+            ".safetensors files, or convert it."
+            if pickles
+            else f"The model {folder} cannot be loaded: {part} has no weights (.safetensors); copy or download it again.",
+            field="model",
+        )
+    chosen = "" if "" in found.values() else min(found.values())
+    for file, variant in found.items():
+        if variant == chosen:
+            header.read(file)
+    return chosen
+
+
+def _words(folder: Path) -> str:
+    """Why a tokenizer cannot be read: without its vocabulary it would take every prompt for the same."""
+    merged = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
+    if merged or any((folder / name).is_file() for name in _VOCABULARIES):
+        return ""
+    return f"{folder.name} has no vocabulary ({', '.join(_VOCABULARIES)}, or vocab.json with merges.txt)"
+
+
+def _denoiser(folder: Path, card: FamilyCard, own: Mapping[str, Any]) -> str:
+    """Why a denoiser that takes more than the noisy latent and the time is refused."""
+    latent = values(folder / "vae" / "config.json").get("latent_channels", 4)
+    if card.denoiser == "unet" and own.get("in_channels", 4) != latent:
+        return single_file.wider(folder, card, own["in_channels"], latent)
+    if own.get("time_cond_proj_dim"):
+        return (
+            f"{folder} has a U-Net that reads the guidance scale (time_cond_proj_dim, as LCM has it), which no family "
+            "here gives; give the model that it was distilled from."
+        )
+    return ""
+
+
+def _all_agree(folder: Path, index: Mapping[str, Any], variant: Variant, tells: Mapping[str, Any]) -> bool:
+    return all(_agrees(folder, index, variant, *told) for told in tells.items())
+
+
+def _agrees(folder: Path, index: Mapping[str, Any], variant: Variant, name: str, wanted: object) -> bool:
+    """Whether a setting of a folder, or of its class where the folder leaves it out, is the wanted one."""
+    component, _, setting = name.partition(".")
+    if component == "index":
+        return index.get(setting, False) == wanted
+    found = values(folder / component / settings_file(component))
+    left_out = variant.architecture.get(component, Part("")).config.get(setting) if not found else None
+    return found.get(setting, left_out) == wanted
+
+
+def components(folder: Path) -> Iterator[tuple[str, Part]]:
+    """The parts of a folder of settings, with all that their files say."""
+    for name, listed in values(folder / "model_index.json").items():
+        file = folder / name / settings_file(name)
+        if isinstance(listed, list) and file.is_file() and name not in NOT_NEEDED:
+            library, cls = listed
+            own = {key: value for key, value in values(file).items() if not key.startswith("_")}
+            yield name, Part(cls, own, "diffusers" if library == "diffusers" else "transformers")
