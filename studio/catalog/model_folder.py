@@ -115,11 +115,7 @@ def _examined(known: Known, folder: Path, index: Mapping[str, Any]) -> Known:
     card = known.card
     if card is None:
         return known
-    listed = {
-        part: value
-        for part, value in index.items()
-        if isinstance(value, list) and value != [None, None] and part not in NOT_NEEDED
-    }
+    listed = {part: value for part, value in index.items() if _is_part(value) and part not in NOT_NEEDED}
     networks = [part for part in listed if part in (card.denoiser, "vae") or part.startswith("text_encoder")]
     wanted = [p for p in card.variants[0].architecture if p not in card.recognize.optional]
     scheduler = values(folder / "scheduler" / "scheduler_config.json")
@@ -144,6 +140,11 @@ def _examined(known: Known, folder: Path, index: Mapping[str, Any]) -> Known:
         if reason
         else refused(folder, card, scheduler) or _denoiser(folder, card, denoiser),
     )
+
+
+def _is_part(value: object) -> bool:
+    """Whether an entry of an index is a component, library and class: not one that is absent, nor a setting that is a list."""
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(one, str) for one in value)
 
 
 def _weights(folder: Path, part: str) -> str:

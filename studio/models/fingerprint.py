@@ -48,8 +48,16 @@ def settings(part: Any) -> str:
     """The settings of a part that change what it computes, as JSON; empty if it has none."""
     config: Any = part if isinstance(part, Mapping) else getattr(part, "config", {})
     values: Mapping[str, Any] = config.to_dict() if isinstance(part, PreTrainedModel) else dict(config)
-    told = {key: value for key, value in values.items() if key[0] != "_" and key not in _NOT_ASKED}
-    return json.dumps(told, sort_keys=True, default=str)
+    return json.dumps(_that_matter(values), sort_keys=True, default=str)
+
+
+def _that_matter(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Settings without those that change nothing, also in settings of parts (a chat model's text and vision)."""
+    return {
+        key: _that_matter(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if not str(key).startswith("_") and key not in _NOT_ASKED
+    }
 
 
 def sums(tensor: Tensor) -> bytes:

@@ -77,3 +77,15 @@ def test_the_whole_model_counts_its_scheduler_and_its_tokenizers(backend: Backen
     changed = type(family)(pipeline, backend)
     assert changed.fingerprint() != family.fingerprint()
     assert changed.fingerprint("unet", "vae") == family.fingerprint("unet", "vae")
+
+
+def test_what_a_file_says_of_itself_does_not_count_in_settings_of_parts_either(
+    families: dict[str, Family],
+) -> None:
+    """A chat model saved and read again names the number type in its text and vision settings."""
+    encoder = copy.deepcopy(families["qwen-image"].text_encoders["text_encoder"])
+    before = fingerprint(encoder)
+    encoder.config.text_config.dtype = "float32"
+    assert fingerprint(encoder) == before
+    encoder.config.text_config.rms_norm_eps *= 2
+    assert fingerprint(encoder) != before

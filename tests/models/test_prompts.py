@@ -32,7 +32,7 @@ def test_captions_come_in_their_order_and_as_often_as_asked(family: Family) -> N
         alone = {caption: family.embed([caption]).tokens[0] for caption in ("a dog", "a cat")}
     asked = ["a dog", "a cat", "a dog"]
     for caption, row in zip(asked, prompts(asked).tokens, strict=True):
-        torch.testing.assert_close(row, alone[caption])
+        torch.testing.assert_close(row[: len(alone[caption])], alone[caption])  # a shorter one is padded
 
 
 def test_long_and_short_captions_share_a_batch(backend: Backend) -> None:

@@ -127,12 +127,13 @@ def test_pictures_are_encoded_as_the_pipeline_encodes_them(families):
     with torch.no_grad():
         theirs = pipeline._encode_vae_image(images.unsqueeze(2), generator=None)
         assert torch.equal(family.encode(images), theirs[:, :, 0])
-        mean, std = family.moments(images)
+        moments = family.moments(images)
         plain = family.vae.encode(images.unsqueeze(2)).latent_dist
     scale = torch.tensor(family.vae.config.latents_std).reshape(1, -1, 1, 1)
-    torch.testing.assert_close(std * scale, plain.std[:, :, 0])
+    torch.testing.assert_close(moments.std * scale, plain.std[:, :, 0])
     assert torch.equal(
-        family.encode(images, Rng.single(0, 0, 2)), mean + std * Rng.single(0, 0, 2).normal(*mean.shape)
+        family.encode(images, Rng.single(0, 0, 2)),
+        moments.mean + moments.std * Rng.single(0, 0, 2).normal(*moments.mean.shape),
     )
 
 
