@@ -49,6 +49,9 @@ class Output:
 class Edit(Protocol):
     """Changes sampling without learning; edits apply in list order. `PlainEdit` has every verb as the identity."""
 
+    looks: bool
+    """Whether a request's references are for it; a family that looks at pictures by itself then sees none."""
+
     def begin(self, request: Request, scheduler: Any) -> None:
         """Told before pictures are drawn: the request with its size, and the sampler set to its steps."""
         ...
@@ -92,6 +95,8 @@ AttentionFunction = Callable[..., Tensor]
 
 class PlainEdit:
     """Changes nothing: an edit says what it changes and takes the rest from here."""
+
+    looks: bool = False
 
     def begin(self, request: Request, scheduler: Any) -> None:
         """Needs to know nothing."""

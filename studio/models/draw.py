@@ -265,7 +265,8 @@ def conditions(
     """Condition of the prompts after edits, and the unconditional one where guidance needs a second pass."""
     second = family.passes(request.guidance) > 1
     asked = [*prompts, *([request.negative] * len(prompts) if second else [])]
-    if family.card.references and request.references:
+    taken = any(edit.looks for edit in request.edits)
+    if family.card.references and request.references and not taken:
         both = family.embed_with(asked, request.references, request.height, request.width)
     else:
         both = family.embed(asked)

@@ -75,6 +75,8 @@ class Shown:
 class SeeingEdit(PlainEdit, ABC):
     """Guidance whose conditional half alone looks at the references of the request."""
 
+    looks = True
+
     def __init__(self, family: Family, strength: float) -> None:
         self.family, self.strength = family, strength
 

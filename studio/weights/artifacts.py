@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.loaders import TextualInversionLoaderMixin
 from torch import Tensor, nn
 
 from studio.adapters.build import names
@@ -218,11 +217,6 @@ def _is_embedding(values: Mapping[str, Tensor]) -> bool:
 
 def _load_embedding(path: Path, values: Mapping[str, Tensor], family: Family, token: str) -> Artifact:
     """Add the vectors of a new word to every text encoder whose width they have."""
-    pipeline = family.pipeline()
-    if not isinstance(pipeline, TextualInversionLoaderMixin):
-        raise StudioError(
-            f"{path} is a textual-inversion embedding, and the pipelines of {family.card.title} read none; give a model that does."
-        )
     key = next(iter(values))
     token = key if key not in EMBEDDING_KEYS else f"<{token}>"  # diffusers writes the word as the key
     for key, value in values.items():
@@ -241,10 +235,26 @@ def _load_embedding(path: Path, values: Mapping[str, Tensor], family: Family, to
                 f"{path} holds vectors of width {value.shape[-1]}, but the text encoder of {family.name} has {width}; "
                 "it was made for another model family."
             )
-        pipeline.load_textual_inversion({token: value}, text_encoder=encoder, tokenizer=tokenizer)
+        _add_words(path, token, value, encoder, tokenizer)
     count = next(iter(values.values())).shape[0] if values[key].ndim == 2 else 1
     words = " ".join([token, *(f"{token}_{i}" for i in range(1, count))])
     return Artifact(path, "embedding", token, words)
+
+
+def _add_words(path: Path, token: str, vectors: Tensor, encoder: Any, tokenizer: Any) -> None:
+    """A word of one row a vector, as diffusers' loader adds it; its pipelines for SD3 have none."""
+    rows = vectors if vectors.ndim == 2 else vectors[None]
+    words = [token, *(f"{token}_{index}" for index in range(1, len(rows)))]
+    if known := [word for word in words if word in tokenizer.get_vocab()]:
+        raise StudioError(
+            f"{path} brings the word {known[0]!r}, which the model has already; load it once, or under another name."
+        )
+    tokenizer.add_tokens(words)
+    height = encoder.get_input_embeddings().num_embeddings
+    encoder.resize_token_embeddings(max(len(tokenizer), height), mean_resizing=False)
+    table: Tensor = encoder.get_input_embeddings().weight
+    with torch.no_grad():
+        table[tokenizer.convert_tokens_to_ids(words)] = rows.to(table)
 
 
 def _load_merged(folder: Path, family: Family, name: str, strength: float) -> Artifact:

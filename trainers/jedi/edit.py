@@ -42,6 +42,8 @@ ADAPTER = "jedi"
 class JediEdit(PlainEdit):
     """Draws what a request's references show."""
 
+    looks = True
+
     def __init__(self, settings: Jedi, family: Family, inputs: nn.Module, strength: float = 1.0) -> None:
         """Take a network whose weights are in place.
 
