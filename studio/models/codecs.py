@@ -136,6 +136,18 @@ class Standardized(Codec):
         return images[:, :, 0]
 
 
+class Opaque(Standardized):
+    """The same for pictures with a fourth channel, how opaque they are: all of ours is (Qwen-Image-2.1)."""
+
+    @override
+    def _picture(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.pad(super()._picture(images), (0, 0, 0, 0, 0, 0, 0, 1), value=1.0)
+
+    @override
+    def _still(self, images: Tensor) -> Tensor:
+        return super()._still(images)[:, :3]
+
+
 class Patched(Codec):
     """2 x 2 latents side by side, normalized by the statistics of a batch norm that the autoencoder carries (FLUX.2)."""
 
@@ -169,6 +181,7 @@ class Patched(Codec):
 _CODECS: dict[str, type[Codec]] = {
     "AutoencoderKLFlux2": Patched,
     "AutoencoderKLQwenImage": Standardized,
+    "AutoencoderKLQwenImage21": Opaque,
 }
 """By class of the autoencoder; the others are scaled by their settings."""
 

@@ -62,15 +62,18 @@ class Coupling:
         text, picture = ordinary.text, _picture(ordinary.text, query.shape[2])
         keys, values = (self._shared(x, text, picture) for x in (key, value))
         mask = self._mask(picture.stop - picture.start, keys.shape[2], query.device)
-        if ordinary.mask is not None:
-            there = self._shared_keys(ordinary.mask, text, picture).expand(
-                -1, -1, picture.stop - picture.start, -1
-            )
+        own = ordinary.mask
+        if own is not None:
+            last = own[:, :, -1:].expand(
+                len(query), -1, -1, -1
+            )  # a picture's token sees all that is not padding
+            there = self._shared_keys(last, text, picture).expand(-1, -1, picture.stop - picture.start, -1)
             mask = there if mask is None else mask & there
         seen = ordinary(query[:, :, picture], keys, values, mask=mask)
         if not text.stop:
             return seen
-        told = ordinary(query[:, :, text], key, value)
+        words = own if own is None or own.shape[2] == 1 else own[:, :, text]
+        told = ordinary(query[:, :, text], key, value, mask=None if words is own else words)
         return torch.cat([told, seen] if text.start == 0 else [seen, told], dim=2)
 
     def _shared(self, x: Tensor, text: slice, picture: slice) -> Tensor:

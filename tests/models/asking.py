@@ -1,5 +1,6 @@
 """How each family's pipeline in diffusers is asked for a picture from given noise: the one place where tests know them apart."""
 
+import copy
 import functools
 
 import torch
@@ -24,7 +25,8 @@ def asked(family, request: Request, latents):
         "output_type": "pt",
         "latents": latents,
     }
-    return options | OWN.get(family.name, lambda *_: {})(family, request, latents)
+    options |= OWN.get(family.name, lambda *_: {})(family, request, latents)
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _t5(family, request, latents):
@@ -74,6 +76,11 @@ def _krea(family, request, latents):
     return _counted_from_zero(family, request, latents) | {"latents": pack(latents)}
 
 
+def _qwen21(family, request, latents):
+    asked_of_qwen = _qwen(family, request, latents)
+    return asked_of_qwen | {"use_kv_cache": False, "latents": rearrange(latents, "b c h w -> b (h w) c")}
+
+
 OWN = {
     "sd3": _t5,
     "flux": _flux,
@@ -83,6 +90,7 @@ OWN = {
     "z-image": _counted_from_zero,
     "krea2": _krea,
     "qwen-image": _qwen,
+    "qwen-image-2.1": _qwen21,
     "flux2-klein": _flux2,
     "flux2": _flux2,
     "qwen-image-edit": _qwen,
@@ -101,11 +109,13 @@ def unpacked(family, output, latents):
 
 
 def autoencoded(vae, images):
-    """Pictures in [-1, 1] through an autoencoder alone; one of films is given films of one picture."""
-    film = len(next(vae.parameters()).shape) == 5
+    """Pictures in [-1, 1] through an autoencoder alone; one of films is given films of one picture, opaque if it asks."""
+    film = "temperal_downsample" in vae.config
+    if vae.config.get("in_channels", 3) == 4:
+        images = torch.cat([images, torch.ones_like(images[:, :1])], dim=1)
     latents = vae.encode(images.unsqueeze(2) if film else images).latent_dist.mode()
     decoded = vae.decode(latents).sample
-    return decoded[:, :, 0] if film else decoded
+    return (decoded[:, :, 0] if film else decoded)[:, :3]
 
 
 def pipeline_of(family):
@@ -142,4 +152,33 @@ def _without_pictures(pipeline):
     return plain
 
 
-PIPELINES = {"flux-fill": _takes_the_mode, "chroma": _masks_padding, "qwen-image-edit": _without_pictures}
+def _prompt_by_prompt(pipeline):
+    """It pads behind the shorter prompt of a batch, which moves the picture away from it: here each is run alone."""
+    network = copy.copy(pipeline.transformer)
+    forward = network.forward
+
+    def alone(**given):
+        rows, mask, pictures = (
+            given.pop(key) for key in ("encoder_hidden_states", "encoder_hidden_states_mask", "img_mask")
+        )
+        found = []
+        for row in range(len(rows)):
+            length = rows.shape[1] if mask is None else int(mask[row].sum())
+            own = {key: given[key][row : row + 1] for key in ("hidden_states", "timestep", "img_shapes")}
+            seen = torch.cat([pictures[row, :length], pictures[row, rows.shape[1] :]])[None]
+            (whole,) = forward(
+                **(given | own), encoder_hidden_states=rows[row : row + 1, :length], img_mask=seen
+            )
+            found.append(whole[:, -given["hidden_states"].shape[1] :])
+        return (torch.cat(found),)
+
+    network.forward = alone
+    pipeline.register_modules(transformer=network)
+
+
+PIPELINES = {
+    "flux-fill": _takes_the_mode,
+    "chroma": _masks_padding,
+    "qwen-image-edit": _without_pictures,
+    "qwen-image-2.1": _prompt_by_prompt,
+}

@@ -19,7 +19,7 @@ from studio.settings.run import Hardware
 def predict(family, b=2):
     latents = torch.randn(b, *family.latent_shape(64, 64), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return family.predict(latents, torch.full((b,), 0.4), family.embed(["a dog", "the cat"][:b]))
+        return family.predict(latents, torch.full((b,), 0.4), family.embed(["a dog", "a cat"][:b]))
 
 
 def identity(query, key, value, *, layer, cross, scale, ordinary):

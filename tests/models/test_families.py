@@ -70,7 +70,7 @@ def quiet(family):
 def test_drawing_equals_the_pipelines_picture_for_equal_noise(family):
     request = Request(prompts=PROMPTS, steps=4, guidance=3.5, seed=5, height=SIZE, width=SIZE)
     latents, _ = start_noise(family, [5, 5], SIZE, SIZE)
-    theirs = quiet(family)(**asked(family, request, latents)).images
+    theirs = quiet(family)(**asked(family, request, latents)).images[:, :3]  # some say how opaque it is
     steps = drawing(family, request)
     *_, last = steps
     ours = last.clean_images() / 2 + 0.5

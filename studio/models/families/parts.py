@@ -132,5 +132,12 @@ QWEN3_VL_4B: dict[str, Any] = {
     "tie_word_embeddings": True,
 }  # fmt: skip
 """Qwen/Qwen3-VL-4B-Instruct."""
+QWEN3_VL_8B: dict[str, Any] = {
+    "text_config": {
+        **QWEN3_VL_4B["text_config"], "hidden_size": 4096, "intermediate_size": 12288, "tie_word_embeddings": False,
+    },
+    "vision_config": {"out_hidden_size": 4096},
+}  # fmt: skip
+"""Qwen/Qwen3-VL-8B-Instruct."""
 AUTOENCODER_QWEN = Part("AutoencoderKLQwenImage")
 """Qwen-Image's autoencoder of films, for one picture: 16 channels, a latent 8 pixels."""
