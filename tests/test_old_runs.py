@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from studio.records import runs
+from studio.settings import serial
 from studio.training.export import export
 from studio.training.train import resume
 from tests.cases import CASES
@@ -49,8 +50,8 @@ def test_an_old_run_opens_with_the_settings_it_was_made_with(method: str, tmp_pa
     assert {key: run.to_dict()[key] for key in ("seed", "optim", "preview", "name")} == {
         key: written[key] for key in ("seed", "optim", "preview", "name")
     }
-    own = run.to_dict()["method"]
-    assert {key: own[key] for key in written["method"]} == written["method"]
+    own, then = serial.flatten(run.to_dict()["method"]), serial.flatten(written["method"])
+    assert {key: own[key] for key in then} == then
 
 
 @pytest.mark.parametrize("method", WHOLE)
