@@ -45,23 +45,23 @@ def unknown(what: str, given: str, allowed: Iterable[str], *, field: str = "") -
 
 
 def invalid(error: "ValidationError") -> StudioError:
-    """Pydantic's findings as one sentence, one clause a field."""
-    clauses: list[str] = []
+    """Pydantic's findings as one sentence, one clause a field; of a field with alternatives, what each of them wants."""
+    clauses: dict[str, list[str]] = {}
     fields: list[str] = []
     for item in error.errors():
-        path = ".".join(str(p) for p in item["loc"])
+        path = ".".join(str(p) for p in item["loc"] if isinstance(p, int) or p.isidentifier())
         fields.append(path)
         cause = item.get("ctx", {}).get("error")
         if cause:
-            clauses.append(str(cause).rstrip("."))
+            clauses[str(cause).rstrip(".")] = []
         elif item["type"] == "missing":
-            clauses.append(f"{path} is required")
+            clauses[f"{path} is required"] = []
         elif item["type"].startswith("unexpected"):
-            clauses.append(f"{path} is not a setting")
+            clauses[f"{path} is not a setting"] = []
         elif item["type"] == "tuple_type":
-            clauses.append(f"{path} was given as {item['input']!r}: give a list, such as [{item['input']!r}]")
+            clauses[f"{path} was given as {item['input']!r}: give a list, such as [{item['input']!r}]"] = []
         else:
-            clauses.append(
-                f"{path} was given as {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}"
-            )
-    return StudioError("; ".join(dict.fromkeys(clauses)) + ".", field=fields[0] if fields else "")
+            wanted = f"{item['msg'][:1].lower()}{item['msg'][1:]}"
+            clauses.setdefault(f"{path} was given as {item['input']!r}: ", []).append(wanted)
+    said = (f"{clause}{', or '.join(dict.fromkeys(wanted))}" for clause, wanted in clauses.items())
+    return StudioError("; ".join(said) + ".", field=fields[0] if fields else "")

@@ -54,6 +54,16 @@ def test_an_old_run_opens_with_the_settings_it_was_made_with(method: str, tmp_pa
     assert {key: own[key] for key in then} == then
 
 
+def test_what_later_versions_added_stays_off_in_an_old_run():
+    _, grpo = runs.open_run(OLD / "flow_grpo")
+    assert grpo.method.ppo.last_step
+    assert (
+        grpo.loop.batch_size == 1
+    )  # picture, of which 2 sampler steps were learned from: 2, as they were counted
+    _, dpo = runs.open_run(OLD / "diffusion_dpo")
+    assert (dpo.method.caption_dropout, dpo.method.flip) == (0, 0)
+
+
 @pytest.mark.parametrize("method", WHOLE)
 def test_an_old_run_resumes_to_where_the_old_version_went_and_exports(method: str, tmp_path: Path):
     folder = copied(method, tmp_path)

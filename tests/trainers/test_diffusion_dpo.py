@@ -247,6 +247,15 @@ def test_a_missing_folder_and_dropout_are_refused():
         check(DiffusionDpo(data="/", adapter=Lora(dropout=0.1)))
 
 
+@pytest.mark.parametrize("share", [1.5, -0.1, "half"])
+def test_a_share_of_captions_that_is_none_is_refused_by_its_name(share: Any):
+    with pytest.raises(
+        StudioError, match=r"^caption_dropout was given as .*: input should be 'auto', or "
+    ) as error:
+        DiffusionDpo(data="pairs", caption_dropout=share)
+    assert error.value.field == "caption_dropout"
+
+
 def test_held_out_pairs_give_a_validation_loss(tmp_path: Path):
     method = DiffusionDpo(data=pairs(tmp_path / "a"), held_out=pairs(tmp_path / "b"), model="tiny:sd1")
     loop = Loop(steps=1, batch_size=2, validate_every=1)

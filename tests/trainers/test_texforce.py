@@ -20,6 +20,7 @@ from studio.rewards.config import Brightness, Mix, Redness, User
 from studio.rl.config import GroupAdvantage, Ppo, PromptAdvantage, Rollouts
 from studio.rl.orders import Orders
 from studio.rl.rollout import roll_out
+from studio.rl.sizes import learned_steps
 from studio.rl.trainer import ReinforcedTrainer
 from studio.settings.run import Hardware, Loop, Optim
 from studio.training.loop import fit
@@ -130,6 +131,20 @@ def test_orders_use_every_prompt_equally_and_start_anywhere():
     assert sorted(batches[0]["prompts"]) == ["a", "a", "b", "b", "c", "c"]
     assert batches[0]["seeds"] != batches[2]["seeds"]
     assert next(later) == batches[3]
+
+
+def test_rewards_and_steps_are_those_of_the_official_commands():
+    assert TexForce().advantage == Ddpo().advantage == PromptAdvantage(buffer=32, min_count=16)
+    texforce, ddpo = (
+        Run.of(method, model="sd15", prompts=("a photo of a hand",)).method for method in ("texforce", "ddpo")
+    )
+    assert (texforce.advantage, ddpo.advantage) == (
+        PromptAdvantage(buffer=32, min_count=16),
+        PromptAdvantage(buffer=16, min_count=16),
+    )
+    assert (TexForce().ppo, texforce.ppo) == (Ppo(fraction=0.5), Ppo(fraction=0.5))
+    assert (Ddpo().ppo, ddpo.ppo) == (Ppo(), Ppo())
+    assert (learned_steps(texforce), learned_steps(ddpo)) == (25, 50)
 
 
 def mean_reward(trainer: ReinforcedTrainer, count: int) -> torch.Tensor:

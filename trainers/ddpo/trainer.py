@@ -7,8 +7,11 @@ Black, Janner, Du, Kostrikov, Levine, ICLR 2024, arXiv 2305.13301.
 clipped as PPO (section 4.3, importance sampling), with the denoiser as the policy. `ppo.clip` so large that it never
 binds, with one update a rollout, is the paper's score function estimator.
 
-Departures: the divergence is that of the true spread of a step (see `gaussian_kl`); prompts and seeds are a function
-of the seed and the rollout.
+Departures from the official code: rewards that differ by less than 1e-6 count as equal, where it adds that to the spread;
+every prompt is drawn before one is drawn again, where it draws them at random, and prompts and seeds are a function of the
+seed and the rollout; the last step of a sampler that ends without noise cannot be learned from (`ppo.last_step`), where the
+code ends at the first level of the schedule. The divergence is ours (`kl_weight` 0 by default): that of the true spread of a
+step (see `gaussian_kl`).
 """
 
 from collections.abc import Mapping

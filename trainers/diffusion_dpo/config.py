@@ -24,7 +24,7 @@ class DiffusionDpo(rl.Adapted):
     adapter: Lora = Lora()
     """LoRA on what trains (paper: the whole U-Net)."""
     beta: Annotated[float, Field(gt=0)] = 5000.0
-    """How strongly a pair may pull from the base model (paper, section 5: 5000 for SDXL, 2000 for SD 1.5)."""
+    """How strongly a pair may pull from the base model (official code: 5000; paper, section 5: 2000 for SD 1.5)."""
     times: Times = NativeTimes()
     """How noise levels are drawn (paper: uniform)."""
     caption_dropout: Literal["auto"] | Fraction = "auto"
@@ -54,6 +54,21 @@ def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "method": {"caption_dropout": 0.0, "flip": 0.0, **values["method"]}}
 
 
+PAPER = {
+    "loop.batch_size": 2048,
+    "loop.accumulate": 512,
+    "loop.steps": 2000,
+    "loop.checkpoint_every": 200,
+    "loop.validate_every": 200,
+    "optim.lr": 2.048e-5,
+    "optim.schedule": "constant_with_warmup",
+    "hardware.gradient_checkpointing": True,
+}
+PAPER_NOTE = (
+    "official code on Pick-a-Pic v2, which finetunes the whole U-Net; with an adapter choose a larger rate"
+)
+"""What the official launchers for SD 1.5 and SDXL share."""
+
 METHOD = Card(
     name="diffusion_dpo",
     title="Diffusion-DPO",
@@ -77,19 +92,12 @@ METHOD = Card(
             note="the embedded model",
         ),
         "paper": Preset(
-            {
-                "loop.batch_size": 2048,
-                "loop.accumulate": 512,
-                "loop.steps": 2000,
-                "loop.checkpoint_every": 200,
-                "loop.validate_every": 200,
-                "optim.lr": 2.048e-5,
-                "optim.schedule": "constant_with_warmup",
-                "optim.warmup": 500,
-                "hardware.gradient_checkpointing": True,
-            },
-            models=("sd15*", "sdxl*", "*stable-diffusion-v1*", "*stable-diffusion-xl*"),
-            note="official code on Pick-a-Pic v2, which finetunes the whole U-Net; with an adapter choose a larger rate",
+            {**PAPER, "optim.warmup": 500}, models=("sd15*", "*stable-diffusion-v1*"), note=PAPER_NOTE
+        ),
+        "paper-sdxl": Preset(
+            {**PAPER, "optim.name": "adafactor", "optim.warmup": 200},
+            models=("sdxl*", "*stable-diffusion-xl*"),
+            note=PAPER_NOTE,
         ),
     },
 )

@@ -9,11 +9,11 @@ for a better picture x_w and a worse one x_l of the same prompt, at the same tim
 are means over elements, as in the official code, to which beta is tied; its constant factors are part of beta. As there, a
 fifth of the captions is empty in training (its launcher of SDXL-Turbo: none), and half of the pictures are mirrored.
 
-Departures from the official code: LoRA, whose base model is the reference, where it finetunes a copy of the whole U-Net;
-AdamW for SDXL too, where it takes Adafactor; the error is that of whatever the family predicts (eps, v or flow); captions of
-flow models stay, for which there is no code of theirs; the empty caption of SDXL is zeros, as its sampler has it, where the
-code embeds "" with both encoders; the time levels of SDXL-Turbo are drawn like all others; the text encoder can train in the
-denoiser's place. Which captions are empty and which pictures are mirrored is a function of the seed and the step.
+Departures from the official code: LoRA, whose base model is the reference, where it finetunes a copy of the whole U-Net; the
+error is that of whatever the family predicts (eps, v or flow); captions of flow models stay, for which there is no code of
+theirs; the empty caption of SDXL is zeros, as its sampler has it, where the code embeds "" with both encoders; the time levels
+of SDXL-Turbo are drawn like all others; the text encoder can train in the denoiser's place. Which captions are empty and which
+pictures are mirrored is a function of the seed and the step.
 """
 
 from collections.abc import Mapping

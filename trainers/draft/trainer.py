@@ -9,9 +9,11 @@ the gradients of the last step at copies of the finished picture that are noised
 2023, arXiv 2304.05977, algorithm 1) judges the clean picture that one late step points to; AlignProp (Prabhudesai et al.
 2023, arXiv 2310.03739) draws the number of last steps anew each time.
 
-Departures: LoRA, where ReFL moves the whole U-Net; the text encoder can train in the denoiser's place (TexForce's
-models for SD-Turbo); steps without a gradient keep no graph (AlignProp's code builds and drops one); a mix of rewards
-is their plain weighted sum, as its running spread would depend on how a batch is split.
+Departures from the official codes (DRaFT has none): LoRA, where ReFL moves the whole U-Net; ReFL's DDPM sampler is DDIM with
+noise 1, which has its variance; steps without a gradient keep no graph (AlignProp's code builds and drops one); AlignProp's
+number of last steps is rounded, and may be all of them, where its code rounds it up and leaves the first step out; the number
+is the same for all processes and parts of a batch; the text encoder can train in the denoiser's place (TexForce's models for
+SD-Turbo); a mix of rewards is their plain weighted sum, as its running spread would depend on how a batch is split.
 """
 
 from collections.abc import Iterator, Mapping

@@ -6,12 +6,17 @@ Liu, Liu, Liang, Li, Liu, Wang, Wan, Zhang, Ouyang, NeurIPS 2025, arXiv 2505.054
     A_i = (r_i - mean of its group) / spread                                                                   (eq. 4)
     L = mean [ max(-A ratio, -A clip(ratio)) + beta KL(p_theta || p_ref) ]                                     (eq. 5)
 
-over the transitions of pictures that were drawn in few steps; the deployed sampler takes more, without noise.
+over the transitions of pictures that were drawn in few steps; the deployed sampler takes more, without noise. As in the
+official code, the spread is that of all rewards of the rollout (its `global_std`), and all sampler steps are learned from but
+the last, whose noise is the least: of SD3's ten steps it would hold 48 % of the gradient's information.
 
 Departures from the official code: the divergence divides by the true variance of a step, s_t^2 |dt|, where the code
-leaves |dt| out: its weights of 0.01 to 0.04 are to be multiplied by the mean |dt|, about 1 / steps. Which sampler steps
-are not learned from is drawn at random, not always the last. Pictures of groups that all score the same have no
-advantage and stay in the mean (`flat_groups` tells their share). The moving average follows every step.
+leaves |dt| out: its weights of 0.01 to 0.04 are to be multiplied by the mean |dt|, about 1 / steps. Pictures of groups
+that all score the same have no advantage and stay in the mean, where the code takes them out (`flat_groups` tells their
+share). Rewards that differ by less than 1e-6 count as equal, where the code adds 1e-4 to the spread. The moving average
+follows every step; the code's decay of 0.9 every 8 steps is 0.987 a step. Every prompt is drawn before one is drawn again,
+where the code draws them at random. What learns is in the mode and precision of what drew, where the code switches dropout
+on and off.
 """
 
 from collections.abc import Mapping
