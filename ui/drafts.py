@@ -88,6 +88,7 @@ def build(values: Mapping[str, Any], workspace: Workspace) -> Run:
     workspace.check(values, json.loads(_usual(values["method"]["kind"])))
     _check_data(values["method"], workspace)
     run = Run.from_dict(dict(values) | {"output": "runs"})
+    run = methods.card_of(run.method).follow(run, _changed(run).keys())
     check(run)
     if run.name and ("/" in run.name or run.name.startswith(".")):
         raise StudioError(f"name {run.name!r} must be a plain name without a slash.", field="name")
@@ -131,21 +132,23 @@ def as_yaml(run: Run) -> str:
 
 def command(run: Run) -> str:
     """The command that does the same: what differs from the defaults and from the model's own preset."""
+    words = ["studio", "train", methods.reference(methods.card_of(run.method))]
+    for name, value in _changed(run).items():
+        words += names.words(name, value)
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def _changed(run: Run) -> dict[str, Any]:
+    """What differs from the defaults and from the preset of the run's own model."""
     values = run.to_dict()
-    method = values["method"]["kind"]
-    card = methods.card(method)
-    preset = card.preset_for(str(values["method"].get("model", "")))
-    usual = base(method, preset)
+    card = methods.card_of(run.method)
+    usual = base(values["method"]["kind"], card.preset_for(str(values["method"].get("model", ""))))
     before, after = serial.flatten(usual), serial.flatten(values)
-    changed = {
+    return {
         name: value
         for name, value in after.items()
         if before.get(name) != value or _moved(name, before, after)
     }
-    words = ["studio", "train", method]
-    for name, value in changed.items():
-        words += names.words(name, value)
-    return " ".join(shlex.quote(word) for word in words)
 
 
 def _moved(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

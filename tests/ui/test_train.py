@@ -50,6 +50,15 @@ def test_the_command_shown_does_what_the_form_does(method: str, workspace: Works
     assert serial.differences(run.to_dict(), again.to_dict()) == []
 
 
+def test_sizes_that_a_person_left_follow_the_one_that_was_changed(workspace: Workspace):
+    run = drafts.build(filled("texforce", workspace, **{"loop.batch_size": 7}), workspace)
+    assert (run.loop.batch_size, run.method.rollouts.images) == (7, 63)
+    with pytest.raises(StudioError, match=r"choose rollouts.images 12 with loop.batch_size 4"):
+        drafts.build(
+            filled("texforce", workspace, **{"loop.batch_size": 4, "method.rollouts.images": 10}), workspace
+        )
+
+
 def test_every_field_has_help_and_a_label():
     fields = drafts.fields("dreambooth", drafts.base("dreambooth", "auto"))
     silent = [leaf.name for leaf in fields if not leaf.help]
