@@ -243,7 +243,7 @@ def test_a_folder_of_the_persons_own_is_not_emptied(tmp_path: Path) -> None:
 
 def test_a_batch_that_cannot_be_split_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path, hardware=Hardware(num_processes=3))
-    with pytest.raises(StudioError, match="choose a multiple of 3"):
+    with pytest.raises(StudioError, match=r"choose loop\.batch_size 9 with loop\.accumulate 1"):
         list(train(run))
     assert not (tmp_path / "toy").exists()
 

@@ -67,7 +67,7 @@ def test_changes_begin_with_the_one_that_keeps_the_result(run: Run):
 
 
 def test_a_batch_that_cannot_be_split_is_refused_before_measuring(run: Run):
-    with pytest.raises(StudioError, match="choose a multiple of 3"):
+    with pytest.raises(StudioError, match=r"choose loop\.batch_size 3 with loop\.accumulate 3"):
         plan(dataclasses.replace(run, loop=Loop(batch_size=4, accumulate=3)))
 
 

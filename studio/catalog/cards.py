@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from studio.catalog import parts
 from studio.catalog.suits import Suits, Traits
 from studio.errors import StudioError
 
@@ -14,11 +15,6 @@ if TYPE_CHECKING:
     from studio.contracts.trainer import Trainer
     from studio.models.base import Family
     from studio.records.trained import Trained
-
-
-def _as_they_are(run: "Run", given: Set[str]) -> "Run":
-    del given
-    return run
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class Card:
     presets: Mapping[str, Preset] = field(default_factory=dict[str, Preset])
     check: Callable[[Any], None] = lambda settings: None
     """Refuses settings that cannot work, before torch is imported."""
-    follow: "Callable[[Run, Set[str]], Run]" = _as_they_are
+    follow: "Callable[[Run, Set[str]], Run]" = parts.follow
     """Lets settings follow those that a person gave, by dotted name, where they depend on each other; refuses given ones that do
     not go together."""
     rows: Callable[[Any], int] = lambda settings: 1

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from studio.catalog import methods, outside
+from studio.catalog import methods, outside, parts
 from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.settings import serial
@@ -50,9 +50,10 @@ def check(run: Run) -> None:
     card.follow(run, serial.flatten(run.to_dict()).keys())
     share = run.hardware.num_processes * run.loop.accumulate
     if run.loop.batch_size * card.rows(run.method) % share:
+        batch = parts.follow(run, {parts.PARTS, parts.PROCESSES}).loop.batch_size
         raise StudioError(
             f"loop.batch_size {run.loop.batch_size} cannot be split over {run.hardware.num_processes} processes x "
-            f"{run.loop.accumulate} parts; choose a multiple of {share}.",
+            f"{run.loop.accumulate} parts; choose loop.batch_size {batch} with loop.accumulate {run.loop.accumulate}.",
             field="loop.batch_size",
         )
     if run.optim.name == "schedule-free" and run.optim.ema:

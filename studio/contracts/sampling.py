@@ -50,6 +50,9 @@ class Output:
 class Edit(Protocol):
     """Changes sampling without learning; edits apply in list order. `PlainEdit` has every verb as the identity."""
 
+    takes_references: bool
+    """Whether a request's references are for it; a family that looks at pictures by itself then sees none."""
+
     def begin(self, request: Request, scheduler: Any) -> None:
         """Told before pictures are drawn: the request with its size, and the sampler set to its steps."""
         ...

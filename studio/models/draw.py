@@ -21,7 +21,7 @@ from torch import Tensor
 from studio.backend.progress import tell
 from studio.backend.rng import Rng
 from studio.contracts.condition import Condition
-from studio.contracts.sampling import Edit, PlainEdit, Request
+from studio.contracts.sampling import Edit, Request
 from studio.diffusion.guidance import Guidance
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
@@ -265,7 +265,7 @@ def conditions(
     """Condition of the prompts after edits, and the unconditional one where guidance needs a second pass."""
     second = family.passes(request.guidance) > 1
     asked = [*prompts, *([request.negative] * len(prompts) if second else [])]
-    taken = any(isinstance(edit, PlainEdit) and edit.takes_references for edit in request.edits)
+    taken = any(edit.takes_references for edit in request.edits)
     if family.card.references and request.references and not taken:
         both = family.embed_with(asked, request.references, request.height, request.width)
     else:

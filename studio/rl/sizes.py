@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
+from studio.catalog import parts
+from studio.catalog.parts import BATCH, PARTS, PROCESSES
 from studio.errors import StudioError
 from studio.rl.config import GroupAdvantage, Reinforced
 from studio.settings import serial
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from studio.catalog.run import Run
 
 IMAGES, GROUP = "method.rollouts.images", "method.rollouts.group"
-BATCH, PARTS, PROCESSES = "loop.batch_size", "loop.accumulate", "hardware.num_processes"
 Values = Mapping[str, int]
 """Sizes by dotted name."""
 NEAR = 32
@@ -92,12 +93,12 @@ class Solver:
             fitting = [n for n in range(unit, found[IMAGES] + 1, unit) if found[IMAGES] % n == 0]
             found[BATCH] = min(fitting, key=lambda n: _ratio(n, sizes[BATCH]), default=sizes[BATCH])
         if PARTS not in given:
-            found[PARTS] = self._parts(found, limit=self._share(sizes) / sizes[PARTS])
+            found[PARTS] = parts.fewest(self._share(found), limit=self._share(sizes) / sizes[PARTS])
         return found
 
     def _clashes(self, sizes: Values, given: Set[str]) -> Iterator[Clash]:
         images, group, batch = sizes[IMAGES], sizes[GROUP], sizes[BATCH]
-        parts, processes, unit = sizes[PARTS], sizes[PROCESSES], self._unit(sizes, given)
+        processes, unit = sizes[PROCESSES], self._unit(sizes, given)
         if group < self._least:
             why = (
                 f"{_said(GROUP, group)} is too few for group-advantage, which compares pictures of one prompt"
@@ -115,13 +116,13 @@ class Solver:
             yield Clash(
                 (BATCH, IMAGES), f"{_not_whole(sizes, IMAGES, BATCH)}, and a rollout is whole batches"
             )
-        if self._share(sizes) % parts:
+        if self._share(sizes) % sizes[PARTS]:
             yield Clash((PARTS, BATCH), self._unequal(sizes, BATCH))
 
     def _unit(self, sizes: Values, given: Set[str]) -> int:
         """What pictures of a batch are a multiple of, whatever their number: for equal shares and given parts."""
-        parts = sizes[PARTS] // math.gcd(sizes[PARTS], self._rows) if PARTS in given else 1
-        return sizes[PROCESSES] * parts
+        cut = sizes[PARTS] // math.gcd(sizes[PARTS], self._rows) if PARTS in given else 1
+        return sizes[PROCESSES] * cut
 
     def _share(self, sizes: Values) -> int:
         """Rows of a batch that a process takes."""
@@ -147,12 +148,6 @@ class Solver:
         ]
         best = min(pairs, key=lambda pair: _ratio(pair[0], images) * _ratio(pair[1], group), default=None)
         return {IMAGES: best[0], GROUP: best[1]} if best else {}
-
-    def _parts(self, sizes: Values, limit: float) -> int:
-        """The fewest parts with at most `limit` rows each: parts save memory."""
-        share = self._share(sizes)
-        fitting = (n for n in range(1, share + 1) if share % n == 0 and share / n <= max(limit, 1))
-        return next(fitting, 1)
 
 
 def _refusal(solver: Solver, values: Values, given: Set[str], clash: Clash) -> StudioError:

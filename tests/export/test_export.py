@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
+from diffusers.loaders.lora_conversion_utils import (
+    _convert_kohya_flux2_lora_to_diffusers,
+    _convert_kohya_flux_lora_to_diffusers,
+    _convert_non_diffusers_z_image_lora_to_diffusers,
+)
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -13,7 +17,7 @@ from torch import nn
 
 from studio.adapters import files
 from studio.adapters.config import Export, Full, Lokr, Lora
-from studio.adapters.formats import LowRank, to_comfy, to_kohya
+from studio.adapters.formats import LowRank, factors, to_comfy, to_kohya
 from studio.adapters.merge import bare
 from studio.adapters.metadata import Facts
 from studio.adapters.verify import ask
@@ -120,6 +124,28 @@ def test_diffusers_reads_fused_flux_files_at_full_width(rename):
     assert {key.rsplit(".lora_", 1)[0] for key in read} - {f"transformer.{layer}" for layer in layers} == {
         key.rsplit(".lora_", 1)[0] for key in zero
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "rename", "convert"),
+    [
+        ("z-image", to_kohya, _convert_non_diffusers_z_image_lora_to_diffusers),
+        ("z-image", to_comfy, _convert_non_diffusers_z_image_lora_to_diffusers),
+        ("flux2-klein", to_kohya, _convert_kohya_flux2_lora_to_diffusers),
+        ("flux2", to_kohya, _convert_kohya_flux2_lora_to_diffusers),
+    ],
+)
+def test_diffusers_own_converters_read_our_files(name, rename, convert, untrained):
+    """In every block layer, with an alpha that is not the rank."""
+    family = untrained(name)
+    modules = train(family, Lora(rank=4, alpha=8, layers="blocks"))
+    low = factors(modules, "studio")
+    read = convert(dict(rename(low, family.card, modules)))
+    for component, layers in low.items():
+        for layer, one in layers.items():
+            stem = f"{component}.{layer}"
+            update = read[f"{stem}.lora_B.weight"] @ read[f"{stem}.lora_A.weight"]
+            torch.testing.assert_close(update, one.up @ one.down * one.alpha / one.rank)
 
 
 def test_merged_folder_holds_no_pickle(family, tmp_path):

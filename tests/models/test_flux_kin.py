@@ -8,10 +8,10 @@ from diffusers.pipelines.flux import pipeline_flux_kontext
 from PIL import Image
 
 from studio.backend.core import Backend
-from studio.contracts.sampling import Request
+from studio.contracts.sampling import PlainEdit, Request
 from studio.errors import StudioError
 from studio.models.build import load
-from studio.models.draw import drawing, start_noise
+from studio.models.draw import conditions, drawing, start_noise
 from studio.models.families.chroma.model import one_more
 from studio.models.families.flux_kontext import model
 from studio.models.families.flux_kontext.model import preferred
@@ -130,3 +130,17 @@ def test_a_lora_of_flux_fits_its_relatives():
         {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": torch.ones(1)}, {}
     )
     assert "flux" not in families_of({}, {"modelspec.architecture": "chroma/lora"})
+
+
+class Looking(PlainEdit):
+    """An edit that the references are for."""
+
+    looks = True
+
+
+def test_references_of_an_artifact_are_not_the_familys(families):
+    """Kontext would see a picture that an adapter looks at, and Fill lack its mask."""
+    request = replace(REQUEST, references=[picture()], edits=[Looking()])
+    for name in ("flux-kontext", "flux-fill"):
+        cond, _ = conditions(families[name], request, request.prompts)
+        assert "reference" not in cond.extra

@@ -74,7 +74,7 @@ def test_one_given_size_wins_and_the_others_follow(method: str, model: str):
 
 def test_any_sizes_go_together_or_are_refused_with_some_that_do():
     draw, refused = random.Random(0), 0
-    for _ in range(100):
+    for _ in range(60):
         method = draw.choice(list(MODELS))
         given = {name: draw.choice(ASKED[name]) for name in draw.sample(list(ASKED), draw.randint(2, 5))}
         if method != "flow_grpo" and draw.random() < 0.3:
@@ -90,7 +90,7 @@ def test_any_sizes_go_together_or_are_refused_with_some_that_do():
             run = run_of(method, given)
         require_whole(run)
         assert all(value_of(run, name) == value for name, value in given.items())
-    assert 15 < refused < 85
+    assert 8 < refused < 52
 
 
 CLASHES = (

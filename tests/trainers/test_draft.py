@@ -1,5 +1,6 @@
 """DRaFT, ReFL and AlignProp: whose gradient it is, what holds a graph, and that the reward grows."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ def test_accumulating_parts_is_the_whole_batch():
             "Reward 'compressible' has no gradient",
         ),
         ({"reward": User(function="mine:smile")}, r"'mine:smile' has no gradient .* --reward.differentiable"),
-        ({"through": LastSteps(number=5)}, "through.number 5 is more than the 4 sampler steps"),
+        ({"through": LastSteps(number=5)}, "choose --through.number 4, or --sampler.steps 5"),
         ({"through": LastSteps(number=2, copies=1)}, "set --through.number 1"),
         ({"adapter": Lora(dropout=0.1)}, "adapter.dropout"),
         ({"pretrain": "none"}, "Folder 'none' does not exist"),
@@ -248,6 +249,13 @@ def test_accumulating_parts_is_the_whole_batch():
 def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], message: str):
     with pytest.raises(StudioError, match=message):
         check(Draft(**SMALL | changes))
+
+
+def test_what_is_proposed_for_too_few_sampler_steps_is_accepted():
+    check(Draft(**SMALL | {"through": LastSteps(number=4)}))
+    check(Draft(**SMALL | {"through": LastSteps(number=5), "sampler": replace(SMALL["sampler"], steps=5)}))
+    check(Draft(**SMALL | {"through": LastSteps(number=1, copies=1)}))
+    check(Draft(**SMALL | {"through": LastSteps(number=2, copies=0)}))
 
 
 def test_a_reward_that_promised_a_gradient_and_has_none_is_named(

@@ -128,7 +128,8 @@ def _check_steps(settings: Draft) -> None:
         return
     if through.number > steps:
         raise StudioError(
-            f"through.number {through.number} is more than the {steps} sampler steps; choose at most {steps}.",
+            f"through.number {through.number} is more than sampler.steps {steps}; choose --through.number {steps}, or "
+            f"--sampler.steps {through.number}.",
             field="through.number",
         )
     if through.copies and through.number > 1:
