@@ -125,8 +125,8 @@ def test_a_latent_has_the_scale_and_channels_that_the_codec_says(name):
         vae = component(VARIANTS[name][1].architecture["vae"])
         codec = codec_of(vae)
         side = 4 * codec.scale
-        mean, std = codec.moments(torch.zeros(1, 3, side, side))
-    assert mean.shape == std.shape == (1, codec.channels, 4, 4)
+        moments = codec.moments(torch.zeros(1, 3, side, side))
+    assert moments.mean.shape == moments.std.shape == (1, codec.channels, 4, 4)
 
 
 def test_the_largest_values_of_t5_survive_fp16():
