@@ -1,10 +1,11 @@
 """What is known of a model before anything of it is loaded. No torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from studio.catalog import families
 from studio.catalog.family import FamilyCard, Variant
 from studio.errors import unknown
 from studio.settings.sampling import Parts
@@ -54,6 +55,13 @@ class Known:
         """Whether it is a small model of this project."""
         return self.kind in ("embedded", "tiny")
 
+    def _kin(self, card: FamilyCard) -> Iterator[tuple[FamilyCard, Variant]]:
+        """Published models that it can be: its family's, and for a denoiser in one file those with the same keys."""
+        for other, variant in families.variants():
+            same = card.name in other.recognize.kin and not other.recognize.keys
+            if other is card or (self.kind == "file" and same):
+                yield other, variant
+
     def told(self, parts: Parts) -> "Known":
         """The same with what a person said of it.
 
@@ -62,11 +70,15 @@ class Known:
         """
         found = self
         if parts.variant and self.card:
-            chosen = self.card.variant(parts.variant)
-            if chosen is None:
-                names = [variant.name for variant in self.card.variants]
-                raise unknown(f"variant of {self.card.title}", parts.variant, names, field="parts.variant")
-            found = replace(found, variant=chosen, sure=True, why=f"{self.why}; the variant as given")
+            fitting = {variant.name: (card, variant) for card, variant in self._kin(self.card)}
+            named = families.by_name(parts.variant)
+            if named is None or named[1].name not in fitting:
+                raise unknown(
+                    f"variant of {self.card.title}", parts.variant, list(fitting), field="parts.variant"
+                )
+            card, chosen = fitting[named[1].name]
+            why = f"{self.why}; the variant as given"
+            found = replace(found, card=card, variant=chosen, sure=True, why=why)
         if parts.prediction and self.card:
             if self.card.process == "flow":
                 raise unknown(

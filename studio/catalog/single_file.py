@@ -30,17 +30,12 @@ _ALSO: Mapping[str, str] = {
 """Keys of models that have a family's layers and more, and what they are."""
 _OTHERS: Mapping[str, str] = {
     "conditioner.embedders.0.model.ln_final.weight": "the SDXL refiner, which finishes pictures of SDXL",
-    "distilled_guidance_layer.in_proj.bias": "Chroma",
     "joint_transformer_blocks.0.attn.add_q_proj.weight": "AuraFlow",
     "double_layers.0.attn.w1q.weight": "AuraFlow",
     "clip_txt_mapper.weight": "Stable Cascade",
     "head.modulation": "Wan, a video model",
     "patchify_proj.weight": "LTX-Video",
     "txt_in.individual_token_refiner.blocks.0.adaLN_modulation.1.bias": "HunyuanVideo",
-    "single_stream_modulation.lin.weight": "FLUX.2",
-    "layers.0.adaLN_modulation.0.weight": "Z-Image",
-    "txtfusion.projector.weight": "Krea 2",
-    "transformer_blocks.0.img_mod.1.weight": "Qwen-Image",
     "cap_embedder.0.weight": "Lumina 2",
     "blocks.0.cross_attn.q_linear.weight": "Sana or PixArt",
     "net.x_embedder.proj.1.weight": "Cosmos",
@@ -77,9 +72,10 @@ def of_file(file: Path, settings: Known | None = None) -> Known:
         return _parts(replace(known, prediction=settings.prediction), found, prefix)
     if also := next((title for key, title in _ALSO.items() if key in inside or key in found.shapes), ""):
         return replace(known, refusal=_other(file, also))
-    card = next((card for card in families.cards().values() if _fits(card, inside)), None)
-    if card is None:
+    fitting = [card for card in families.cards().values() if _fits(card, inside)]
+    if not fitting:
         return replace(known, refusal=_unfamiliar(file, found, inside))
+    card = next((card for card in fitting if not _takes_more(file, card, inside)), fitting[0])
     if refusal := _takes_more(file, card, inside):
         return replace(known, card=card, refusal=refusal)
     variant, notes = _variant(card, inside, file)

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import math
+import struct
 from pathlib import Path
 
 import diffusers
@@ -10,7 +12,11 @@ import torch
 import transformers
 
 from studio.catalog import families
+from studio.catalog.known import Known
+from studio.catalog.recognize import recognize
+from studio.errors import StudioError
 from studio.models.architecture import component, modules
+from studio.settings.sampling import Parts
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "published"
 """The models' own files, where they lie beside the project."""
@@ -153,3 +159,43 @@ def test_short_names_are_unique():
         name for _, variant in families.variants() for name in (variant.name, variant.hub, *variant.also)
     ]
     assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_denoiser_in_one_file_is_told_by_its_keys_and_name(name, tmp_path):
+    """Kontext and Qwen-Image-Edit have their bases' keys: only a folder, or `--parts.variant`, says so."""
+    card, variant = VARIANTS[name]
+    with torch.device("meta"):
+        denoiser = component(variant.architecture[card.denoiser])
+    file = tmp_path / f"{variant.hub.split('/')[1]}.safetensors"
+    empty_file(file, {key: list(value.shape) for key, value in denoiser.state_dict().items()})
+    found = recognize(str(file))
+    same = {"flux-kontext-dev": "flux-dev", "qwen-image-edit": "qwen-image"}
+    assert found.variant, found.refusal
+    assert found.variant.name == same.get(name, name)
+    assert not found.refusal
+
+
+def empty_file(file, shapes):
+    """A safetensors file with a header for tensors of these shapes, and no bytes on disk behind it."""
+    header, end = {}, 0
+    for key, shape in shapes.items():
+        size = 2 * math.prod(shape)
+        header[key] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    told = json.dumps(header).encode()
+    with file.open("wb") as opened:
+        opened.write(struct.pack("<Q", len(told)) + told)
+        opened.truncate(8 + len(told) + end)
+
+
+@pytest.mark.parametrize(
+    ("name", "base"), [("flux-kontext-dev", "flux-dev"), ("qwen-image-edit", "qwen-image")]
+)
+def test_what_its_keys_do_not_tell_a_person_does(name, base):
+    _, variant = VARIANTS[name]
+    known = Known("file", *VARIANTS[base], "its keys")
+    found = known.told(Parts(variant=name))
+    assert (found.card, found.variant) == VARIANTS[name]
+    with pytest.raises(StudioError, match=f"{variant.name}"):
+        known.told(Parts(variant="sdxl"))

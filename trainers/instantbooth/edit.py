@@ -18,6 +18,7 @@ from studio.contracts.condition import Condition
 from studio.contracts.sampling import Request
 from studio.errors import StudioError
 from studio.models.base import Family
+from studio.models.language import tokenizer_of
 from studio.models.tiled_tower import tiled
 from studio.models.vision_tower import VisionTower, load_tower, squares
 from studio.records.trained import CARD, Trained
@@ -94,7 +95,7 @@ class SubjectEdit(SeeingEdit):
 
 def token_ids(family: Family, word: str) -> list[int]:
     """The tokens of a word."""
-    return list(family.tokenizers["tokenizer"].encode(word, add_special_tokens=False))
+    return list(tokenizer_of(family.tokenizers["tokenizer"]).encode(word, add_special_tokens=False))
 
 
 def instantbooth_edit(trained: Trained, family: Family, strength: float) -> SubjectEdit:

@@ -79,3 +79,7 @@ def names(modelspec: str, base_version: str) -> Names:
         },
         top=_TOP,
     )
+
+
+KEYS = ("single_stream_modulation.lin.weight", "single_stream_modulation.linear.weight")
+"""Keys of a denoiser in one file: original, and diffusers' names."""

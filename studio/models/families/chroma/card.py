@@ -31,7 +31,9 @@ FAMILY = FamilyCard(
     denoiser="transformer",
     process="flow",
     variants=(_HD,),
-    recognize=Recognize(pipelines=("ChromaPipeline",), keys=("distilled_guidance_layer",), lora=LORA),
+    recognize=Recognize(
+        pipelines=("ChromaPipeline",), keys=("distilled_guidance_layer.in_proj.bias",), lora=LORA
+    ),
     words=Words(length=512, mask=True),
     layers=LAYERS,
     names=replace(NAMES, modelspec="chroma", base_version="chroma", text={}),

@@ -35,6 +35,8 @@ DEV = Variant(
     tells={"transformer.guidance_embeds": True},
     keys=("guidance_in.in_layer.weight", "time_text_embed.guidance_embedder.linear_1.weight"),
 )
+KEYS = ("double_blocks.0.img_mod.lin.weight", "single_transformer_blocks.0.norm.linear.weight")
+"""Keys of a denoiser in one file: original, and diffusers' names."""
 LAYERS = Layers(
     auto=(*parts.JOINT, *parts.FEED_FORWARD),
     more=("proj_mlp", "proj_out"),
@@ -108,7 +110,7 @@ FAMILY = FamilyCard(
     ),
     recognize=Recognize(
         pipelines=("FluxPipeline",),
-        keys=("double_blocks.0.img_mod.lin.weight", "single_transformer_blocks.0.norm.linear.weight"),
+        keys=KEYS,
         inputs={"img_in.weight": 64, "x_embedder.weight": 64},
         text={"text_encoder": parts.CLIP_L_IN_FILE, "text_encoder_2": parts.T5_IN_FILE},
         lora=LORA,

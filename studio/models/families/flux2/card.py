@@ -60,7 +60,12 @@ FAMILY = FamilyCard(
             architecture=flux2_parts.architecture(flux2_parts.transformer(), _MISTRAL),
         ),
     ),
-    recognize=Recognize(pipelines=("Flux2Pipeline",), lora=flux2_parts.LORA),
+    recognize=Recognize(
+        pipelines=("Flux2Pipeline",),
+        keys=flux2_parts.KEYS,
+        shapes={"txt_in.weight": (None, 3 * 5120), "context_embedder.weight": (None, 3 * 5120)},
+        lora=flux2_parts.LORA,
+    ),
     words=Words(length=512, weights=False),
     layers=flux2_parts.LAYERS,
     schedule=flux2_parts.SCHEDULE,

@@ -50,6 +50,7 @@ _LARGE_BASE = replace(
     gated=True,
     architecture=_LARGE,
     tells={"index.is_distilled": False, "transformer.num_layers": 8},
+    keys=("double_blocks.7.img_attn.qkv.weight", "transformer_blocks.7.attn.to_q.weight"),
 )
 
 FAMILY = FamilyCard(
@@ -87,7 +88,7 @@ FAMILY = FamilyCard(
             tells={"index.is_distilled": True, "transformer.num_layers": 8},
         ),
     ),
-    recognize=Recognize(pipelines=("Flux2KleinPipeline",), lora=flux2_parts.LORA),
+    recognize=Recognize(pipelines=("Flux2KleinPipeline",), keys=flux2_parts.KEYS, lora=flux2_parts.LORA),
     words=Words(length=512, weights=False),
     layers=flux2_parts.LAYERS,
     schedule=flux2_parts.SCHEDULE,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from studio.catalog.family import Part, Recognize
-from studio.models.families.flux.card import DEV, LORA, NAMES, PARTS, TRANSFORMER
+from studio.models.families.flux.card import DEV, KEYS, LORA, NAMES, PARTS, TRANSFORMER
 from studio.models.families.flux.card import FAMILY as FLUX
 
 _CHANNELS = {"in_channels": 384, "out_channels": 64}
@@ -29,7 +29,13 @@ FAMILY = replace(
             tells={},
         ),
     ),
-    recognize=Recognize(pipelines=("FluxFillPipeline",), lora=LORA, kin=("flux",)),
+    recognize=Recognize(
+        pipelines=("FluxFillPipeline",),
+        keys=KEYS,
+        inputs={"img_in.weight": 384, "x_embedder.weight": 384},
+        lora=LORA,
+        kin=("flux",),
+    ),
     names=replace(NAMES, modelspec="flux-1-fill-dev"),
     references=2,
 )

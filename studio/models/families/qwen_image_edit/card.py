@@ -25,7 +25,9 @@ FAMILY = replace(
             architecture=PARTS,
         ),
     ),
-    recognize=Recognize(pipelines=("QwenImageEditPlusPipeline",), lora=QWEN_IMAGE.recognize.lora),
+    recognize=Recognize(
+        pipelines=("QwenImageEditPlusPipeline",), lora=QWEN_IMAGE.recognize.lora, kin=("qwen-image",)
+    ),
     names=Names(modelspec="Qwen-Image-Edit-Plus", base_version="qwen_image_edit", network=NETWORK),
     references=3,
 )

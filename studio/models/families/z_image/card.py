@@ -50,6 +50,7 @@ FAMILY = FamilyCard(
     ),
     recognize=Recognize(
         pipelines=("ZImagePipeline",),
+        keys=("layers.0.adaLN_modulation.0.weight",),
         lora=("layers.0.attention.", "layers_0_attention_", "context_refiner", "noise_refiner"),
     ),
     words=Words(length=512, mask=True, weights=False),
