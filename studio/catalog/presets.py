@@ -118,7 +118,8 @@ def choose(card: Card, own: Mapping[str, Any], preset: str = "") -> Choice:
     """
     if preset and preset != NONE and preset not in card.presets:
         raise unknown("preset", preset, [*card.presets, NONE], field="preset")
-    model = str(own.get("model") or default_model(card))
+    named = own.get("model") or default_model(card)
+    model = named if isinstance(named, str) else ""  # of methods that make theirs anew, it is settings
     found = traits.traits_of(model, traits.choices(card.config, own))
     name = preset or card.preset_for(found) or NONE
     distilled = _distilled(model)

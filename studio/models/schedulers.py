@@ -76,6 +76,8 @@ def make_scheduler(
     if name not in table:
         raise unknown("scheduler", name, table, field="scheduler")
     kind, changes = table[name]
+    if steps == 1:  # there is no second level to stretch the schedule by
+        base = {**base, "shift_terminal": None}
     scheduler = kind.from_config(_settings(kind, base, mu) | changes)
     if kind is FlowMatchEulerDiscreteScheduler and unit:
         options = {} if mu is None else {"mu": mu}

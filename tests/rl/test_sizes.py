@@ -11,7 +11,7 @@ import pytest
 from studio.catalog.checks import check
 from studio.catalog.run import Run
 from studio.errors import StudioError
-from studio.flags import origins
+from studio.flags import flags, origins
 from studio.rl import sizes
 from studio.settings import serial
 
@@ -140,8 +140,9 @@ def test_settings_from_python_follow_alike_and_a_whole_run_is_checked():
 
 
 def test_it_is_told_which_sizes_followed():
-    _, settings = origins.of_new("texforce", ["--prompts", "a castle", "--rollouts.images", "48"])
-    told = {each.path: (each.value, each.origin) for each in settings}
+    argv = ["--prompts", "a castle", "--rollouts.images", "48"]
+    run, start = flags.started("texforce", argv)
+    told = {each.path: (each.value, each.origin) for each in origins.of_new(run, start, argv)}
     assert told["method.rollouts.images"] == (48, "flag")
     assert told["loop.batch_size"] == (24, "follows")
     assert told["method.rollouts.chunk"] == (32, "preset tiny")

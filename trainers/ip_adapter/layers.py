@@ -23,6 +23,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from studio.errors import StudioError
 from studio.models.attention import Ordinary
 from studio.models.base import Family, unwrap
 from studio.models.vision_tower import Seen, VisionTower
@@ -131,6 +132,9 @@ def text_layers(family: Family) -> list[tuple[str, Any]]:
     """The layers in which a denoiser reads the text: a U-Net's in the order of its attention processors.
 
     Of FLUX the double blocks alone, whose text has keys of its own.
+
+    Raises:
+        StudioError: There are none: text and picture share their keys in every layer.
     """
     denoiser = unwrap(family.denoiser)
     layers = dict(denoiser.named_modules())
@@ -138,7 +142,14 @@ def text_layers(family: Family) -> list[tuple[str, Any]]:
         names = [name.removesuffix(".processor") for name in denoiser.attn_processors]
         return [(name, layers[name]) for name in names if name.endswith("attn2")]
     attention = [(n, m) for n, m in layers.items() if isinstance(m, Attention | AttentionModuleMixin)]
-    return [(name, layer) for name, layer in attention if layer.added_kv_proj_dim]
+    found = [(name, layer) for name, layer in attention if getattr(layer, "added_kv_proj_dim", None)]
+    if not found:
+        raise StudioError(
+            f"IP-Adapter adds keys beside the text's, and in every layer of {family.card.title} text and picture share "
+            "theirs; use a model whose text has keys of its own, such as SDXL, SD3 or FLUX.1.",
+            field="model",
+        )
+    return found
 
 
 def _projection(settings: Projection, tower: VisionTower, width: int) -> nn.Module:
