@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
+from studio.errors import StudioError
 from studio.models.weighting import marked, numbers, weigh
 from studio.settings.sampling import MAX_T5_TOKENS, Text
 
@@ -110,6 +111,7 @@ def _run_clip(
     """
     device = next(encoder.parameters()).device
     output = encoder(rearrange(ids, "b k l -> (b k) l").to(device), output_hidden_states=True)
+    _refuse_skip(skip, len(output.hidden_states) - 1 - penultimate)
     if penultimate:
         rows = output.hidden_states[-(skip + 2)]
     elif skip == 0:
@@ -122,6 +124,14 @@ def _run_clip(
     if isinstance(inner, CLIPTextModelWithProjection):
         pooled = inner.text_projection(pooled)
     return rearrange(rows, "(b k) l d -> b (k l) d", b=len(ids)), pooled
+
+
+def _refuse_skip(skip: int, most: int) -> None:
+    if skip > most:
+        raise StudioError(
+            f"clip_skip {skip} leaves no layer of a CLIP text encoder that can skip {most} at most; choose at most {most}.",
+            field="text.clip_skip",
+        )
 
 
 def _final_norm(encoder: nn.Module) -> nn.Module:

@@ -11,9 +11,11 @@ from torch.nn.parallel import DistributedDataParallel
 from studio.adapters.build import attach
 from studio.adapters.config import Lora
 from studio.backend.core import Backend
+from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.build import load
 from studio.models.words import add_words, table, teach
+from studio.settings.sampling import Text
 
 POOLING = ("sdxl", "sd3", "flux")
 PROMPTS = ["a <new> dog", "<new>", "the cat"]
@@ -142,6 +144,13 @@ def test_a_wrapped_encoder_pools_and_learns_as_the_bare_one(backend: Backend) ->
     for key, value in encoder.named_parameters():
         if key in expected:
             torch.testing.assert_close(value.grad, expected[key])
+
+
+@pytest.mark.parametrize(("name", "most"), [("sd1", 3), ("sdxl", 2)])
+def test_more_layers_than_there_are_cannot_be_skipped(name: str, most: int, backend: Backend) -> None:
+    load(f"tiny:{name}", backend, text=Text(clip_skip=most)).embed(["a dog"])
+    with pytest.raises(StudioError, match=f"clip_skip {most + 1} leaves no layer .* choose at most {most}"):
+        load(f"tiny:{name}", backend, text=Text(clip_skip=most + 1)).embed(["a dog"])
 
 
 def test_a_table_with_more_rows_than_words_keeps_them(backend: Backend) -> None:

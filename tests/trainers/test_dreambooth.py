@@ -28,6 +28,7 @@ from studio.same_subject.prior import generate_prior, prior_key
 from studio.settings.run import Hardware, Loop
 from studio.settings.sampling import Text
 from studio.training.train import run_to_end, train
+from studio.training.verify import verify_resume
 from trainers.dreambooth.config import DreamBooth
 from trainers.dreambooth.trainer import DreamBoothTrainer
 
@@ -105,6 +106,12 @@ def test_cached_latents_are_sampled_anew_in_each_step(settings: DreamBooth, tmp_
     assert not torch.equal(seen[0], seen[2])
     mode = latents_of(trainer.family, batch, Rng.single(0, 1, 2), kind="mode")
     assert torch.equal(mode, batch["latents"])
+
+
+def test_a_cached_run_resumes_exactly(settings: DreamBooth, tmp_path: Path) -> None:
+    method = dataclasses.replace(cached(settings, tmp_path, cache="latents+text"), adapter=Lora(rank=2))
+    run = Run(method=method, output=str(tmp_path), name="one", loop=Loop(steps=2, batch_size=2), hardware=CPU)
+    assert verify_resume(run, steps=3, at=1) == []
 
 
 def test_an_autoencoder_with_another_scale_makes_latents_of_its_own(
