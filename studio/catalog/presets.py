@@ -122,7 +122,7 @@ def choose(card: Card, own: Mapping[str, Any], preset: str = "") -> Choice:
     model = named if isinstance(named, str) else ""  # of methods that make theirs anew, it is settings
     found = traits.traits_of(model, traits.choices(card.config, own))
     name = preset or card.preset_for(found) or NONE
-    distilled = _distilled(model)
+    distilled = _distilled(card, model)
     if preset == NONE or not card.presets:
         return Choice(NONE, "none, as asked" if preset else "", distilled)
     if name == NONE:
@@ -171,17 +171,14 @@ def _unsuited(card: Card, found: Traits) -> str:
     )
 
 
-def _distilled(model: str) -> tuple[str, ...]:
+def _distilled(card: Card, model: str) -> tuple[str, ...]:
     """What to say of a model that is distilled to few steps."""
     variant = traits.variant_of(model)
     if variant is None or not variant.distilled:
         return ()
-    instead = f"train {variant.instead} instead" if variant.instead else "train a model that is not distilled"
-    adapter = (
-        f" (others train it on top of the de-distilling adapter {variant.assistant})"
-        if variant.assistant
-        else ""
-    )
+    ways = [f"train {variant.instead} instead" if variant.instead else "train a model that is not distilled"]
+    if variant.assistant and "denoising" in serial.hints(card.config):
+        ways.append(f"train it under a de-distilling adapter: --denoising.assistant {variant.assistant}")
     return (
-        f"{variant.title} is distilled to {variant.steps} steps, which plain finetuning takes from it; {instead}{adapter}.",
+        f"{variant.title} is distilled to {variant.steps} steps, which plain finetuning takes from it; {', or '.join(ways)}.",
     )
