@@ -24,12 +24,14 @@ def tiny_clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=77)  # pyright: ignore[reportArgumentType]
 
 
-def tiny_t5_tokenizer() -> T5Tokenizer:
-    """T5's tokenizer with single characters as pieces."""
+def tiny_t5_tokenizer(*, words: bool = False) -> T5Tokenizer:
+    """T5's tokenizer with single characters as pieces, and where no CLIP has them words of two letters."""
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
     characters = string.ascii_letters + string.digits + string.punctuation
+    letters = string.ascii_lowercase
+    pairs = [(f"▁{a}{b}", -4.0) for a in letters for b in letters]
     return T5Tokenizer(
-        vocab=[*special, *((character, -3.0) for character in characters)],
+        vocab=[*special, *((character, -3.0) for character in characters), *(pairs if words else ())],
         extra_ids=0,
         additional_special_tokens=[],
         model_max_length=512,

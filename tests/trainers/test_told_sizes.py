@@ -72,7 +72,7 @@ CASES: dict[str, tuple[Callable[[Path, str], Any], list[list[int]]]] = {
         [OWN, OWN],
     ),
     "oft": (lambda root, model: OftControl(data=pictures(root / "own"), model=model), [OWN, OWN]),
-    "diffusion_dpo": (lambda root, model: DiffusionDpo(data=pairs(root), model=model), [OWN] * 4),
+    "diffusion_dpo": (lambda root, model: DiffusionDpo(data=pairs(root), model=model, flip=0.0), [OWN] * 4),
     "draft": (
         lambda root, model: Draft(
             prompts=("a",), model=model, reward=Redness(), held_out=Brightness(), sampler=Sampler(steps=1),

@@ -4,11 +4,12 @@ from diffusers import ChromaPipeline, ChromaTransformer2DModel
 
 from studio.models import tiny
 from studio.models.families.flux.tiny import components
+from studio.models.tokenizers import tiny_t5_tokenizer
 
 
 def build() -> ChromaPipeline:
     """The pipeline."""
-    flux = components()
+    flux, tokenizer = components(), tiny_t5_tokenizer(words=True)
     transformer = ChromaTransformer2DModel(
         num_layers=1,
         num_single_layers=1,
@@ -22,7 +23,7 @@ def build() -> ChromaPipeline:
     return ChromaPipeline(
         scheduler=flux["scheduler"],
         vae=flux["vae"],
-        text_encoder=flux["text_encoder_2"],
-        tokenizer=flux["tokenizer_2"],
+        text_encoder=tiny.t5(len(tokenizer), tiny.WIDTH),
+        tokenizer=tokenizer,
         transformer=transformer.eval(),
     )
