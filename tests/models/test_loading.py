@@ -76,7 +76,7 @@ def test_a_folder_that_is_no_model_is_named(backend, tmp_path):
 
 def test_a_folder_of_another_kind_of_pipeline_is_named(backend, tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "PixArtAlphaPipeline"}))
-    with pytest.raises(StudioError, match=r"PixArtAlphaPipeline.*Available: FluxPipeline"):
+    with pytest.raises(StudioError, match=r"PixArtAlphaPipeline.*Available: ChromaPipeline"):
         load(str(tmp_path), backend)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from diffusers import DiffusionPipeline
 
 from studio.errors import StudioError
+from studio.models.language import tokenizer_of
 
 _PROMPTS = ("a photo of a dog", "two red houses by the sea")
 
@@ -33,7 +34,8 @@ def ready(pipeline: DiffusionPipeline, prediction: str = "") -> DiffusionPipelin
     return pipeline
 
 
-def _is_deaf(tokenizer: Any) -> bool:
+def _is_deaf(words: Any) -> bool:
+    tokenizer = tokenizer_of(words)
     first, second = (tokenizer(prompt).input_ids for prompt in _PROMPTS)
     length = min(len(first), len(second))
     unknown = tokenizer.unk_token_id
