@@ -197,10 +197,9 @@ FILES = [
     Kind(
         "FLUX.1 Fill",
         file({FLUX: (1,), DEV: (1,), "img_in.weight": (3072, 384)}),
-        "384 input channels",
-        False,
+        "flux-fill-dev; predicts flow",
     ),
-    Kind("Chroma", file(flat("distilled_guidance_layer.in_proj.bias")), "is Chroma", loads=False),
+    Kind("Chroma", file(flat("distilled_guidance_layer.in_proj.bias")), "chroma; predicts flow", loads=True),
     Kind("a ControlNet", file(flat("controlnet_cond_embedding.conv_in.weight")), "is a ControlNet", False),
     Kind("an autoencoder", file(flat("encoder.conv_in.weight")), "autoencoder.*--parts.vae", loads=False),
     Kind("a T5", file(flat("encoder.block.0.layer.0.SelfAttention.k.weight")), "--parts.text-encoder", False),
