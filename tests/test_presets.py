@@ -14,7 +14,7 @@ from studio.settings import serial
 from studio.settings.sampling import SampleRequest
 from tests import presets as page
 
-PUBLISHED = Path("/work/shared/published")
+PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "published"
 VARIANTS = [variant for _, variant in families.variants()]
 DREAMBOOTH = {
     "sd1": ("unet-lora", "full"), "sd2": ("unet-lora", "full"), "sdxl": ("sdxl-lora", "sdxl-full"),
