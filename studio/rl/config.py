@@ -161,6 +161,30 @@ TINY = Preset(
 )
 """What texforce and ddpo take for the embedded model."""
 
+FLOW = Preset(
+    {
+        "method.rollouts.images": 256,
+        "method.rollouts.size": 512,
+        "method.rollouts.steps": 10,
+        "method.rollouts.guidance": 4.5,
+        "method.rollouts.noise": 0.7,
+        "method.ppo.last_step": False,
+        "method.ppo.fraction": 1.0,
+        "loop.batch_size": 64,
+        "loop.accumulate": 144,
+        "loop.steps": 400,
+        "loop.log_every": 4,
+        "loop.checkpoint_every": 40,
+        "optim.lr": 3e-4,
+        "optim.weight_decay": 1e-4,
+        "hardware.gradient_checkpointing": True,
+    },
+    suits=Suits(process="flow", small=False),
+    note="the sampler of Flow-GRPO's config/grpo.py for SD3.5 (10 steps, noise 0.7, guidance 4.5, 512 px); the pictures a "
+    "rollout and the rate of DDPO's code",
+)
+"""What they take for models of flow matching."""
+
 
 def read_prompts(settings: Rewarded) -> tuple[str, ...]:
     """The prompts as given, or the lines of the file."""

@@ -7,6 +7,7 @@ from studio.catalog.suits import Suits
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.matching.config import TEMPLATES, Adapted, Classes, Pairs, Tuning, Whole
+from studio.matching.presets import ADAPTER, MAPLE, PROMPTSRC
 from studio.settings.config import Count, config
 
 CROSS_ENTROPY = "cross-entropy"
@@ -119,38 +120,9 @@ METHOD = Card(
             suits=Suits(small=False, chosen=("cocoop",)),
             note="CoCoOp's config vit_b16_c4_ep10_batch1_ctxv1: SGD, lr 0.002, cosine, batch 1",
         ),
-        "maple": Preset(
-            {
-                "optim.name": "sgd",
-                "optim.lr": 3.5e-3,
-                "optim.schedule": "cosine",
-                "optim.weight_decay": 5e-4,
-                "loop.batch_size": 4,
-            },
-            suits=Suits(small=False, chosen=("maple",)),
-            note="MaPLe's config vit_b16_c2_ep5_batch4_2ctx: SGD, lr 0.0035, cosine, batch 4",
-        ),
-        "promptsrc": Preset(
-            {
-                "optim.name": "sgd",
-                "optim.lr": 2.5e-3,
-                "optim.schedule": "cosine",
-                "optim.weight_decay": 5e-4,
-                "loop.batch_size": 4,
-            },
-            suits=Suits(small=False, chosen=("promptsrc",)),
-            note="PromptSRC's config vit_b16_c2_ep20_batch4_4+4ctx: SGD, lr 0.0025, cosine, batch 4",
-        ),
-        "adapter": Preset(
-            {
-                "optim.lr": 2e-4,
-                "optim.schedule": "cosine",
-                "loop.batch_size": 32,
-                "loop.steps": 8000,
-            },
-            suits=Suits(small=False, chosen=("adapter",)),
-            note="CLIP-LoRA's official run_utils.py: AdamW, lr 2e-4, batch 32, 500 steps a shot",
-        ),
+        "maple": MAPLE,
+        "promptsrc": PROMPTSRC,
+        "adapter": ADAPTER,
         "probe": Preset(
             {
                 "optim.lr": 1e-3,

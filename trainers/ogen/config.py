@@ -9,6 +9,7 @@ from studio.catalog.suits import Suits
 from studio.data.config import Labelled
 from studio.errors import StudioError
 from studio.matching.config import TEMPLATES, Classes, Coop, Open
+from studio.matching.presets import ADAPTER, MAPLE, PROMPTSRC
 from studio.settings.config import Count, Positive, config
 
 Weight = Annotated[float, Field(ge=0)]
@@ -155,38 +156,9 @@ METHOD = Card(
             suits=Suits(small=False, chosen=("coop",)),
             note="official code: SGD, lr 0.002, cosine, batch 32",
         ),
-        "maple": Preset(
-            {
-                "optim.name": "sgd",
-                "optim.lr": 3.5e-3,
-                "optim.schedule": "cosine",
-                "optim.weight_decay": 5e-4,
-                "loop.batch_size": 4,
-            },
-            suits=Suits(small=False, chosen=("maple",)),
-            note="MaPLe's config vit_b16_c2_ep5_batch4_2ctx: SGD, lr 0.0035, cosine, batch 4",
-        ),
-        "promptsrc": Preset(
-            {
-                "optim.name": "sgd",
-                "optim.lr": 2.5e-3,
-                "optim.schedule": "cosine",
-                "optim.weight_decay": 5e-4,
-                "loop.batch_size": 4,
-            },
-            suits=Suits(small=False, chosen=("promptsrc",)),
-            note="PromptSRC's config vit_b16_c2_ep20_batch4_4+4ctx: SGD, lr 0.0025, cosine, batch 4",
-        ),
-        "adapter": Preset(
-            {
-                "optim.lr": 2e-4,
-                "optim.schedule": "cosine",
-                "loop.batch_size": 32,
-                "loop.steps": 8000,
-            },
-            suits=Suits(small=False, chosen=("adapter",)),
-            note="CLIP-LoRA's official run_utils.py: AdamW, lr 2e-4, batch 32, 500 steps a shot",
-        ),
+        "maple": MAPLE,
+        "promptsrc": PROMPTSRC,
+        "adapter": ADAPTER,
         "whole": Preset(
             {"optim.lr": 1e-5, "optim.weight_decay": 0.1, "optim.schedule": "cosine", "loop.batch_size": 256},
             suits=Suits(small=False, chosen=("whole",)),
