@@ -199,7 +199,7 @@ def test_all_that_is_said_of_a_preset_must_hold():
 
 @pytest.mark.parametrize(
     ("model", "steps", "guidance"),
-    [("flux-schnell", 4, 1.0), ("flux-dev", 28, 3.5), ("sdxl", 30, 5.0), ("studio-tiny", 20, 4.0), ("a/b", 20, 4.0)],
+    [("flux-schnell", 4, 1.0), ("flux-dev", 28, 3.5), ("sdxl", 30, 5.0), ("klein-4b", 4, 1.0), ("z-image", 50, 5.0), ("studio-tiny", 20, 4.0), ("a/b", 20, 4.0)],
 )  # fmt: skip
 def test_pictures_are_drawn_with_what_the_card_of_the_model_says(model, steps, guidance):
     variant = traits.variant_of(model)

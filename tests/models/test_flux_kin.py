@@ -135,7 +135,7 @@ def test_a_lora_of_flux_fits_its_relatives():
 class Looking(PlainEdit):
     """An edit that the references are for."""
 
-    looks = True
+    takes_references = True
 
 
 def test_references_of_an_artifact_are_not_the_familys(families):
