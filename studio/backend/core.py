@@ -17,6 +17,7 @@ from studio.backend.attention import choose_attention, forced_kernel
 from studio.backend.precision import kept_exact
 from studio.backend.rng import Rng, mix, seeded
 from studio.backend.shard import Shard
+from studio.backend.simulated import mode as simulated
 from studio.errors import StudioError
 from studio.settings.run import Hardware
 
@@ -40,7 +41,8 @@ class Backend:
         self.device: torch.device = _device(hardware.device)
         if hardware.threads:
             torch.set_num_threads(hardware.threads)
-        self._state = PartialState(cpu=self.device.type == "cpu", timeout=dt.timedelta(hours=2))
+        own = self.device.type not in ("cpu", "simulated")
+        self._state = PartialState(cpu=not own, timeout=dt.timedelta(hours=2))
         self.rank, self.world = self._state.process_index, self._state.num_processes
         self.sharded = hardware.sharded and self.world > 1
         if self.device.type == "cuda":
@@ -71,7 +73,8 @@ class Backend:
         kept = {name: value.data.float() for name, value in kept_exact(module, dtype)}
         module.to(self.device, dtype)
         for name, value in kept.items():
-            module.get_parameter(name).data = value.to(self.device)
+            place, _, own = name.rpartition(".")
+            setattr(module.get_submodule(place), own, nn.Parameter(value.to(self.device)))
         module.requires_grad_(trains).train(trains)
         films = any(p.ndim == 5 for p in module.parameters())  # the format is one of 4 axes
         if self.hardware.channels_last and not (films or self.sharded or self.device.type == "mps"):
@@ -130,6 +133,8 @@ class Backend:
 
     def here(self) -> contextlib.AbstractContextManager[object]:
         """In another thread: work on this process's GPU, as the main thread does."""
+        if simulates := simulated.current():
+            return simulates.present()
         return torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext()
 
     def shard(self, total: int) -> Shard:
@@ -173,6 +178,8 @@ class Backend:
         """Peak memory in GiB: of the GPU, or of the process on a CPU."""
         if self.device.type == "cuda":
             return {"memory_gib": torch.cuda.max_memory_allocated() / 2**30}
+        if simulates := simulated.current():
+            return {"memory_gib": simulates.here.highest / 2**30}
         import resource
 
         return {"memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
@@ -181,15 +188,17 @@ class Backend:
         """Start a new measurement of the peak (GPUs only; a process's own peak cannot be reset)."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
+        if simulates := simulated.current():
+            simulates.here.reset()
 
     def facts(self) -> list[str]:
         """One line a fact, for the start of a run."""
         spread = ", weights sharded" if self.sharded else ""
-        name = (
-            torch.cuda.get_device_name()
-            if self.device.type == "cuda"
-            else f"{torch.get_num_threads()} threads"
-        )
+        name = f"{torch.get_num_threads()} threads"
+        if self.device.type == "cuda":
+            name = torch.cuda.get_device_name()
+        if self.device.type == "simulated":
+            name = "computes nothing"
         return [
             f"device: {self.device.type} ({name}), {self.world} process{'es' if self.world > 1 else ''}{spread}",
             f"precision: {self.precision} (trained weights fp32)",
@@ -198,6 +207,8 @@ class Backend:
 
 
 def _device(wanted: str) -> torch.device:
+    if wanted == "simulated":
+        return _simulated()
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         wanted = next(name for name, there in present.items() if there)
@@ -210,9 +221,21 @@ def _device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def _simulated() -> torch.device:
+    if simulates := simulated.current():
+        return simulates.device
+    raise StudioError(
+        "The simulated device computes nothing, so nothing can be trained or drawn on it; `studio plan` uses it: "
+        "studio plan METHOD --model NAME --gpu 12GiB.",
+        field="hardware.device",
+    )
+
+
 def _precision(wanted: str, device: torch.device) -> str:
     if wanted == "auto":
-        there = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        there = device.type == "simulated" or (
+            device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        )
         return "bf16" if there else "fp32"  # emulated, bf16 is slower than fp32
     if wanted == "fp16" and device.type == "cpu":
         raise StudioError(

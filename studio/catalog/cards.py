@@ -56,6 +56,8 @@ class Card:
     not go together."""
     rows: Callable[[Any], int] = lambda settings: 1
     """Rows that an example of `loop.batch_size` gives a batch, by which it can be cut into parts."""
+    brief: "Callable[[Run], Run]" = lambda run: run
+    """The run with as little to do as shows all the memory it needs: one class picture, one batch of a rollout."""
     upgrade: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
     """Settings of a run that an earlier version wrote, in today's terms: the run resumes as it would have gone on."""
     hidden: bool = False

@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline
 from transformers import T5EncoderModel
 
 from studio.backend.core import Backend
+from studio.backend.simulated import mode as simulated
 from studio.catalog import families, model_folder, outside
 from studio.catalog.family import Part
 from studio.catalog.family import load as imported
@@ -21,6 +22,7 @@ from studio.models.checkpoints.single import from_file, settings_beside
 from studio.models.files import check_library, from_folder, from_hub
 from studio.models.kind import card_of
 from studio.models.prepare import prepare
+from studio.models.pretended import pretended
 from studio.models.tiny import SIZE, T5_TOKENS
 from studio.settings.sampling import Parts, Text
 
@@ -119,6 +121,8 @@ def _read(
         raise unknown("model", name, names, field="model")
     if known.card is not None:
         check_library(known.card)
+    if (machine := simulated.current()) and known.card and (known.variant or known.path):
+        return pretended(machine, known.card, _architecture(known), dtype, known.variant)
     given = others(parts, _architecture(known), dtype) if parts.vae or parts.text_encoder else {}
     if known.kind == "file":
         return ready(from_file(known, backend, dtype, given))

@@ -14,6 +14,8 @@ from diffusers import ConfigMixin
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
+from studio.backend.simulated.mode import is_there
+
 BLOCKS = 256
 """Parts of a tensor of which each is summed up on its own."""
 _WORD = 8
@@ -63,8 +65,11 @@ def _that_matter(values: Mapping[Any, Any]) -> dict[Any, Any]:
 def sums(tensor: Tensor) -> bytes:
     """A sum over each of 256 parts of a tensor's bytes, and the few left over: every value counts.
 
-    Numbers of eight bytes are added modulo 2^64, which is exact in any order and as fast as memory is read.
+    Numbers of eight bytes are added modulo 2^64, which is exact in any order and as fast as memory is read. A tensor
+    of the simulated device has none.
     """
+    if not is_there(tensor):
+        return b""
     raw = tensor.contiguous().flatten().view(torch.uint8)
     if raw.storage_offset() % _WORD:
         raw = raw.clone()

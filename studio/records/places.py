@@ -1,6 +1,8 @@
 """Places that a command names, found or refused before torch is imported."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from studio.catalog import methods
@@ -78,8 +80,23 @@ def absent(path: str | Path, field: str = "artifact") -> StudioError:
     )
 
 
+_elsewhere: list[Path] = []
+
+
+@contextlib.contextmanager
+def caches_in(folder: Path) -> Iterator[None]:
+    """Inside, every cache lies in this folder, whatever the settings say: what is made there is not to be found again."""
+    _elsewhere.append(folder)
+    try:
+        yield
+    finally:
+        _elsewhere.remove(folder)
+
+
 def cache(folder: str) -> Path:
     """A folder of what can be made again; `~/.cache` is where the system says that caches lie (XDG_CACHE_HOME)."""
+    if _elsewhere:
+        return _elsewhere[-1] / Path(folder).name
     path, usual = Path(folder).expanduser(), Path("~/.cache").expanduser()
     own = os.environ.get("XDG_CACHE_HOME", "")
     return Path(own) / path.relative_to(usual) if own and path.is_relative_to(usual) else path

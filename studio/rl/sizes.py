@@ -59,6 +59,21 @@ def follow(run: "Run", given: Set[str]) -> "Run":
     return _with(run, found)
 
 
+def brief(run: "Run") -> "Run":
+    """The run with one part of a batch and one drawing as they are, and nothing more: what it holds, in little time."""
+    rollouts, learned = run.method.rollouts, learned_steps(run.method)
+    rows = run.loop.batch_size * learned // (run.hardware.num_processes * run.loop.accumulate)
+    images = math.lcm(rows, rollouts.group)
+    images *= math.ceil(min(rollouts.chunk, rollouts.images) / images)
+    one_step = dataclasses.replace(run.method.ppo, fraction=1.0)
+    drawn = dataclasses.replace(rollouts, images=images, steps=1 + (not one_step.last_step))
+    return dataclasses.replace(
+        run,
+        method=dataclasses.replace(run.method, rollouts=drawn, ppo=one_step),
+        loop=dataclasses.replace(run.loop, batch_size=rows, accumulate=1),
+    )
+
+
 def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run from before `ppo.last_step`, when the last step was learned from and batches counted rows."""
     flat = serial.flatten(values)

@@ -1,5 +1,6 @@
 """Settings of making same-subject sets, and of what keeps a class while one of its subjects is learned. No torch."""
 
+import dataclasses
 from typing import Annotated, Protocol, runtime_checkable
 
 from pydantic import Field
@@ -13,6 +14,8 @@ from studio.settings.config import Count, Fraction, Positive, config
 from studio.settings.run import Hardware
 from studio.settings.sampling import Parts, Text
 
+DRAWN_AT_ONCE = 16
+"""Class pictures that are drawn in one batch."""
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 
 
@@ -30,6 +33,10 @@ class GeneratedPrior:
     """Sampler; empty takes the family's own (the paper: an ancestral one)."""
     folder: str = "~/.cache/finetuning-studio/priors"
     """Where sets are kept, by base model and settings, for the next run."""
+
+    def brief(self) -> "GeneratedPrior":
+        """As little of it as holds as much memory: the pictures drawn at once, by one step."""
+        return dataclasses.replace(self, num_images=min(self.num_images, DRAWN_AT_ONCE), steps=1)
 
 
 @config

@@ -17,7 +17,7 @@ from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.draw import draw
 from studio.records import places
-from studio.same_subject.config import GeneratedPrior
+from studio.same_subject.config import DRAWN_AT_ONCE, GeneratedPrior
 from studio.settings import serial
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: 
                       guidance=settings.guidance, scheduler=settings.scheduler)  # fmt: skip
     try:
         rng = Rng.single(seed, 0, settings.num_images)
-        for index, image in enumerate(draw(family, request, rng, chunk=16, what="class pictures")):
+        for index, image in enumerate(draw(family, request, rng, chunk=DRAWN_AT_ONCE, what="class pictures")):
             image.save(temporary / f"{index:05d}.png")
         if not folder.exists():
             temporary.rename(folder)

@@ -60,8 +60,8 @@ class Optim:
 class Hardware:
     """Where and how precisely to compute."""
 
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    """Device; auto takes the best one present."""
+    device: Literal["auto", "cuda", "mps", "cpu", "simulated"] = "auto"
+    """Device; auto takes the best one present. simulated computes nothing: `studio plan` counts memory on it."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Compute precision; auto is bf16 on GPUs that have it, else fp32. Trained weights stay fp32."""
     attention: Literal["auto", "sdpa", "flash", "xformers", "math"] = "auto"

@@ -62,7 +62,8 @@ def build_optimizer(settings: Optim, groups: Sequence[Group]) -> torch.optim.Opt
         arguments.setdefault("betas", settings.betas)
     if settings.name == "adamw":
         arguments.setdefault(
-            "fused", all(p.device.type in ("cuda", "cpu") for g in parameters for p in g["params"])
+            "fused",
+            all(p.device.type in ("cuda", "cpu", "simulated") for g in parameters for p in g["params"]),
         )
     if settings.name == "adafactor":
         arguments |= {"relative_step": False, "scale_parameter": False} | settings.options

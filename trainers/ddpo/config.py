@@ -25,6 +25,7 @@ METHOD = Card(
     trainer="trainers.ddpo.trainer:DdpoTrainer",
     check=rl.check,
     follow=sizes.follow,
+    brief=sizes.brief,
     rows=sizes.learned_steps,
     upgrade=sizes.upgraded,
     offers=("text-to-image", "reward"),

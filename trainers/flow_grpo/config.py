@@ -33,6 +33,7 @@ METHOD = Card(
     trainer="trainers.flow_grpo.trainer:FlowGrpoTrainer",
     check=rl.check,
     follow=sizes.follow,
+    brief=sizes.brief,
     rows=sizes.learned_steps,
     upgrade=sizes.upgraded,
     offers=("text-to-image", "reward"),

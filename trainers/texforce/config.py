@@ -31,6 +31,7 @@ METHOD = Card(
     trainer="trainers.texforce.trainer:TexForceTrainer",
     check=rl.check,
     follow=sizes.follow,
+    brief=sizes.brief,
     rows=sizes.learned_steps,
     upgrade=sizes.upgraded,
     offers=("text-to-image", "reward"),
