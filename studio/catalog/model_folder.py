@@ -44,7 +44,10 @@ def of_folder(given: Path) -> Known:
     if card is None:
         return replace(known, refusal=_between(folder, kind, cards))
     fits = [variant for variant in card.variants if _all_agree(folder, index, variant, variant.tells)]
-    known = replace(known, card=card, variant=fits[0] if fits else None, sure=len(fits) == 1)
+    others = tuple(variant.name for variant in fits[1:])
+    known = replace(known, card=card, variant=fits[0] if fits else None, others=others)
+    if not known.sure:
+        known = replace(known, notes=(f"{folder} is taken for {known.taken_for}.",))
     return _examined(known, folder, index)
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from studio.catalog import traits
 from studio.catalog.cards import Card
+from studio.catalog.recognize import recognize
 from studio.catalog.suits import Traits
 from studio.errors import StudioError, unknown
 from studio.settings import serial
 from studio.settings.run import Loop, Optim
+from studio.settings.sampling import Parts
 
 NONE = "none"
 """The name for no preset at all."""
@@ -118,8 +120,7 @@ def choose(card: Card, own: Mapping[str, Any], preset: str = "") -> Choice:
     """
     if preset and preset != NONE and preset not in card.presets:
         raise unknown("preset", preset, [*card.presets, NONE], field="preset")
-    named = own.get("model") or default_model(card)
-    model = named if isinstance(named, str) else ""  # of methods that make theirs anew, it is settings
+    model = _model(card, own)
     found = traits.traits_of(model, traits.choices(card.config, own))
     name = preset or card.preset_for(found) or NONE
     distilled = _distilled(card, model)
@@ -143,6 +144,26 @@ def told(card: Card, own: Mapping[str, Any], preset: str) -> Choice:
         return Choice(preset, "")
     found = choose(card, own)
     return found if found.name == preset else choose(card, own, preset)
+
+
+def taken_for(card: Card, own: Mapping[str, Any]) -> str:
+    """Which published model the model of a method's settings is taken for and why; empty where none is.
+
+    Args:
+        card: Of the method.
+        own: Plain values of the method's settings.
+
+    Raises:
+        StudioError: Its `parts` name no variant of it.
+    """
+    parts = serial.from_dict(Parts, own.get("parts", {}), where="method.parts")
+    return recognize(_model(card, own).removeprefix("new:")).told(parts).taken_for
+
+
+def _model(card: Card, own: Mapping[str, Any]) -> str:
+    """The model as given, or the method's; empty for methods that make theirs anew, whose model is settings."""
+    named = own.get("model") or default_model(card)
+    return named if isinstance(named, str) else ""
 
 
 def default_model(card: Card) -> str:
