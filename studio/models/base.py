@@ -32,7 +32,7 @@ from studio.models.codecs import codec_of
 from studio.models.fingerprint import fingerprint
 from studio.models.kind import card_of
 from studio.models.moments import Moments
-from studio.models.schedulers import linear_mu, make_scheduler
+from studio.models.schedulers import fixed_shift, linear_mu, make_scheduler
 from studio.settings.sampling import Text
 
 _ASKED = ("force_zeros_for_empty_prompt", "is_distilled", "text_encoder_select_layers")
@@ -284,7 +284,7 @@ class Family(ABC):
         if self.card.process == "discrete":
             return discrete_process(self.scheduler_base)
         own, base = self.card.schedule.training_shift, self.scheduler_base.config
-        fixed = 1.0 if base.get("use_dynamic_shifting") else float(base.get("shift", 1.0))
+        fixed = 1.0 if base.get("use_dynamic_shifting") else fixed_shift(base)
         return Flow(fixed if own is None else own), "flow"
 
     def _default_size(self) -> int:
