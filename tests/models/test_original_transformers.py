@@ -5,10 +5,13 @@ import torch
 from safetensors.torch import save_file
 
 from studio.catalog.families import cards
+from studio.catalog.recognize import recognize
 from studio.errors import StudioError
+from studio.models.architecture import component
 from studio.models.build import load
 from studio.models.checkpoints.convert import of_diffusers
 from tests.models.original_transformers import ORIGINAL
+from tests.models.test_cards import empty_file
 
 TRANSFORMERS = [name for name, card in cards().items() if card.denoiser == "transformer"]
 FLUX_WIDTH, FLUX_INNER = 3072, 4 * 3072
@@ -80,3 +83,17 @@ def test_a_file_that_is_not_whole_is_one_sentence(name, families, backend, tmp_p
     with pytest.raises(StudioError) as refused:
         load(str(tmp_path / "model.safetensors"), backend)
     assert "download it again" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ORIGINAL)
+def test_a_file_by_the_authors_names_is_told(name, tmp_path):
+    """Kontext has FLUX.1's keys and shapes."""
+    card = cards()[name]
+    with torch.device("meta"):
+        denoiser = component(card.variants[0].architecture[card.denoiser])
+    theirs = ORIGINAL[name](card, denoiser.state_dict())
+    file = tmp_path / "model.safetensors"
+    empty_file(file, {f"model.diffusion_model.{key}": list(value.shape) for key, value in theirs.items()})
+    found = recognize(str(file))
+    assert found.card is not None, found.refusal
+    assert found.card.name == {"flux-kontext": "flux"}.get(name, name)
