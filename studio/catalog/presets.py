@@ -116,14 +116,14 @@ def choose(card: Card, own: Mapping[str, Any], preset: str = "") -> Choice:
         preset: Name of a preset to take whatever the model is; none for no preset, empty for the one that suits.
 
     Raises:
-        StudioError: There is no such preset.
+        StudioError: There is no such preset, or no such variant of the model.
     """
     if preset and preset != NONE and preset not in card.presets:
         raise unknown("preset", preset, [*card.presets, NONE], field="preset")
     model = _model(card, own)
-    found = traits.traits_of(model, traits.choices(card.config, own))
+    found = traits.traits_of(model, traits.choices(card.config, own), _parts(own))
     name = preset or card.preset_for(found) or NONE
-    distilled = _distilled(card, model)
+    distilled = _distilled(card, model, _parts(own))
     if preset == NONE or not card.presets:
         return Choice(NONE, "none, as asked" if preset else "", distilled)
     if name == NONE:
@@ -156,8 +156,12 @@ def taken_for(card: Card, own: Mapping[str, Any]) -> str:
     Raises:
         StudioError: Its `parts` name no variant of it.
     """
-    parts = serial.from_dict(Parts, own.get("parts", {}), where="method.parts")
-    return recognize(_model(card, own).removeprefix("new:")).told(parts).taken_for
+    return recognize(_model(card, own).removeprefix("new:")).told(_parts(own)).taken_for
+
+
+def _parts(own: Mapping[str, Any]) -> Parts:
+    """What a method's settings say of its model, beside where it is."""
+    return serial.from_dict(Parts, own.get("parts", {}), where="method.parts")
 
 
 def _model(card: Card, own: Mapping[str, Any]) -> str:
@@ -192,9 +196,9 @@ def _unsuited(card: Card, found: Traits) -> str:
     )
 
 
-def _distilled(card: Card, model: str) -> tuple[str, ...]:
+def _distilled(card: Card, model: str, parts: Parts) -> tuple[str, ...]:
     """What to say of a model that is distilled to few steps."""
-    variant = traits.variant_of(model)
+    variant = traits.variant_of(model, parts)
     if variant is None or not variant.distilled:
         return ()
     ways = [f"train {variant.instead} instead" if variant.instead else "train a model that is not distilled"]

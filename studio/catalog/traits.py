@@ -10,6 +10,7 @@ from studio.catalog.recognize import Known, recognize
 from studio.catalog.run_folder import started_from, values
 from studio.catalog.suits import Traits
 from studio.settings import serial
+from studio.settings.sampling import Parts
 
 _WHOLE = ("full", "whole", "lp-ft")
 _ADAPTED = ("adapted", "adapt-former")
@@ -22,16 +23,20 @@ _NETWORKS = {
 _KINDS = {"vit": "vision transformer", "convnet": "convolutional network"}
 
 
-def traits_of(model: str, chosen: frozenset[str] = frozenset()) -> Traits:
+def traits_of(model: str, chosen: frozenset[str] = frozenset(), parts: Parts = Parts()) -> Traits:
     """What is known of a model.
 
     Args:
         model: As given to `--model`; a run stands for the model that it started from.
         chosen: See `choices`.
+        parts: What a person said of the model.
+
+    Raises:
+        StudioError: The model has no such variant.
     """
     name = started_from(model)
     bare = name.removeprefix("new:")
-    known = recognize(bare)
+    known = recognize(bare).told(parts)
     small = known.small or bare.startswith(("tiny:", "small:")) or assets.exists(f"models/{bare}")
     network = "" if known.card else _network(bare)
     card, variant = known.card, known.variant
@@ -49,9 +54,13 @@ def traits_of(model: str, chosen: frozenset[str] = frozenset()) -> Traits:
     )
 
 
-def variant_of(model: str) -> Variant | None:
-    """The published model that a model is or was made from, as far as that can be told."""
-    return recognize(started_from(model).removeprefix("new:")).variant
+def variant_of(model: str, parts: Parts = Parts()) -> Variant | None:
+    """The published model that a model is or was made from, as far as that can be told.
+
+    Raises:
+        StudioError: It has no such variant as was said.
+    """
+    return recognize(started_from(model).removeprefix("new:")).told(parts).variant
 
 
 def choices(config: type, own: Mapping[str, Any]) -> frozenset[str]:

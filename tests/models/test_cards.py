@@ -15,6 +15,7 @@ from studio.catalog import families, methods, presets
 from studio.catalog.known import Known
 from studio.catalog.recognize import recognize
 from studio.errors import StudioError
+from studio.flags import flags
 from studio.models.architecture import component, modules
 from studio.settings.sampling import Parts
 
@@ -191,6 +192,14 @@ def test_a_guess_is_recorded_with_the_setting_that_changes_it(tmp_path):
     )
     told = presets.taken_for(method, {"model": str(file), "parts": {"variant": "z-image"}})
     assert told == "Z-Image (z-image), told by the keys and shapes in its header; the variant as given"
+    given = {"model": str(file), "parts": {"variant": "z-image"}}
+    assert presets.choose(method, {"model": str(file)}).warnings
+    assert not presets.choose(method, given).warnings
+    argv = ["--data", ".", "--model", str(file)]
+    assert flags.started("dreambooth", argv)[1].choice.warnings
+    assert not flags.started("dreambooth", [*argv, "--parts.variant", "z-image"])[1].choice.warnings
+    with pytest.raises(StudioError, match="Unknown variant"):
+        flags.started("dreambooth", [*argv, "--parts.variant", "sdxl"])
     assert presets.taken_for(method, {"model": "sdxl"}).endswith("(sdxl), told by its name")
     assert presets.taken_for(method, {"model": "tiny:sd1"}) == ""
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from studio.catalog.traits import variant_of
 from studio.contracts.sampling import PlainEdit, Request
 from studio.errors import StudioError
 from studio.models.build import load
 from studio.models.draw import draw, drawing, start_noise
-from studio.sampling.infer import guidance_of, run
+from studio.sampling.infer import resolved, run
 from studio.settings.run import Hardware
 from studio.settings.sampling import SampleRequest
 from tests.models.asking import SIZE, asked
@@ -140,8 +141,8 @@ def test_an_edit_that_takes_references_has_them_alone(families):
 
 
 def test_guidance_is_the_published_models_where_nothing_else_says_it():
-    asked = SampleRequest(prompt=("a dog",), model="klein-4b")
-    assert guidance_of(asked) == 1.0
-    assert guidance_of(replace(asked, model="z-image")) == 5.0
-    assert guidance_of(replace(asked, model="tiny:sd1")) == 4.0
-    assert guidance_of(replace(asked, guidance=2.0)) == 2.0
+    asked, klein = SampleRequest(prompt=("a dog",)), variant_of("klein-4b")
+    assert resolved(asked, klein).guidance == 1.0
+    assert resolved(asked, variant_of("z-image")).guidance == 5.0
+    assert resolved(asked, variant_of("tiny:sd1")).guidance == 4.0
+    assert resolved(replace(asked, guidance=2.0), klein).guidance == 2.0
