@@ -142,6 +142,21 @@ def run(folder):
     ).parent
 
 
+def finetuned(folder):
+    """A run that exported a whole model."""
+    found = run(folder)
+    (found / "export" / "merged").mkdir(parents=True)
+    folder_of("sdxl")(found / "export" / "merged")
+    return found
+
+
+def finetuned_twice(folder):
+    found = finetuned(folder)
+    (found / "export" / "other").mkdir()
+    folder_of("sdxl")(found / "export" / "other")
+    return found
+
+
 def named(text):
     return lambda folder: text
 
@@ -244,7 +259,9 @@ FOLDERS = [
     ),
     Kind("an empty index", lambda folder: written("model_index.json")(folder).parent, "is broken", False),
     Kind("another pipeline", folder_of("sd15", pipeline="KandinskyPipeline"), "KandinskyPipeline", False),
-    Kind("a run", run, r"is a run.*--artifact.*\(sdxl\) to --model", loads=False),
+    Kind("a run that trained an adapter", run, r"is a run.*--artifact.*--start.*\(sdxl\) to --model", False),
+    Kind("a run that exported a whole model", finetuned, "^sdxl; predicts epsilon"),
+    Kind("a run that exported two", finetuned_twice, "exported 2 whole models; give one of them", False),
     Kind("a LoRA's folder", lambda f: written("adapter_config.json", "{}")(f).parent, "--artifact", False),
     Kind("a U-Net's folder", lambda f: folder_of("sd15")(f) / "unet", "one part of a model", False),
     Kind("a folder of checkpoints", lambda f: sd1()(f).parent, "no model_index.json", False),

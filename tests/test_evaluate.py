@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from studio.backend.core import Backend
+from studio.catalog.families import cards
 from studio.data.dreambench import Subject
 from studio.errors import StudioError
 from studio.evaluation import exam
 from studio.evaluation.dreambench import aggregate, draw_missing, score
-from studio.evaluation.subject import evaluate
+from studio.evaluation.subject import evaluate, resolved
 from studio.metrics.build import Jury
 from studio.metrics.config import DreamBenchEval, FeatureDiversity, Judges, OpenClip, SubjectEval, Timm
 from studio.models.build import load
@@ -100,6 +101,18 @@ def test_scores_and_report_are_written_with_every_picture(found):
     report = found.report.read_text()
     assert report.count('alt="Trained: ') == 4
     assert report.count('alt="True picture: ') == 2
+
+
+def test_steps_and_guidance_that_nobody_gave_are_the_cards(ask):
+    asked = ask(steps=0)
+    family = load("tiny:flux", Backend(CPU))
+    unknown = resolved(asked, family)
+    assert (unknown.steps, unknown.guidance) == (20, 4.0)
+    family.variant = cards()["flux"].variant("flux-schnell")
+    known = resolved(asked, family)
+    assert (known.steps, known.guidance) == (4, 1.0)
+    given = resolved(ask(steps=7, guidance=0.0), family)
+    assert (given.steps, given.guidance) == (7, 0.0)
 
 
 def test_strength_zero_is_the_base_model(ask, found, tmp_path):

@@ -214,3 +214,11 @@ def test_pictures_are_drawn_with_what_the_card_of_the_model_says(model, steps, g
 
 def test_the_page_of_presets_is_as_the_cards_have_them():
     assert page.FILE.read_text(encoding="utf-8") == page.render(), "python -m tests.presets writes it"
+
+
+def test_cola_has_a_preset_for_published_clips():
+    assert chosen("cola", "studio-tiny-clip").name == "tiny"
+    choice = chosen("cola", "ViT-B-32")
+    assert (choice.name, choice.warnings) == ("clip", ())
+    run, _ = flags.started("cola", ["--model", "ViT-B-32"])
+    assert (run.optim.lr, run.loop.batch_size) == (1e-4, 32)

@@ -179,10 +179,11 @@ class TrainPage:
         """What the form would run, or what is wrong with it."""
         try:
             run = drafts.build(values(), self.workspace)
+            lines = drafts.told(run)
         except StudioError as error:
             untouched = not chosen and error.field in _DATA
             return [parts.note(_START) if untouched else parts.refusal(error), gr.skip(), gr.skip()]
-        said = " ".join(f"{line[:1].upper()}{line[1:].rstrip('.')}." for line in drafts.told(run))
+        said = " ".join(f"{line[:1].upper()}{line[1:].rstrip('.')}." for line in lines)
         return [
             parts.note(f"Ready to start. {said}".strip(), "good"),
             drafts.command(run),

@@ -8,13 +8,13 @@ GUIDANCE = 4.0
 """Guidance for them, in our scale: 1 is the conditional prediction alone."""
 
 
-def steps_of(given: int, variant: Variant | None) -> int:
-    """Sampler steps: as given, for 0 those of the model's card, else 20."""
-    return given or (variant.steps if variant else STEPS)
+def steps_of(given: int, variant: Variant | None, otherwise: int = STEPS) -> int:
+    """Sampler steps: as given, for 0 those of the model's card, else `otherwise`."""
+    return given or (variant.steps if variant else otherwise)
 
 
-def guidance_of(given: float | None, variant: Variant | None) -> float:
-    """Guidance: as given, for None that of the model's card, else 4; 1 is the conditional prediction alone."""
+def guidance_of(given: float | None, variant: Variant | None, otherwise: float = GUIDANCE) -> float:
+    """Guidance: as given, for None that of the model's card, else `otherwise`; 1 is the conditional prediction alone."""
     if given is not None:
         return given
-    return variant.guidance if variant else GUIDANCE
+    return variant.guidance if variant else otherwise

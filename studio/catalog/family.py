@@ -100,6 +100,8 @@ class Words:
     """Tokens that the denoiser reads at most."""
     mask: bool = False
     """Prompts differ in length, and a mask says which rows there are."""
+    reads: tuple[Literal["clip_skip", "long_prompts", "t5_tokens"], ...] = ()
+    """Settings of text that change what the denoiser reads; the others do nothing, which is told."""
     weights: bool = True
     """(word:1.3) can be read as a weight; language models read the brackets."""
 

@@ -24,7 +24,7 @@ class Known:
         variant: The published model that it is or was made from, as far as its settings tell.
         why: What told it.
         path: The file, or the folder of the pipeline.
-        sure: Whether the variant is told, and not the likeliest of several.
+        others: Names of the variants that fit as well: with some, the variant is the likeliest of several.
         prediction: What its denoiser predicts, in diffusers' words; empty where nothing tells.
         zero_snr: Whether it says that it was trained with zero terminal SNR.
         starts: Networks that are there; in a file, what their keys begin with.
@@ -40,7 +40,7 @@ class Known:
     variant: Variant | None = None
     why: str = ""
     path: Path | None = None
-    sure: bool = True
+    others: tuple[str, ...] = ()
     prediction: Kinds = ""
     zero_snr: bool = False
     starts: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -54,6 +54,23 @@ class Known:
     def small(self) -> bool:
         """Whether it is a small model of this project."""
         return self.kind in ("embedded", "tiny")
+
+    @property
+    def sure(self) -> bool:
+        """Whether the variant is told, and not the likeliest of several."""
+        return not self.others
+
+    @property
+    def taken_for(self) -> str:
+        """Which published model it is taken for and why, or what would say so where that is a guess; empty for none."""
+        if self.variant is None:
+            return ""
+        name = f"{self.variant.title} ({self.variant.name})"
+        if self.sure:
+            return f"{name}, told by {self.why}"
+        return (
+            f"{name}, a guess: {self.why} fit {', '.join(self.others)} too; --parts.variant says which it is"
+        )
 
     def _kin(self, card: FamilyCard) -> Iterator[tuple[FamilyCard, Variant]]:
         """Published models that it can be: its family's, and for a denoiser in one file those with the same keys."""
@@ -78,7 +95,7 @@ class Known:
                 )
             card, chosen = fitting[named[1].name]
             why = f"{self.why}; the variant as given"
-            found = replace(found, card=card, variant=chosen, sure=True, why=why)
+            found = replace(found, card=card, variant=chosen, others=(), why=why)
         if parts.prediction and self.card:
             if self.card.process == "flow":
                 raise unknown(

@@ -1,16 +1,16 @@
 """What a folder is that was given as a model: a diffusers pipeline and what is wrong with it, or something else. No torch."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from studio.catalog import families, header, single_file
+from studio.catalog import families, header, run_folder, single_file
 from studio.catalog.family import FamilyCard, Part, Variant
 from studio.catalog.known import Known
 from studio.catalog.noise import refused, said
+from studio.catalog.run_folder import values
 from studio.errors import StudioError, unknown
 
 NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder")
@@ -28,6 +28,8 @@ def of_folder(given: Path) -> Known:
     folder = _snapshot(given)
     known = Known("folder", path=folder, why="its model_index.json and settings")
     if not (folder / "model_index.json").is_file():
+        if run_folder.is_run(folder):
+            return _of_run(folder)
         return replace(known, refusal=_no_index(folder))
     index = values(folder / "model_index.json")
     kind = index.get("_class_name")
@@ -44,23 +46,37 @@ def of_folder(given: Path) -> Known:
     if card is None:
         return replace(known, refusal=_between(folder, kind, cards))
     fits = [variant for variant in card.variants if _all_agree(folder, index, variant, variant.tells)]
-    known = replace(known, card=card, variant=fits[0] if fits else None, sure=len(fits) == 1)
+    others = tuple(variant.name for variant in fits[1:])
+    known = replace(known, card=card, variant=fits[0] if fits else None, others=others)
+    if not known.sure:
+        known = replace(known, notes=(f"{folder} is taken for {known.taken_for}.",))
     return _examined(known, folder, index)
+
+
+def _of_run(run: Path) -> Known:
+    """What a run is as a model: the one whole model that it exported, else a `refusal` that says what it is for."""
+    found = run_folder.whole(run)
+    if len(found) == 1:
+        known = of_folder(found[0])
+        return replace(known, why=f"{known.why}, as the run {run} exported it")
+    if found:
+        listed = ", ".join(str(path) for path in found)
+        refusal = (
+            f"{run} is a run that exported {len(found)} whole models; give one of them to --model: {listed}."
+        )
+        return Known("folder", path=run, refusal=refusal)
+    base = run_folder.before(run) or "its base model"
+    refusal = (
+        f"{run} is a run that exported no whole model; give it to --artifact to draw with it, or to --start to train on, "
+        f"and the model that it was trained on ({base}) to --model."
+    )
+    return Known("folder", path=run, refusal=refusal)
 
 
 def family_of(folder: Path) -> Known | None:
     """What is known of a folder of settings alone, as it may lie beside a file; None where there is none."""
     found = of_folder(folder) if (folder / "model_index.json").is_file() else None
     return found if found and found.card else None
-
-
-def values(file: Path) -> dict[str, Any]:
-    """The values of a JSON file; none where it cannot be read."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def settings_file(component: str) -> str:
@@ -80,11 +96,6 @@ def _snapshot(folder: Path) -> Path:
 
 def _no_index(folder: Path) -> str:
     """What a folder without an index is, and what to do."""
-    if (folder / "events.jsonl").is_file() and (folder / "config.json").is_file():
-        base = values(folder / "config.json").get("method", {}).get("model", "its base model")
-        whole = next(folder.glob("export/**/model_index.json"), None)
-        more = f", or give its merged model {whole.parent}" if whole else ""
-        return f"{folder} is a run; give it to --artifact, and the model that it was trained on ({base}) to --model{more}."
     if any((folder / name).is_file() for name in _LORAS):
         return (
             f"{folder} holds a LoRA or another adapter; give it to --artifact, and its base model to --model."

@@ -7,10 +7,12 @@ from typing import Any
 
 from studio.catalog import traits
 from studio.catalog.cards import Card
+from studio.catalog.recognize import recognize
 from studio.catalog.suits import Traits
 from studio.errors import StudioError, unknown
 from studio.settings import serial
 from studio.settings.run import Loop, Optim
+from studio.settings.sampling import Parts
 
 NONE = "none"
 """The name for no preset at all."""
@@ -114,15 +116,14 @@ def choose(card: Card, own: Mapping[str, Any], preset: str = "") -> Choice:
         preset: Name of a preset to take whatever the model is; none for no preset, empty for the one that suits.
 
     Raises:
-        StudioError: There is no such preset.
+        StudioError: There is no such preset, or no such variant of the model.
     """
     if preset and preset != NONE and preset not in card.presets:
         raise unknown("preset", preset, [*card.presets, NONE], field="preset")
-    named = own.get("model") or default_model(card)
-    model = named if isinstance(named, str) else ""  # of methods that make theirs anew, it is settings
-    found = traits.traits_of(model, traits.choices(card.config, own))
+    model = _model(card, own)
+    found = traits.traits_of(model, traits.choices(card.config, own), _parts(own))
     name = preset or card.preset_for(found) or NONE
-    distilled = _distilled(card, model)
+    distilled = _distilled(card, model, _parts(own))
     if preset == NONE or not card.presets:
         return Choice(NONE, "none, as asked" if preset else "", distilled)
     if name == NONE:
@@ -143,6 +144,30 @@ def told(card: Card, own: Mapping[str, Any], preset: str) -> Choice:
         return Choice(preset, "")
     found = choose(card, own)
     return found if found.name == preset else choose(card, own, preset)
+
+
+def taken_for(card: Card, own: Mapping[str, Any]) -> str:
+    """Which published model the model of a method's settings is taken for and why; empty where none is.
+
+    Args:
+        card: Of the method.
+        own: Plain values of the method's settings.
+
+    Raises:
+        StudioError: Its `parts` name no variant of it.
+    """
+    return recognize(_model(card, own).removeprefix("new:")).told(_parts(own)).taken_for
+
+
+def _parts(own: Mapping[str, Any]) -> Parts:
+    """What a method's settings say of its model, beside where it is."""
+    return serial.from_dict(Parts, own.get("parts", {}), where="method.parts")
+
+
+def _model(card: Card, own: Mapping[str, Any]) -> str:
+    """The model as given, or the method's; empty for methods that make theirs anew, whose model is settings."""
+    named = own.get("model") or default_model(card)
+    return named if isinstance(named, str) else ""
 
 
 def default_model(card: Card) -> str:
@@ -171,9 +196,9 @@ def _unsuited(card: Card, found: Traits) -> str:
     )
 
 
-def _distilled(card: Card, model: str) -> tuple[str, ...]:
+def _distilled(card: Card, model: str, parts: Parts) -> tuple[str, ...]:
     """What to say of a model that is distilled to few steps."""
-    variant = traits.variant_of(model)
+    variant = traits.variant_of(model, parts)
     if variant is None or not variant.distilled:
         return ()
     ways = [f"train {variant.instead} instead" if variant.instead else "train a model that is not distilled"]

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from studio import assets
-from studio.catalog import families, model_folder, single_file
+from studio.catalog import families, model_folder, run_folder, single_file
 from studio.catalog.known import Kind, Known
 
 __all__ = ["HUB_NAME", "Kind", "Known", "recognize"]
@@ -37,6 +37,8 @@ def recognize(model: str) -> Known:
         return model_folder.of_folder(path)
     if path.suffix.lower() == ".safetensors" and "://" not in model:
         return single_file.of_file(path, model_folder.family_of(path.with_suffix("")))
+    if run := run_folder.find(model):
+        return model_folder.of_folder(run)
     return Known("unknown", refusal=_elsewhere(model, path))
 
 

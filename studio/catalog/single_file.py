@@ -78,8 +78,8 @@ def of_file(file: Path, settings: Known | None = None) -> Known:
     card = next((card for card in fitting if not _takes_more(file, card, inside)), fitting[0])
     if refusal := _takes_more(file, card, inside):
         return replace(known, card=card, refusal=refusal)
-    variant, notes = _variant(card, inside, file)
-    known = replace(known, card=card, variant=variant, sure=not notes, notes=notes)
+    variant, others = _variant(card, inside, file)
+    known = replace(known, card=card, variant=variant, others=others, notes=_guessed(file, variant, others))
     return _parts(_predicts(known, found), found, prefix)
 
 
@@ -130,7 +130,7 @@ def wider(place: Path, card: FamilyCard, channels: int, usual: int) -> str:
 def _variant(
     card: FamilyCard, inside: Mapping[str, tuple[int, ...]], file: Path
 ) -> tuple[Variant, tuple[str, ...]]:
-    """The published model of a denoiser, and what to tell where only the file's name speaks for it."""
+    """The published model of a denoiser, and the names of others where only the file's name speaks for it."""
     keyed = [variant for variant in card.variants if any(key in inside for key in variant.keys)]
     fits = keyed or [variant for variant in card.variants if not variant.keys] or list(card.variants)
     if len(fits) == 1:
@@ -143,10 +143,15 @@ def _variant(
         return len(own & stem), -len(own - stem)
 
     best = max(fits, key=score)
-    others = ", ".join(variant.name for variant in fits if variant is not best)
-    return best, (
-        f"{file.name} is taken for {best.name}, by its name alone; --parts.variant says so, or another ({others}).",
-    )
+    return best, tuple(variant.name for variant in fits if variant is not best)
+
+
+def _guessed(file: Path, variant: Variant, others: tuple[str, ...]) -> tuple[str, ...]:
+    """What to tell where only the file's name speaks for a variant."""
+    if not others:
+        return ()
+    said = f"--parts.variant says so, or another ({', '.join(others)})"
+    return (f"{file.name} is taken for {variant.name}, by its name alone; {said}.",)
 
 
 def _words(variant: Variant) -> set[str]:

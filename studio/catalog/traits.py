@@ -1,6 +1,5 @@
 """The traits of a run's model, told by its name, folder, file or run before anything of it is loaded. No torch."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,13 +7,11 @@ from typing import Any
 from studio import assets
 from studio.catalog.family import Variant
 from studio.catalog.recognize import Known, recognize
+from studio.catalog.run_folder import started_from, values
 from studio.catalog.suits import Traits
 from studio.settings import serial
+from studio.settings.sampling import Parts
 
-RUNS = Path("runs")
-"""Where runs lie that are given by their name alone."""
-_FARTHEST = 16
-"""Runs that started from runs are followed so far."""
 _WHOLE = ("full", "whole", "lp-ft")
 _ADAPTED = ("adapted", "adapt-former")
 _NETWORKS = {
@@ -26,16 +23,20 @@ _NETWORKS = {
 _KINDS = {"vit": "vision transformer", "convnet": "convolutional network"}
 
 
-def traits_of(model: str, chosen: frozenset[str] = frozenset()) -> Traits:
+def traits_of(model: str, chosen: frozenset[str] = frozenset(), parts: Parts = Parts()) -> Traits:
     """What is known of a model.
 
     Args:
         model: As given to `--model`; a run stands for the model that it started from.
         chosen: See `choices`.
+        parts: What a person said of the model.
+
+    Raises:
+        StudioError: The model has no such variant.
     """
     name = started_from(model)
     bare = name.removeprefix("new:")
-    known = recognize(bare)
+    known = recognize(bare).told(parts)
     small = known.small or bare.startswith(("tiny:", "small:")) or assets.exists(f"models/{bare}")
     network = "" if known.card else _network(bare)
     card, variant = known.card, known.variant
@@ -53,9 +54,13 @@ def traits_of(model: str, chosen: frozenset[str] = frozenset()) -> Traits:
     )
 
 
-def variant_of(model: str) -> Variant | None:
-    """The published model that a model is or was made from, as far as that can be told."""
-    return recognize(started_from(model).removeprefix("new:")).variant
+def variant_of(model: str, parts: Parts = Parts()) -> Variant | None:
+    """The published model that a model is or was made from, as far as that can be told.
+
+    Raises:
+        StudioError: It has no such variant as was said.
+    """
+    return recognize(started_from(model).removeprefix("new:")).told(parts).variant
 
 
 def choices(config: type, own: Mapping[str, Any]) -> frozenset[str]:
@@ -85,27 +90,9 @@ def _kind(given: Any, default: Any, allowed: tuple[type, ...]) -> str:
     return serial.kind(type(default) if type(default) in allowed else allowed[0])
 
 
-def started_from(model: str) -> str:
-    """The model that a run started from, over as many runs as it takes; other names as they are."""
-    for _ in range(_FARTHEST):
-        folder = next((place for place in (Path(model).expanduser(), RUNS / model) if _is_run(place)), None)
-        if not model or folder is None:
-            break
-        method = _json(folder / "config.json").get("method", {})
-        before = method.get("model", "") if isinstance(method, dict) else ""
-        if not before or before == model:
-            break
-        model = str(before)
-    return model
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and (folder / "events.jsonl").is_file()
-
-
 def _network(name: str) -> str:
     """The kind of a classifier by timm's name, or by that in an exported folder."""
-    architecture = _json(Path(name).expanduser() / "config.json").get("architecture", "")
+    architecture = values(Path(name).expanduser() / "config.json").get("architecture", "")
     word = str(architecture or name).removeprefix("timm/").lower()
     return next((kind for kind, starts in _NETWORKS.items() if word.startswith(starts)), "")
 
@@ -127,12 +114,3 @@ def _told(name: str, known: Known, *, small: bool, network: str) -> str:
     if known.kind == "published":
         return f"{title} is {what}"
     return f"{name} is {title}, {what}"
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """The values of a file; none where it cannot be read."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -1,5 +1,8 @@
 """`studio runs list|show|report|verify-resume`: what runs have done."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from studio.console import Console
 from studio.errors import RunFailed, StudioError, unknown
 from studio.flags import flags
@@ -30,13 +33,20 @@ def show(argv: list[str], console: Console) -> None:
     console.print(yaml.safe_dump(run.to_dict(), sort_keys=False))
     for event in folder.read_events():
         console.record(event)
-        if event["event"] not in ("step", "start"):
-            told = [
-                f"{k} {v}"
-                for k, v in event.items()
-                if k not in ("time", "event", "step") and v not in ("", {}, [])
-            ]
-            console.print(f"step {event.get('step', 0)}, {event['event']}: {', '.join(told)}")
+        for line in _lines(event):
+            console.print(line)
+
+
+def _lines(event: Mapping[str, Any]) -> list[str]:
+    """What is shown of an event: of a start, its preset and what its model was taken for; of a step, nothing."""
+    if event["event"] == "start":
+        return [f"{key}: {event[key]}" for key in ("preset", "model") if event.get(key)]
+    if event["event"] == "step":
+        return []
+    told = [
+        f"{k} {v}" for k, v in event.items() if k not in ("time", "event", "step") and v not in ("", {}, [])
+    ]
+    return [f"step {event.get('step', 0)}, {event['event']}: {', '.join(told)}"]
 
 
 def report(argv: list[str], console: Console) -> None:

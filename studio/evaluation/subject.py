@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from PIL import Image
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
+from studio.catalog import drawing
 from studio.contracts.sampling import Edit, Request
 from studio.evaluation import exam
 from studio.evaluation.exam import Exam
@@ -77,6 +78,7 @@ def evaluate(request: SubjectEval) -> Evaluation:
     family = build.load(request.model or named.model or build.EMBEDDED, backend, text=text)
     count = (len(asked.prompts) + len(asked.class_prompts)) * request.num_images
     log.info("drawing %d pictures with the base model, then as many with %s", count, artifact)
+    request = resolved(request, family)
     base = drawn_before(family, asked, request)
     loaded = artifacts.load(artifact, family, strength=request.strength)
     tuned = drawn(family, asked, request, [loaded.edit] if loaded.edit else [])
@@ -87,6 +89,12 @@ def evaluate(request: SubjectEval) -> Evaluation:
     _record(request, asked, scoring, result)
     write(_page(request, asked, scoring, result), result.report)
     return result
+
+
+def resolved(request: SubjectEval, family: Family) -> SubjectEval:
+    """A request with its steps and guidance: its own, else the model's card's, else the studio's."""
+    steps = drawing.steps_of(request.steps, family.variant)
+    return replace(request, steps=steps, guidance=drawing.guidance_of(request.guidance, family.variant))
 
 
 def drawn(family: Family, asked: Exam, request: SubjectEval, edits: Sequence[Edit] = ()) -> Drawn:
@@ -100,8 +108,8 @@ def drawn(family: Family, asked: Exam, request: SubjectEval, edits: Sequence[Edi
             prompts=prompts,
             num_images=request.num_images,
             seed=request.seed,
-            steps=request.steps,
-            guidance=request.guidance,
+            steps=drawing.steps_of(request.steps, family.variant),
+            guidance=drawing.guidance_of(request.guidance, family.variant),
             edits=edits,
             references=seen,
         )
@@ -115,6 +123,7 @@ def drawn_before(family: Family, asked: Exam, request: SubjectEval) -> Drawn:
     """The base model's pictures, kept for other evaluations where the request says so."""
     if not request.keep_base:
         return drawn(family, asked, request)
+    request = resolved(request, family)
     asked_for = (request.num_images, request.seed, request.steps, request.guidance)
     key = repr((family.fingerprint(), family.text, asked.prompts, asked.class_prompts, asked_for))
     folder = Path(request.keep_base) / hashlib.sha256(key.encode()).hexdigest()[:16]

@@ -120,8 +120,12 @@ def started(method: str, argv: Sequence[str], *, prog: str = "") -> tuple[Run, S
     file = serial.read_file(Path(own["config"])) if "config" in own else {}
     _check_file(file, card)
     cls = run_class(card)
-    chosen = {path.removeprefix("method."): kind for path, kind in _choices(cls, rest)[0].items()}
-    start = starting(card, file=file, model=_model(rest), preset=own.get("preset", ""), own=chosen)
+    chosen: dict[str, Any] = {
+        path.removeprefix("method."): kind for path, kind in _choices(cls, rest)[0].items()
+    }
+    if variant := _named(rest, "parts.variant"):
+        chosen["parts"] = {"variant": variant}
+    start = starting(card, file=file, model=_named(rest, "model"), preset=own.get("preset", ""), own=chosen)
     flat = parse(cls, rest, prog=prog or f"studio train {methods.reference(card)}", values=start.values)
     if flat.loop.epochs and len(names.given(("loop.steps", "loop.epochs"), rest)) == 2:
         raise StudioError("--loop.steps and --loop.epochs are two lengths; give one.", field="loop.epochs")
@@ -181,10 +185,10 @@ def _check_file(file: Mapping[str, Any], card: Card) -> None:
         )
 
 
-def _model(argv: Sequence[str]) -> str:
-    """The model that flags name, which decides the preset before everything else is read; empty if none does."""
-    named, _ = take([a for a in argv if not a.startswith(("-h", "--help"))], "model")
-    return named.get("model", "")
+def _named(argv: Sequence[str], flag: str) -> str:
+    """What flags say of the model, which decides the preset before everything else is read; empty if nothing."""
+    named, _ = take([a for a in argv if not a.startswith(("-h", "--help"))], flag)
+    return named.get(flag, "")
 
 
 def run_class(card: Card) -> type:

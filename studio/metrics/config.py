@@ -144,10 +144,10 @@ class SubjectEval:
     """Pictures a prompt; picture i has seed `seed + i`."""
     seed: Count = 0
     """Seed of the first picture of each prompt."""
-    steps: Positive = 20
-    """Sampler steps."""
-    guidance: Annotated[float, Field(ge=0)] = 4.0
-    """Classifier-free guidance scale."""
+    steps: Count = 0
+    """Sampler steps; 0 takes what the model's card draws with (FLUX.1 schnell: 4), else 20."""
+    guidance: Annotated[float, Field(ge=0)] | None = None
+    """Guidance, 1 is none; empty takes the model's card's, else 4."""
     strength: float = 1.0
     """Strength of the artifact; 0 is the base model."""
     text: Text = Text()

@@ -32,7 +32,7 @@ from studio.models.codecs import codec_of
 from studio.models.fingerprint import fingerprint
 from studio.models.kind import card_of
 from studio.models.moments import Moments
-from studio.models.schedulers import linear_mu, make_scheduler
+from studio.models.schedulers import fixed_shift, linear_mu, make_scheduler
 from studio.settings.sampling import Text
 
 _ASKED = ("force_zeros_for_empty_prompt", "is_distilled", "text_encoder_select_layers")
@@ -218,15 +218,24 @@ class Family(ABC):
         """Channels, height and width of the latent of an image."""
         return self.codec.channels, height // self.vae_scale, width // self.vae_scale
 
-    def check_size(self, height: int, width: int) -> None:
-        """Refuse a size that the model cannot draw."""
+    def check_size(self, height: int, width: int, setting: str = "") -> None:
+        """Refuse a size that the model cannot draw.
+
+        Args:
+            height: In pixels.
+            width: In pixels.
+            setting: The one that names both, such as rollouts.size; empty where they are settings of their own.
+
+        Raises:
+            StudioError: Names the setting, and the nearest sizes.
+        """
         for side, value in (("height", height), ("width", width)):
             if value <= 0 or value % self.size_multiple:
                 lower = max(value // self.size_multiple, 1) * self.size_multiple
                 raise StudioError(
-                    f"The {side} of {value} px is not a positive multiple of {self.size_multiple}, as {self.name} "
-                    f"needs; choose {lower} or {lower + self.size_multiple}.",
-                    field=side,
+                    f"{setting or f'The {side}'} of {value} px is not a positive multiple of {self.size_multiple}, as "
+                    f"{self.name} needs; choose {lower} or {lower + self.size_multiple}.",
+                    field=setting or side,
                 )
 
     def passes(self, scale: float) -> int:
@@ -275,7 +284,7 @@ class Family(ABC):
         if self.card.process == "discrete":
             return discrete_process(self.scheduler_base)
         own, base = self.card.schedule.training_shift, self.scheduler_base.config
-        fixed = 1.0 if base.get("use_dynamic_shifting") else float(base.get("shift", 1.0))
+        fixed = 1.0 if base.get("use_dynamic_shifting") else fixed_shift(base)
         return Flow(fixed if own is None else own), "flow"
 
     def _default_size(self) -> int:

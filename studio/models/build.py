@@ -23,6 +23,7 @@ from studio.models.files import check_library, from_folder, from_hub
 from studio.models.kind import card_of
 from studio.models.prepare import prepare
 from studio.models.pretended import pretended
+from studio.models.text import tell_unread
 from studio.models.tiny import SIZE, T5_TOKENS
 from studio.settings.sampling import Parts, Text
 
@@ -59,13 +60,16 @@ def load(
     if ":" in name and "://" not in name and not name.startswith("tiny:"):
         return prepare(_own(name, backend, text), backend)
     known = recognize(name).told(parts)
+    given = text
     small = known.kind == "tiny" or (name == EMBEDDED and known.kind != "embedded")
     if small:
         pipeline = _tiny(name, backend)
         text = _short_t5(text, pipeline)
     else:
         pipeline = _read(name, known, backend, dtype or backend.dtype, revision=revision, parts=parts)
-    family = prepare(card_of(pipeline).load_model()(pipeline, backend, text), backend)
+    card = card_of(pipeline)
+    tell_unread(given, card)
+    family = prepare(card.load_model()(pipeline, backend, text), backend)
     family.variant = known.variant
     family.default_size = known.pixels or family.default_size
     if small:

@@ -95,12 +95,19 @@ def _settings(kind: type[SchedulerMixin], base: Mapping[str, Any], mu: float | N
         taken.setdefault(
             "clip_sample", False
         )  # latents are not bounded by 1, as diffusers' default takes pixels to be
-    if kind is not FlowMatchEulerDiscreteScheduler:
+    if kind is FlowMatchEulerDiscreteScheduler:
+        taken["shift"] = fixed_shift(base)
+    else:
         if "use_dynamic_shifting" in known:
             taken["use_dynamic_shifting"] = False
-        shift = float(base.get("shift", 1.0)) if mu is None else float(np.exp(mu))
+        shift = fixed_shift(base) if mu is None else float(np.exp(mu))
         taken |= {key: shift for key in ("shift", "flow_shift") if key in known}
     return taken
+
+
+def fixed_shift(base: Mapping[str, Any]) -> float:
+    """The shift of a flow model's schedule, 1 where it has none: `shift`, or `flow_shift` as DPM-Solver and UniPC call it."""
+    return float(base.get("shift", base.get("flow_shift") or 1.0))
 
 
 def linear_mu(base: Mapping[str, Any], tokens: int) -> float:

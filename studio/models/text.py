@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
+from studio.catalog.family import FamilyCard
 from studio.errors import StudioError
 from studio.models.weighting import marked, numbers, weigh
 from studio.settings.sampling import MAX_T5_TOKENS, Text
@@ -33,6 +34,18 @@ class Encoded:
     pooled: Float[Tensor, "b p"] | None
     kinds: Int[Tensor, "b n"]
     ids: Int[Tensor, "b n"]
+
+
+def tell_unread(text: Text, card: FamilyCard) -> None:
+    """Warn of settings of text that a person gave and that change nothing in a family."""
+    usual = Text()
+    for name in ("clip_skip", "long_prompts", "t5_tokens"):
+        if getattr(text, name) != getattr(usual, name) and name not in card.words.reads:
+            log.warning(
+                "--text.%s changes nothing with %s, which does not read its text so; leave it out.",
+                name.replace("_", "-"),
+                card.title,
+            )
 
 
 def clip_ids(

@@ -5,8 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from studio.catalog import methods
-from studio.catalog.traits import RUNS
+from studio.catalog import methods, run_folder
 from studio.errors import StudioError
 from studio.records import runs, trained
 
@@ -17,10 +16,10 @@ def artifact(path: str, field: str = "artifact") -> str:
     Raises:
         StudioError: Nothing is there.
     """
-    found = next((place for place in (Path(path), RUNS / path) if path and place.exists()), None)
+    found = next((place for place in (Path(path), run_folder.RUNS / path) if path and place.exists()), None)
     if found is None and trained.find(path) is None:
         raise absent(path, field)
-    if found is not None and (found / "config.json").is_file() and (found / "events.jsonl").is_file():
+    if found is not None and run_folder.is_run(found):
         _refuse_what_does_not_draw(found, field)
     return path if found is None else str(found)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from studio.catalog import run_folder
 from studio.errors import StudioError
 from studio.records import trained
 from studio.settings import serial
@@ -89,7 +90,7 @@ def _spoken(values: dict[str, Any]) -> str:
 def _of_run(place: Path) -> Text | None:
     """What the settings say of the run that a place is, or lies in."""
     for folder in (place, *place.absolute().parents[:3]):
-        if (folder / "config.json").is_file() and (folder / "events.jsonl").is_file():
+        if run_folder.is_run(folder):
             method = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("method", {})
             return _read(json.dumps(method["text"]), folder / "config.json") if "text" in method else None
     return None

@@ -99,6 +99,8 @@ def facts(settings: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> l
         found.append(("Training time", _duration(sum(spent))))
     for event in events:
         if event["event"] == "start":
+            told = [("Model taken for", "model"), ("Preset", "preset")]
+            found += [(title, str(event.get(key, ""))) for title, key in told]
             found += [
                 ("Hardware", f.removeprefix("device: "))
                 for f in event.get("facts", ())

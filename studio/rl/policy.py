@@ -34,6 +34,7 @@ class Policy:
         settings: Sampler,
         *,
         freeze_uncond: bool = False,
+        setting: str = "rollouts",
     ) -> None:
         """Take the model, what trains of it, and how it samples.
 
@@ -42,10 +43,14 @@ class Policy:
             trained: Modules with adapters, by component name.
             settings: Sampler.
             freeze_uncond: Let the unconditional prompt keep the base model's embedding.
+            setting: Name of the sampler among the method's settings.
+
+        Raises:
+            StudioError: The model cannot draw pictures of its size.
         """
         self.family, self.trained, self.guidance = family, trained, settings.guidance
         side = settings.size or family.default_size
-        family.check_size(side, side)
+        family.check_size(side, side, f"{setting}.size" if settings.size else "")
         self.stepper = stepper(family, settings.steps, noise=settings.noise, size=settings.size)
         self._trains_text = any(key in family.text_encoders for key in trained)
         self._freeze_uncond = freeze_uncond or not self._trains_text

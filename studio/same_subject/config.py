@@ -25,10 +25,10 @@ class GeneratedPrior:
 
     num_images: Positive = 100
     """Pictures (diffusers' default: 100; the paper: about 1000)."""
-    steps: Positive = 50
-    """Sampler steps (diffusers' scripts: 50)."""
-    guidance: Annotated[float, Field(ge=0)] = 7.5
-    """Classifier-free guidance scale (diffusers' scripts: 7.5)."""
+    steps: Count = 0
+    """Sampler steps; 0 takes what the model's card draws with (FLUX.1 schnell: 4), else 50 (diffusers' scripts)."""
+    guidance: Annotated[float, Field(ge=0)] | None = None
+    """Guidance, 1 is none; empty takes the model's card's, else 7.5 (diffusers' scripts)."""
     scheduler: str = ""
     """Sampler; empty takes the family's own (the paper: an ancestral one)."""
     folder: str = "~/.cache/finetuning-studio/priors"

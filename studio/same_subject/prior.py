@@ -11,6 +11,7 @@ from pathlib import Path
 from studio.adapters.build import names
 from studio.backend.rng import Rng
 from studio.backend.shard import Shard
+from studio.catalog import drawing
 from studio.contracts.batch import Batch, Source
 from studio.contracts.sampling import Request
 from studio.errors import StudioError
@@ -20,14 +21,26 @@ from studio.records import places
 from studio.same_subject.config import DRAWN_AT_ONCE, GeneratedPrior
 from studio.settings import serial
 
+STEPS, GUIDANCE = 50, 7.5
+"""Of class pictures by models that no card describes, as diffusers' scripts draw them."""
+
 log = logging.getLogger(__name__)
 
 
 def prior_key(family: Family, prompt: str, settings: GeneratedPrior, seed: int) -> str:
     """Name of a set: it changes with the base model, how it reads text, the prompt and every setting of the drawing."""
-    facts = [family.fingerprint(), serial.to_dict(family.text), prompt, settings.num_images, settings.steps,
-             settings.guidance, settings.scheduler, family.default_size, seed]  # fmt: skip
+    steps, guidance = _drawn_with(family, settings)
+    facts = [family.fingerprint(), serial.to_dict(family.text), prompt, settings.num_images, steps, guidance,
+             settings.scheduler, family.default_size, seed]  # fmt: skip
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _drawn_with(family: Family, settings: GeneratedPrior) -> tuple[int, float]:
+    """Steps and guidance of the class pictures."""
+    return (
+        drawing.steps_of(settings.steps, family.variant, STEPS),
+        drawing.guidance_of(settings.guidance, family.variant, GUIDANCE),
+    )
 
 
 def prior_folder(family: Family, prompt: str, settings: GeneratedPrior, seed: int) -> Path:
@@ -53,8 +66,9 @@ def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: 
     log.info("drawing %d class pictures with prompt %r, once for all runs", settings.num_images, prompt)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    request = Request(prompts=[prompt], num_images=settings.num_images, seed=seed, steps=settings.steps,
-                      guidance=settings.guidance, scheduler=settings.scheduler)  # fmt: skip
+    steps, guidance = _drawn_with(family, settings)
+    request = Request(prompts=[prompt], num_images=settings.num_images, seed=seed, steps=steps, guidance=guidance,
+                      scheduler=settings.scheduler)  # fmt: skip
     try:
         rng = Rng.single(seed, 0, settings.num_images)
         for index, image in enumerate(draw(family, request, rng, chunk=DRAWN_AT_ONCE, what="class pictures")):

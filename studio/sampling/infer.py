@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from studio.backend.core import Backend
-from studio.catalog import drawing, methods
+from studio.catalog import drawing, methods, run_folder
 from studio.catalog.family import Variant
 from studio.contracts.sampling import Edit, Request
 from studio.errors import StudioError
@@ -117,14 +117,10 @@ def _named(request: SampleRequest) -> SampleRequest:
     return dataclasses.replace(request, model=model, text=text, parts=parts)
 
 
-def _is_run(path: str) -> bool:
-    return (Path(path) / "config.json").is_file() and (Path(path) / "events.jsonl").is_file()
-
-
 def _parts_of(paths: Sequence[str]) -> Parts:
     """The parts that the first run among some artifacts was trained with, beside its model."""
     for path in paths:
-        if _is_run(path):
+        if run_folder.is_run(Path(path)):
             _, run_of = runs.open_run(path)
             return getattr(run_of.method, "parts", Parts())
     return Parts()
@@ -135,7 +131,7 @@ def model_of(paths: Sequence[str]) -> str:
     for path in paths:
         if (own := trained.find(path)) is not None and own.model:
             return own.model
-        if _is_run(path):
+        if run_folder.is_run(Path(path)):
             _, run_of = runs.open_run(path)
             return str(serial.to_dict(run_of.method).get("model", FALLBACK_MODEL))
     return FALLBACK_MODEL

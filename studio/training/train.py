@@ -177,8 +177,7 @@ def _drive(
     if backend.rank == 0:  # what is written down is what runs, in steps where epochs were asked for
         runs.write_text(folder.config, json.dumps(run.to_dict(), indent=2) + "\n")
     try:
-        why = presets.told(methods.card_of(run.method), serial.to_dict(run.method), run.preset).why
-        told = {"folder": str(folder.path), "resumed": found, "steps": run.loop.steps, "preset": why}
+        told = {"folder": str(folder.path), "resumed": found, "steps": run.loop.steps, **_begun(run)}
         told |= own.told()
         yield from note("start", step=session.step, facts=session.facts(), **told)
         yield from _look(session, note, force=not found)
@@ -198,6 +197,12 @@ def _drive(
     finally:
         if backend.world > 1:
             backend.close()
+
+
+def _begun(run: Run) -> dict[str, str]:
+    """What a run takes that nobody may have said: why its preset, and which published model its model is taken for."""
+    card, own = methods.card_of(run.method), serial.to_dict(run.method)
+    return {"preset": presets.told(card, own, run.preset).why, "model": presets.taken_for(card, own)}
 
 
 def _steps(session: Session, note: Notes, stop: Callable[[], bool], between: Between) -> Iterator[Event]:

@@ -11,10 +11,11 @@ import pytest
 import torch
 import transformers
 
-from studio.catalog import families
+from studio.catalog import families, methods, presets
 from studio.catalog.known import Known
 from studio.catalog.recognize import recognize
 from studio.errors import StudioError
+from studio.flags import flags
 from studio.models.architecture import component, modules
 from studio.settings.sampling import Parts
 
@@ -174,6 +175,33 @@ def test_a_denoiser_in_one_file_is_told_by_its_keys_and_name(name, tmp_path):
     assert found.variant, found.refusal
     assert found.variant.name == same.get(name, name)
     assert not found.refusal
+
+
+def test_a_guess_is_recorded_with_the_setting_that_changes_it(tmp_path):
+    """Z-Image and its Turbo have the same keys: what a run's start says of its model."""
+    card, variant = VARIANTS["z-image"]
+    with torch.device("meta"):
+        denoiser = component(variant.architecture[card.denoiser])
+    file = tmp_path / "z_image_turbo_bf16.safetensors"
+    empty_file(file, {key: list(value.shape) for key, value in denoiser.state_dict().items()})
+    method = methods.card("dreambooth")
+    guessed = presets.taken_for(method, {"model": str(file)})
+    assert guessed == (
+        "Z-Image-Turbo (z-image-turbo), a guess: the keys and shapes in its header fit z-image too; "
+        "--parts.variant says which it is"
+    )
+    told = presets.taken_for(method, {"model": str(file), "parts": {"variant": "z-image"}})
+    assert told == "Z-Image (z-image), told by the keys and shapes in its header; the variant as given"
+    given = {"model": str(file), "parts": {"variant": "z-image"}}
+    assert presets.choose(method, {"model": str(file)}).warnings
+    assert not presets.choose(method, given).warnings
+    argv = ["--data", ".", "--model", str(file)]
+    assert flags.started("dreambooth", argv)[1].choice.warnings
+    assert not flags.started("dreambooth", [*argv, "--parts.variant", "z-image"])[1].choice.warnings
+    with pytest.raises(StudioError, match="Unknown variant"):
+        flags.started("dreambooth", [*argv, "--parts.variant", "sdxl"])
+    assert presets.taken_for(method, {"model": "sdxl"}).endswith("(sdxl), told by its name")
+    assert presets.taken_for(method, {"model": "tiny:sd1"}) == ""
 
 
 def empty_file(file, shapes):

@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from studio.catalog.traits import variant_of
 from studio.contracts.sampling import PlainEdit, Request
 from studio.errors import StudioError
 from studio.models.build import load
 from studio.models.draw import draw, drawing, start_noise
-from studio.sampling.infer import run
+from studio.sampling.infer import resolved, run
 from studio.settings.run import Hardware
 from studio.settings.sampling import SampleRequest
 from tests.models.asking import SIZE, asked
@@ -57,6 +58,7 @@ def test_the_spread_of_a_latent_is_that_of_its_samples(family):
     images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.no_grad():
         found = family.moments(images)
+        mean, std = found.mean, found.std
         own = family.vae.encode(images).latent_dist
         pipeline, bn = family.pipeline(), family.vae.bn
         drawn = own.mean + own.std * torch.randn(
@@ -64,8 +66,8 @@ def test_the_spread_of_a_latent_is_that_of_its_samples(family):
         )
         scale = (bn.running_var + family.vae.config.batch_norm_eps).sqrt()[None, :, None, None]
         samples = (pipeline._patchify_latents(drawn) - bn.running_mean[None, :, None, None]) / scale
-    torch.testing.assert_close(samples.std(0), found.std[0], rtol=0.1, atol=1e-3)
-    assert ((samples.mean(0) - found.mean[0]).abs() < 0.1 * found.std[0] + 1e-3).all()
+    torch.testing.assert_close(samples.std(0), std[0], rtol=0.1, atol=1e-3)
+    assert ((samples.mean(0) - mean[0]).abs() < 0.1 * std[0] + 1e-3).all()
 
 
 def test_drawing_beside_references_equals_the_pipeline(family):
@@ -117,7 +119,9 @@ def test_a_request_with_references_needs_no_artifact(tmp_path):
         hardware=Hardware(device="cpu"),
     )
     assert run(request).images[0].size == (64, 64)
-    with pytest.raises(StudioError, match="Neither the model nor an artifact of this request looks at"):
+    with pytest.raises(
+        StudioError, match=r"Neither the model nor an artifact .* looks at reference.*FLUX\.2 klein"
+    ):
         run(replace(request, model="tiny:sd1"))
 
 
@@ -137,3 +141,11 @@ def test_an_edit_that_takes_references_has_them_alone(families):
     for edit in (Taking(), Other()):
         draw(family, Request(prompts=["a dog"], references=[picture(64, 64, 0)], steps=1, edits=[edit]))
     assert seen == [False, True]
+
+
+def test_guidance_is_the_published_models_where_nothing_else_says_it():
+    asked, klein = SampleRequest(prompt=("a dog",)), variant_of("klein-4b")
+    assert resolved(asked, klein).guidance == 1.0
+    assert resolved(asked, variant_of("z-image")).guidance == 5.0
+    assert resolved(asked, variant_of("tiny:sd1")).guidance == 4.0
+    assert resolved(replace(asked, guidance=2.0), klein).guidance == 2.0

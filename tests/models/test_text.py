@@ -11,6 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 from studio.adapters.build import attach
 from studio.adapters.config import Lora
 from studio.backend.core import Backend
+from studio.catalog.families import cards
+from studio.catalog.family import FamilyCard
 from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.build import load
@@ -161,3 +163,23 @@ def test_a_table_with_more_rows_than_words_keeps_them(backend: Backend) -> None:
     ids = add_words(encoder, tokenizer, ["<one>", "<two>"])
     assert ids.tolist() == [len(tokenizer) - 2, len(tokenizer) - 1]
     assert torch.equal(table(encoder).weight, before)
+
+
+READ = {"clip_skip": 1, "long_prompts": True, "t5_tokens": 20}
+
+
+@pytest.mark.parametrize("setting", READ)
+@pytest.mark.parametrize("card", cards().values(), ids=lambda card: card.name)
+@torch.no_grad()
+def test_a_setting_of_text_changes_what_the_denoiser_reads_or_is_told_to_do_nothing(
+    card: FamilyCard, setting: str, backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    prompts = ["a photo of a dog on a red background, " * 4]
+    usual = load(f"tiny:{card.name}", backend).embed(prompts)
+    found = load(f"tiny:{card.name}", backend, text=Text(**{setting: READ[setting]})).embed(prompts)
+    changes = usual.tokens.shape != found.tokens.shape or not torch.equal(usual.tokens, found.tokens)
+    assert changes == (setting in card.words.reads)
+    if not changes and usual.pooled is not None:
+        assert torch.equal(usual.pooled, found.pooled)
+    flag = f"--text.{setting.replace('_', '-')} changes nothing with {card.title}"
+    assert (flag in caplog.text) == (not changes)

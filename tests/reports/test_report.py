@@ -35,7 +35,8 @@ def run(tmp_path):
     }
     folder.config.write_text(json.dumps(settings))
     log = EventLog(folder)
-    log.write("start", step=0, facts=["device: cpu (1 threads), 1 process", "precision: fp32"])
+    told = {"preset": "tiny, as asked", "model": "SDXL (sdxl), told by its name"}
+    log.write("start", step=0, facts=["device: cpu (1 threads), 1 process", "precision: fp32"], **told)
     for step in (0, 20):
         pictures = [_picture(folder.samples / f"step-{step:08d}" / f"{i}.png", step + i) for i in range(4)]
         log.write(
@@ -81,6 +82,8 @@ def test_report_tells_method_model_steps_time_and_hardware(run):
         "Weights": "lora",
         "Steps": "20",
         "Training time": "61 s",
+        "Model taken for": "SDXL (sdxl), told by its name",
+        "Preset": "tiny, as asked",
         "Hardware": "cpu (1 threads), 1 process",
     }
 

@@ -1,10 +1,15 @@
 """The policy against its definitions: the divergence by drawing, and an exam that repeats to the bit."""
 
+from pathlib import Path
+
+import pytest
 import torch
 
 from studio.backend.core import Backend
 from studio.backend.shard import Shard
+from studio.catalog import methods
 from studio.diffusion.sampling import log_probability
+from studio.errors import StudioError
 from studio.rewards.config import Brightness, Redness
 from studio.rl.advantages import flat_groups
 from studio.rl.config import Ppo, Rollouts
@@ -13,7 +18,9 @@ from studio.rl.orders import Draws
 from studio.rl.rollout import roll_out
 from studio.rl.stepper import Ddim, FlowSde
 from studio.rl.watch import diversity
+from studio.settings import serial
 from studio.settings.run import Hardware
+from tests.cases import CASES
 from trainers.texforce.config import TexForce
 from trainers.texforce.trainer import TexForceTrainer
 
@@ -86,3 +93,20 @@ def test_equal_pictures_have_no_diversity():
     mixed = torch.cat([same[:2], torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))])
     assert float(diversity(same, ["a"] * 4)) == 0
     assert float(diversity(mixed, ["a", "b", "a", "b"])) > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "setting"),
+    [("flow_grpo", "rollouts.size"), ("draft", "sampler.size"), ("diffusion_dpo", "resolution")],
+)
+def test_a_size_that_cannot_be_drawn_names_the_setting_that_was_given(
+    method: str, setting: str, tmp_path: Path
+) -> None:
+    values = serial.to_dict(CASES[method](tmp_path))
+    card, given = methods.card(method), serial.nest({setting: 60})
+    settings = serial.from_dict(card.config, serial.merge(values, given))
+    trainer = card.load_trainer()(settings)
+    trainer.backend = Backend(Hardware(device="cpu"))
+    with pytest.raises(StudioError, match=f"{setting} of 60 px is not a positive multiple of") as refused:
+        trainer.setup(trainer.backend)
+    assert refused.value.field == setting

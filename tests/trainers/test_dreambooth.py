@@ -15,6 +15,8 @@ from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.catalog.families import cards
 from studio.catalog.run import Run
+from studio.commands.runs import show
+from studio.console import Console
 from studio.contracts.batch import Batch
 from studio.contracts.sampling import Request
 from studio.data.config import Images
@@ -25,7 +27,7 @@ from studio.models.denoising import latents_of
 from studio.same_subject.config import FolderPrior, GeneratedPrior, NoPrior, OnlinePrior
 from studio.same_subject.identifier import STOP_WORDS, pick_identifier
 from studio.same_subject.prior import generate_prior, prior_key
-from studio.settings.run import Hardware, Loop
+from studio.settings.run import Hardware, Loop, Preview
 from studio.settings.sampling import Text
 from studio.training.train import run_to_end, train
 from studio.training.verify import verify_resume
@@ -142,6 +144,15 @@ def test_class_pictures_that_went_missing_are_refused(settings: DreamBooth, tmp_
         StudioError, match="holds 1 class pictures, not the 2 that were drawn; delete the folder"
     ):
         generate_prior(family, "a dog", prior, 0)
+
+
+def test_class_pictures_are_drawn_with_the_numbers_of_the_models_card(tmp_path: Path) -> None:
+    """Sets that were drawn before numbers came from cards are found again."""
+    known, unknown = load("tiny:flux", Backend(CPU)), load("tiny:flux", Backend(CPU))
+    known.variant = cards()["flux"].variant("flux-schnell")
+    given, old = GeneratedPrior(steps=4, guidance=1.0), GeneratedPrior(steps=50, guidance=7.5)
+    assert prior_key(known, "a dog", GeneratedPrior(), 0) == prior_key(known, "a dog", given, 0)
+    assert prior_key(unknown, "a dog", GeneratedPrior(), 0) == prior_key(unknown, "a dog", old, 0)
 
 
 def test_class_pictures_follow_how_text_is_read(tmp_path: Path) -> None:
@@ -320,3 +331,19 @@ def test_full_finetuning_exports_a_whole_pipeline(settings: DreamBooth, tmp_path
     method = dataclasses.replace(settings, adapter=Full(), prior=NoPrior())
     run = Run(method=method, output=str(tmp_path), name="full", loop=Loop(steps=2, batch_size=2, log_every=1))
     assert (run_to_end(run).export / "merged" / "model_index.json").is_file()
+
+
+def test_a_run_records_what_its_model_was_taken_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load("tiny:sd1", Backend(CPU)).pipeline().save_pretrained(tmp_path / "model", safe_serialization=True)
+    data = str(pictures(tmp_path / "subject", 1))
+    method = DreamBooth(data=data, model=str(tmp_path / "model"), prior=NoPrior(), token="sks")
+    preview = Preview(every=0)
+    run = Run(method=method, output=str(tmp_path), name="one", loop=Loop(steps=1, batch_size=1), preview=preview,
+              hardware=CPU, trackers=())  # fmt: skip
+    folder = run_to_end(run)
+    (start,) = folder.read_events("start")
+    assert start["model"] == "Stable Diffusion 1.5 (sd15), told by its model_index.json and settings"
+    show([str(folder.path)], Console())
+    assert f"model: {start['model']}" in capsys.readouterr().out

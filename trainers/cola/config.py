@@ -90,5 +90,11 @@ METHOD = Card(
             suits=Suits(small=True),
             note="ours, for the embedded CLIP",
         ),
+        "clip": Preset(
+            {"optim.lr": 1e-4, "optim.schedule": "cosine", "optim.warmup": 100,
+             "loop.batch_size": 32, "loop.steps": 2000, "loop.checkpoint_every": 500},
+            suits=Suits(small=False),
+            note="ours, untried on large data: the official code has no settings of training; a batch is 32 x 32 joint passes",
+        ),
     },
 )  # fmt: skip

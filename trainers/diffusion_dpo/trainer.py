@@ -61,7 +61,7 @@ class DiffusionDpoTrainer(AdaptedTrainer[DiffusionDpo]):
     @override
     def prepare(self, trained: Mapping[str, nn.Module], backend: Backend) -> None:
         size = self.config.resolution or self.family.default_size
-        self.family.check_size(size, size)
+        self.family.check_size(size, size, "resolution" if self.config.resolution else "")
         self._embed = Prompts(self.family, trains=self.config.trains == "text-encoder")
         self._size = size
 

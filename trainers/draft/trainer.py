@@ -75,7 +75,7 @@ class DraftTrainer(RewardedTrainer[Draft]):
     @override
     def prepare(self, trained: Mapping[str, nn.Module], backend: Backend) -> None:
         super().prepare(trained, backend)
-        self.policy = Policy(self.family, trained, self.config.sampler)
+        self.policy = Policy(self.family, trained, self.config.sampler, setting="sampler")
         self._drift = Drift(self.family, trained, self._prompts, self.config.min_similarity)
         text, pictures = self.config.trains == "text-encoder", self.config.images
         check_cache(pictures, trains_text=text)

@@ -10,6 +10,9 @@ from typing import Any
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from torch import Tensor, nn
 
+from studio.errors import StudioError
+from studio.models.checkpoints.hub import first_line
+
 State = Mapping[str, Tensor]
 _UNET = "model.diffusion_model."
 """What diffusers' conversion of U-Nets looks for."""
@@ -32,13 +35,26 @@ def of_diffusers(module: Any, state: State) -> State:
     Args:
         module: The network that they are for, with its settings; its weights may be anything.
         state: In the original names or already in diffusers'.
+
+    Raises:
+        StudioError: Diffusers' converter finds weights absent or of other sizes.
     """
     kind = type(module).__name__
     if module.state_dict().keys() <= state.keys() or kind not in SINGLE_FILE_LOADABLE_CLASSES:
         return state
     start = _UNET if kind == "UNet2DConditionModel" else ""
     change = SINGLE_FILE_LOADABLE_CLASSES[kind]["checkpoint_mapping_fn"]
-    return change(checkpoint={start + key: value for key, value in state.items()}, config=module.config)
+    try:
+        return change(checkpoint={start + key: value for key, value in state.items()}, config=module.config)
+    except (
+        LookupError,
+        RuntimeError,
+    ) as error:  # diffusers' converters take the weights by name, and cut them
+        raise StudioError(
+            f"The weights do not convert to those of a {kind} ({first_line(error)}): some are absent or have other sizes; "
+            "check what the file was made from (--parts.variant), or download it again.",
+            field="model",
+        ) from error
 
 
 def of_text(module: nn.Module, state: State) -> State:

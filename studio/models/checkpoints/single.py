@@ -44,8 +44,9 @@ def from_file(
     Raises:
         StudioError: Its weights do not fit, or what it lacks is nowhere.
     """
-    path, card, variant = known.path, known.card, known.variant
-    if path is None or card is None or variant is None:
+    path, card = known.path, known.card
+    beside = settings_beside(path) if path else None
+    if path is None or card is None or (known.variant is None and beside is None):
         raise StudioError(known.refusal or f"Nothing tells what {known.path} is.", field="model")
     if backend.hardware.quantize != "none":
         raise StudioError(
@@ -53,20 +54,27 @@ def from_file(
             "--hardware.quantize none.",
             field="hardware.quantize",
         )
-    beside = settings_beside(path)
-    architecture = dict(model_folder.components(beside)) if beside else variant.architecture
+    architecture = _architecture(known, beside)
     built = dict(given)
     with readable(path):
         for name, start in known.starts.items():
             if name not in built:
                 built[name] = _network(path, start, architecture[name], dtype)
     built |= _left_out(card, built)
-    if beside is None:
-        built["scheduler"] = component(_scheduler(known, variant))
+    if beside is not None:
+        return read(beside, backend, dtype, **built)
+    built["scheduler"] = component(_scheduler(known, architecture["scheduler"]))
     missing = [name for name in known.lacks if name not in built]
-    if base := beside or _published(path, card, variant, missing):
+    if known.variant and (base := _published(path, card, known.variant, missing)):
         return read(base, backend, dtype, **built)
     return _whole(card, built)
+
+
+def _architecture(known: Known, beside: Path | None) -> Mapping[str, Part]:
+    """The parts: as the settings beside the file have them, else as published."""
+    if beside is not None:
+        return dict(model_folder.components(beside))
+    return known.variant.architecture if known.variant else {}
 
 
 def settings_beside(path: Path) -> Path | None:
@@ -88,9 +96,8 @@ def _left_out(card: FamilyCard, built: Mapping[str, Any]) -> dict[str, None]:
     return dict.fromkeys([*names, *(name.replace("text_encoder", "tokenizer") for name in names)])
 
 
-def _scheduler(known: Known, variant: Variant) -> Part:
+def _scheduler(known: Known, part: Part) -> Part:
     """The published scheduler with what the file says of itself."""
-    part = variant.architecture["scheduler"]
     if known.prediction == "flow":
         return part
     own = dict(part.config) | {"prediction_type": known.prediction}

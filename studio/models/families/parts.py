@@ -80,6 +80,8 @@ KOHYA_CLIP = ("lora_te_", "text_encoders.clip_l.transformer.")
 KOHYA_CLIP_L = ("lora_te1_", "text_encoders.clip_l.transformer.")
 KOHYA_CLIP_G = ("lora_te2_", "text_encoders.clip_g.transformer.")
 """Starts of the keys of text encoders in LoRA files: kohya's and ComfyUI's."""
+CLIP_READS = ("clip_skip", "long_prompts")
+"""Settings of text that matter where the denoiser reads CLIP's rows, and not its pooled vector alone."""
 QKV = ("attn.to_q", "attn.to_k", "attn.to_v")
 ADDED_QKV = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
 UNET_INPUTS = {"input_blocks.0.0.weight": 4, "conv_in.weight": 4}

@@ -34,7 +34,7 @@ FAMILY = FamilyCard(
     recognize=Recognize(
         pipelines=("ChromaPipeline",), keys=("distilled_guidance_layer.in_proj.bias",), lora=LORA
     ),
-    words=Words(length=512, mask=True),
+    words=Words(length=512, mask=True, reads=("t5_tokens",)),
     layers=LAYERS,
     names=replace(NAMES, modelspec="chroma", base_version="chroma", text={}),
 )

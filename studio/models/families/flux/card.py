@@ -73,7 +73,13 @@ NAMES = Names(
 )
 LORA = ("single_transformer_blocks", "double_blocks", "single_blocks")
 """Parts of the keys of LoRA files, which its relatives' have too."""
-WORDS = Words(trains=("text_encoder",), rows="tokenizer_2", pads={"tokenizer": "<|endoftext|>"}, length=512)
+WORDS = Words(
+    trains=("text_encoder",),
+    rows="tokenizer_2",
+    pads={"tokenizer": "<|endoftext|>"},
+    length=512,
+    reads=("t5_tokens",),  # of CLIP, the pooled vector alone
+)
 
 FAMILY = FamilyCard(
     name="flux",

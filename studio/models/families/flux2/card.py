@@ -53,9 +53,9 @@ FAMILY = FamilyCard(
             hub="black-forest-labs/FLUX.2-dev",
             also=("flux2",),
             title="FLUX.2 dev",
-            steps=50,
+            steps=50,  # steps and guidance: docs/flux2_dev_hf.md of github.com/black-forest-labs/flux2
             guidance=4.0,
-            license="flux-dev-non-commercial-license",
+            license="flux-dev-non-commercial-license",  # as its page and its conversions name it
             gated=True,
             architecture=flux2_parts.architecture(flux2_parts.transformer(), _MISTRAL),
         ),
@@ -71,5 +71,6 @@ FAMILY = FamilyCard(
     schedule=flux2_parts.SCHEDULE,
     names=flux2_parts.names("Flux.2-dev", "flux_2_dev"),
     fp32=("vae",),  # its file says force_upcast, which its class forgets
-    references=10,  # what the maker's page names for dev
+    # What the maker names for FLUX.2 (docs.bfl.ai, Overview); for dev it recommends 6 at most (Image Editing Overview).
+    references=10,
 )

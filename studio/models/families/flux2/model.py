@@ -15,7 +15,11 @@ _IMAGE = "[IMG]"
 
 
 class Flux2(Flux2Family):
-    """FLUX.2 dev."""
+    """FLUX.2 dev.
+
+    Prompts are padded on the side that the tokenizer says, as in the maker's code; Mistral's is the left one (ComfyUI:
+    `Mistral3Tokenizer`, `pad_left`). The network reads padding too, so the side matters.
+    """
 
     @override
     def _render(self) -> Render:

@@ -27,15 +27,18 @@ FAMILY = FamilyCard(
             name="qwen-image-2.1",
             hub="Qwen/Qwen-Image-2.1",
             title="Qwen-Image-2.1",
-            steps=40,
+            steps=40,  # steps and guidance: its README (github.com/QwenLM/Qwen-Image-2.1)
             guidance=1.0,
-            license="apache-2.0",
+            license="qwen-research",  # research and evaluation alone (LICENSE of its repository)
             architecture=_PARTS,
         ),
     ),
     recognize=Recognize(
         pipelines=("QwenImage21Pipeline",),
-        keys=("transformer_blocks.0.img_mlp.gate_layer.weight",),
+        keys=(
+            "transformer_blocks.0.img_mlp.gate_layer.weight",
+            "transformer_blocks.0.img_mlp.gate_up.weight",  # ComfyUI's file: two layers in one
+        ),
         lora=("img_mlp.gate_layer",),
     ),
     words=Words(length=1024, mask=True, weights=False),

@@ -19,7 +19,7 @@ FAMILY = FamilyCard(
             also=("sd1", "sd14", "runwayml/stable-diffusion-v1-5", "CompVis/stable-diffusion-v1-4"),
             title="Stable Diffusion 1.5",
             size=512,
-            steps=30,
+            steps=30,  # ours: its page leaves the number to the library, which takes 50
             guidance=7.5,
             weights=859_520_964,
             license="creativeml-openrail-m",
@@ -39,7 +39,7 @@ FAMILY = FamilyCard(
         inputs=parts.UNET_INPUTS,
         text={"text_encoder": ("cond_stage_model.transformer.",)},
     ),
-    words=Words(trains=("text_encoder",), pads={"tokenizer": "<|endoftext|>"}),
+    words=Words(trains=("text_encoder",), pads={"tokenizer": "<|endoftext|>"}, reads=parts.CLIP_READS),
     layers=parts.UNET_LAYERS,
     schedule=Schedule(sigmas="library"),
     names=Names(

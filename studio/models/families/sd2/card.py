@@ -19,7 +19,7 @@ FAMILY = FamilyCard(
             also=("sd2", "stabilityai/stable-diffusion-2"),
             title="Stable Diffusion 2.1 (768 px)",
             size=768,
-            steps=30,
+            steps=30,  # ours: its page leaves the number to the library, which takes 50
             guidance=7.5,
             weights=865_910_724,
             license="openrail++",
@@ -50,7 +50,7 @@ FAMILY = FamilyCard(
         inputs=parts.UNET_INPUTS,
         text={"text_encoder": ("cond_stage_model.model.",)},
     ),
-    words=Words(trains=("text_encoder",), pads={"tokenizer": "!"}),
+    words=Words(trains=("text_encoder",), pads={"tokenizer": "!"}, reads=parts.CLIP_READS),
     layers=parts.UNET_LAYERS,
     schedule=Schedule(sigmas="library"),
     names=Names(

@@ -96,6 +96,7 @@ FAMILY = FamilyCard(
         trains=("text_encoder", "text_encoder_2"),
         pads={"tokenizer": "<|endoftext|>", "tokenizer_2": "!"},
         length=256,
+        reads=(*parts.CLIP_READS, "t5_tokens"),
     ),
     layers=Layers(
         auto=parts.JOINT,

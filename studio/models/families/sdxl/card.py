@@ -17,7 +17,7 @@ FAMILY = FamilyCard(
             name="sdxl",
             hub="stabilityai/stable-diffusion-xl-base-1.0",
             title="SDXL 1.0",
-            steps=30,
+            steps=30,  # ours: its page leaves the number to the library, which takes 50
             guidance=5.0,
             weights=2_567_463_684,
             license="openrail++",
@@ -58,7 +58,9 @@ FAMILY = FamilyCard(
         lora=("lora_te2_", "lora_unet_input_blocks"),
     ),
     words=Words(
-        trains=("text_encoder", "text_encoder_2"), pads={"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}
+        trains=("text_encoder", "text_encoder_2"),
+        pads={"tokenizer": "<|endoftext|>", "tokenizer_2": "!"},
+        reads=parts.CLIP_READS,
     ),
     layers=parts.UNET_LAYERS,
     schedule=Schedule(sigmas="library"),
