@@ -8,6 +8,8 @@ from types import TracebackType
 import psutil
 import torch
 
+from studio.errors import StudioError
+
 _GIB = 2**30
 _SECONDS_BETWEEN_LOOKS = 0.005
 
@@ -17,6 +19,20 @@ def limit_gib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / _GIB
     return (psutil.virtual_memory().available + psutil.Process().memory_info().rss) / _GIB
+
+
+def free_gib() -> float:
+    """Memory that nobody uses of this machine's GPU.
+
+    Raises:
+        StudioError: There is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise StudioError(
+            "--gpu auto needs a GPU, and this machine has none; give a size, such as --gpu 12GiB.",
+            field="gpu",
+        )
+    return torch.cuda.mem_get_info()[0] / _GIB
 
 
 def release(device: torch.device) -> None:

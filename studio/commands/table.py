@@ -116,11 +116,14 @@ COMMANDS: Mapping[str, Command] = {
         },
     ),
     "plan": Command(
-        summary="what a run would need, from one real step",
-        where="studio.commands.use_cases:plan",
-        usage="METHOD [flags of studio train METHOD] [--memory-gib N]",
+        summary="what a run would need: on this machine from real steps, or on any GPU without it",
+        where="studio.commands.planning:plan",
+        usage="METHOD [flags of studio train METHOD] [--gpu 12GiB|auto] [--ram 16GiB]",
         text="Takes a few real steps at the largest shape, draws one preview, saves and exports once, and tells time, memory\n"
-        "and disk of the whole run. --memory-gib N checks against another machine's memory; exit code 1 if it does not fit.",
+        "and disk of the whole run. With --gpu SIZE nothing is computed, and no GPU, weights, download or data are needed:\n"
+        "the same steps run on a simulated device that counts their memory (without --data for one picture at the model's\n"
+        "size), and the cheapest flags that make the run fit are told. auto is what this machine's GPU has free; --ram SIZE\n"
+        "looks at the machine's own memory too. Exit code 1 if it does not fit.",
         explains=True,
     ),
     "runs": Command(

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from studio.console import Console
-from studio.errors import RunFailed, StudioError
+from studio.errors import StudioError
 
 
 def sample(argv: list[str], console: Console) -> None:
@@ -69,30 +69,3 @@ def export(argv: list[str], console: Console) -> None:
         from studio.weights.publish import push
 
         console.print(f"published: {push(folder, own['push_to_hub'])}")
-
-
-def plan(argv: list[str], console: Console) -> None:
-    """Measure one real step, sample and save: `studio plan METHOD [the flags of studio train]`."""
-    from studio.catalog.checks import check
-    from studio.commands.training import tell
-    from studio.flags import flags
-
-    if not argv or argv[0].startswith("-"):
-        raise StudioError(
-            "studio plan needs the name of a method, then the flags of studio train.", field="method"
-        )
-    own, rest = flags.take(argv[1:], "memory_gib")
-    run, start = flags.started(argv[0], rest, prog=f"studio plan {argv[0]}")
-    memory = flags.number(own, "memory_gib", 0.0)
-    check(run)
-    tell(start, console)
-    from studio.backend.quiet import quiet
-    from studio.training.plan import plan as measure
-
-    quiet()
-    found = measure(run, memory_gib=memory)
-    console.record({**found.as_dict(), "preset": dataclasses.asdict(start.choice)})
-    for name, text in found.lines():
-        console.print(f"{name:<12} {text}")
-    if not found.fits:
-        raise RunFailed(found.advice)

@@ -1,7 +1,7 @@
 """Applies the backend's choices to a family: placement, attention kernel, checkpointing, compilation."""
 
 import logging
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -48,7 +48,12 @@ def _keep_exact(family: Family) -> None:
 
 
 def _checkpoint(family: Family) -> None:
-    family.denoiser.enable_gradient_checkpointing(family.checkpointed)
+    def again(
+        block: nn.Module, *inputs: Any
+    ) -> Any:  # a function: a copy of the denoiser would copy a method's family
+        return family.checkpointed(block, *inputs)
+
+    family.denoiser.enable_gradient_checkpointing(again)
     for encoder in family.text_encoders.values():
         encoder.activation_checkpointing_enable({"use_reentrant": False})
 

@@ -18,7 +18,7 @@ from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.draw import draw
 from studio.records import places
-from studio.same_subject.config import DRAWN_AT_ONCE, GeneratedPrior
+from studio.same_subject.config import GeneratedPrior, drawn_at_once
 from studio.settings import serial
 
 STEPS, GUIDANCE = 50, 7.5
@@ -71,7 +71,9 @@ def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: 
                       scheduler=settings.scheduler)  # fmt: skip
     try:
         rng = Rng.single(seed, 0, settings.num_images)
-        for index, image in enumerate(draw(family, request, rng, chunk=DRAWN_AT_ONCE, what="class pictures")):
+        for index, image in enumerate(
+            draw(family, request, rng, chunk=drawn_at_once(family.default_size), what="class pictures")
+        ):
             image.save(temporary / f"{index:05d}.png")
         if not folder.exists():
             temporary.rename(folder)

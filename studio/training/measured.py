@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from studio.settings.memory import said
+
 GIB = 2**30
 
 
@@ -26,13 +28,13 @@ class Phase:
 
     def line(self) -> str:
         """The phase for people."""
-        told = [f"{memory(self.gib)} peak"]
+        told = [f"{said(self.gib)} peak"]
         if self.kinds:
-            told[0] += f" ({', '.join(f'{kind} {memory(size)}' for kind, size in self.kinds.items())})"
+            told[0] += f" ({', '.join(f'{kind} {said(size)}' for kind, size in self.kinds.items())})"
         if self.seconds is not None:
             told.append(f"{self.seconds:.2f} s")
         if self.host_gib:
-            told.append(f"{memory(self.host_gib)} of models in RAM")
+            told.append(f"{said(self.host_gib)} of models in RAM")
         return ", ".join(told)
 
 
@@ -54,8 +56,3 @@ class Measured:
     def host_gib(self) -> float:
         """Highest memory of models on the host."""
         return max(phase.host_gib for phase in self.phases)
-
-
-def memory(gib: float) -> str:
-    """A size as people say it: 512 MiB, 3.5 GiB."""
-    return f"{gib * 1024:.0f} MiB" if gib < 1 else f"{gib:.1f} GiB"

@@ -1,237 +1,186 @@
-"""What a run would need, measured: a few real steps at the largest shape, one preview, one save, one export.
+"""What a run would need: measured here by a few real steps, or counted for a GPU that is not there.
 
-Nothing is estimated from parameter counts. Where the run does not fit, changes are tried from the cheapest on, each
-measured in the same way, until one fits.
+Nothing is estimated from parameter counts. Where the run does not fit, changes are tried from the cheapest on, each in the
+same way, until one fits.
 """
 
 import dataclasses
-import importlib.util
-import itertools
 import math
 import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, Protocol
 
 from studio.backend.core import Backend
-from studio.backend.peak import Peak, limit_gib, release
-from studio.backend.shard import Shard
-from studio.catalog import methods
+from studio.backend.devices import best_device
+from studio.backend.peak import limit_gib
 from studio.catalog.checks import check
 from studio.catalog.run import Run
-from studio.contracts.batch import Batch
-from studio.contracts.trainer import Trainer
-from studio.records import runs
-from studio.records.runs import RunFolder
-from studio.training.loop import fit
-from studio.training.session import Session
+from studio.settings.memory import said
+from studio.training.measure import existing, measure
+from studio.training.measured import GIB, Measured
+from studio.training.savers import Change, changes
+from studio.training.simulate import simulate
 
-_GIB = 2**30
-_STEPS = 3
-"""Steps measured: the first holds the one-time costs, the fastest other one is the speed."""
-_BATCHES_LOOKED_AT = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """One part of a run: what it took."""
-
-    name: str
-    seconds: float
-    gib: float
+KEPT_GIB = 0.75
+"""Of a GPU for its driver, its libraries' work space and what the allocator cannot use (ours; a display takes more)."""
+CARDS = (8, 12, 16, 24, 32, 48, 80, 141)
+"""GiB of GPUs that people have."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What a run took: time and peak memory by phase, size on disk."""
+class Look(Protocol):
+    """What a run holds: `measure` or `simulate`."""
 
-    phases: tuple[Phase, ...]
-    step_seconds: float
-    checkpoint_gib: float
-    export_gib: float
-
-    @property
-    def peak_gib(self) -> float:
-        """Highest memory of all phases."""
-        return max(phase.gib for phase in self.phases)
+    def __call__(self, run: Run, *, exports: bool = True) -> Measured:
+        """Phases of the run; without `exports` perhaps without the export."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run would need on this machine, and what to change where it does not fit."""
+    """What a run would need, and what to change where it does not fit.
+
+    Attributes:
+        measured: Phases of the run as it was asked for.
+        limit_gib: Memory that it may fill.
+        ram_gib: Memory of the machine that models may fill beside a GPU; 0 is not looked at.
+        change: The cheapest change that makes it fit; None if it fits, or nothing does.
+        changed: Phases with that change, or with all of them where nothing fits.
+        advice: What to do, in words.
+        here: What the same run took on this machine's GPU, where one is and memory was counted for another.
+    """
 
     measured: Measured
     limit_gib: float
-    eta_seconds: float
-    disk_gib: float
-    disk_free_gib: float
-    images_per_second: float
     advice: str
+    ram_gib: float = 0.0
+    change: Change | None = None
+    changed: Measured | None = None
+    eta_seconds: float = math.nan
+    disk_gib: float = 0.0
+    disk_free_gib: float = math.inf
+    images_per_second: float = math.nan
+    here: Measured | None = None
 
     @property
     def fits(self) -> bool:
         """Whether memory and disk suffice."""
-        return self.measured.peak_gib <= self.limit_gib and self.disk_gib <= self.disk_free_gib
+        return _fits(self.measured, self.limit_gib, self.ram_gib) and self.disk_gib <= self.disk_free_gib
+
+    @property
+    def flags(self) -> list[str]:
+        """What to add to the command so that it fits: nothing if it fits, or nothing does."""
+        return " ".join(self.change.flags).split() if self.change else []
 
     def as_dict(self) -> dict[str, Any]:
-        """All numbers by name, for machines."""
-        return {**dataclasses.asdict(self), "peak_gib": self.measured.peak_gib, "fits": self.fits}
+        """All numbers by name, for machines; what is not known is left out."""
+        told = {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name != "change" and _known(value)
+        }
+        return told | {"peak_gib": self.measured.peak_gib, "fits": self.fits, "flags": self.flags}
 
     def lines(self) -> list[tuple[str, str]]:
         """The plan as (what, how much) for people."""
-        phases = [(f"{p.name}", f"{_memory(p.gib)} peak, {p.seconds:.2f} s") for p in self.measured.phases]
-        return [
-            *phases,
-            ("a step", f"{self.measured.step_seconds:.3f} s, {self.images_per_second:.1f} images/s"),
-            ("whole run", f"about {duration(self.eta_seconds)}"),
-            ("memory", f"{_memory(self.measured.peak_gib)} of {_memory(self.limit_gib)}"),
-            ("disk", f"{_memory(self.disk_gib)} of {_memory(self.disk_free_gib)} free"),
-            ("verdict", self.advice),
-        ]
+        found = [(phase.name, phase.line()) for phase in self.measured.phases]
+        if _known(self.measured.step_seconds):
+            found += [
+                ("a step", f"{self.measured.step_seconds:.3f} s, {self.images_per_second:.1f} images/s"),
+                ("whole run", f"about {duration(self.eta_seconds)}"),
+            ]
+        found.append(("memory", f"{said(self.measured.peak_gib)} of {said(self.limit_gib)}"))
+        if self.ram_gib:
+            found.append(("RAM", f"{said(self.measured.host_gib)} of {said(self.ram_gib)} for models"))
+        if self.here:
+            found.append(("measured", f"{said(self.here.peak_gib)} on this machine's GPU"))
+        free = "" if math.isinf(self.disk_free_gib) else f" of {said(self.disk_free_gib)} free"
+        return [*found, ("disk", f"{said(self.disk_gib)}{free}"), ("verdict", self.advice)]
 
 
-def plan(run: Run, *, memory_gib: float = 0.0) -> Plan:
-    """Measure a run without keeping anything of it.
+def plan(run: Run, *, gpu: float = 0.0, ram: float = 0.0) -> Plan:
+    """What a run needs, without keeping anything of it.
 
     Args:
-        run: What would be trained. Several processes are measured as one, with its share of the batch.
-        memory_gib: Memory to fit into; 0 takes what this machine has.
+        run: What would be trained. Several processes are looked at as one, with its share of the batch.
+        gpu: GiB of the GPU to count for, with no GPU, weights or download; 0 measures on this machine.
+        ram: GiB of that machine's own memory; 0 is not looked at.
 
     Raises:
         StudioError: The settings cannot work.
     """
     check(run)
     one = _one_process(run)
-    limit = memory_gib or limit_gib(Backend(one.hardware).device)
-    measured = measure(one)
-    free = shutil.disk_usage(_existing(Path(run.output))).free / _GIB
-    needed = measured.checkpoint_gib * (run.loop.keep_checkpoints + 2) + measured.export_gib
+    free = shutil.disk_usage(existing(Path(run.output))).free / GIB
+    if not gpu:
+        limit = limit_gib(Backend(one.hardware).device)
+        return _planned(run, one, measure, limit, 0.0, free)
+    found = _planned(run, one, simulate, max(gpu - KEPT_GIB, 0.1), ram, free)
+    return dataclasses.replace(found, here=measure(one)) if best_device().type == "cuda" else found
+
+
+def _planned(run: Run, one: Run, look: Look, limit: float, ram: float, free: float) -> Plan:
+    found = look(one)
+    needed = found.checkpoint_gib * (run.loop.keep_checkpoints + 2) + found.export_gib
+    change, changed = (None, None) if _fits(found, limit, ram) else _cheapest(one, look, limit, ram)
     return Plan(
-        measured=measured,
+        measured=found,
         limit_gib=limit,
-        eta_seconds=_eta(run, measured),
+        ram_gib=ram,
+        change=change,
+        changed=changed,
+        eta_seconds=_eta(run, found),
         disk_gib=needed,
         disk_free_gib=free,
-        images_per_second=run.loop.batch_size / measured.step_seconds,
-        advice=_advice(one, measured, limit, needed - free),
+        images_per_second=run.loop.batch_size / found.step_seconds,
+        advice=_advice(found, limit, ram, change, changed, needed - free),
     )
 
 
-def measure(run: Run) -> Measured:
-    """Time, memory and disk of one run in this process, in a temporary folder beside its output."""
-    backend = Backend(run.hardware)
-    with tempfile.TemporaryDirectory(dir=_existing(Path(run.output)), prefix=".plan-") as temporary:
-        folder = runs.create(dataclasses.replace(run, output=temporary, name="plan"))
-        try:
-            return _measure(run, folder, backend)
-        except torch.OutOfMemoryError:
-            phase = Phase(name="out of memory", seconds=math.nan, gib=math.inf)
-            return Measured(phases=(phase,), step_seconds=math.nan, checkpoint_gib=0.0, export_gib=0.0)
-        finally:
-            release(backend.device)
+def _fits(found: Measured, limit: float, ram: float) -> bool:
+    return found.peak_gib <= limit and (not ram or found.host_gib <= ram)
 
 
-def _measure(run: Run, folder: RunFolder, backend: Backend) -> Measured:
-    trainer = methods.card_of(run.method).load_trainer()(run.method)
-    with Peak(backend.device) as load:
-        session = Session(run, folder, trainer, backend)
-    first = largest(trainer, run)
-    with Peak(backend.device) as train:
-        seconds = list(_steps(run, session, first))
-    session.step = first + _STEPS
-    phases = {"load": load, "train": train}
-    with Peak(backend.device) as phases["preview"]:
-        drawn = session.preview()
-    with Peak(backend.device) as phases["save"]:
-        session.save()
-    with Peak(backend.device) as phases["export"]:
-        session.export()
-    if drawn is None:
-        del phases["preview"]
-    return Measured(
-        phases=tuple(Phase(name=n, seconds=p.seconds, gib=p.gib) for n, p in phases.items()),
-        step_seconds=min(seconds[1:]),
-        checkpoint_gib=_size(folder.checkpoints),
-        export_gib=_size(folder.export),
-    )
+def _cheapest(run: Run, look: Look, limit: float, ram: float) -> tuple[Change | None, Measured | None]:
+    """The first change that fits; if not even all together do, none, and what is left with all."""
+    tried = list(changes(run))
+    if not tried:
+        return None, None
+    least = look(tried[-1].run, exports=False)
+    if not _fits(least, limit, ram):
+        return None, least
+    for change in tried:
+        if _fits(look(change.run, exports=False), limit, ram) and _fits(
+            found := look(change.run), limit, ram
+        ):
+            return change, found
+    return None, look(tried[-1].run)
 
 
-def _steps(run: Run, session: Session, first: int) -> Iterator[float]:
-    loop = dataclasses.replace(run.loop, steps=first + _STEPS, log_every=1)
-    steps = fit(
-        session.trainer, session.learner, session.backend, dataclasses.replace(run, loop=loop), first=first
-    )
-    for done in steps:
-        yield done.values["seconds"]
-
-
-def largest(trainer: Trainer, run: Run) -> int:
-    """The step, among the first ones, whose batch holds the most numbers: the largest shape the data has."""
-    source = trainer.source()
-    size = run.loop.batch_size
-    count = min(_BATCHES_LOOKED_AT, math.ceil(len(source) / size))
-    stream = source.stream(run.seed, 0, Shard(size, 0, size))
-    sizes = [_numbers(batch) for batch in itertools.islice(stream, count)]
-    return max(range(len(sizes)), key=sizes.__getitem__, default=0)
-
-
-def _numbers(batch: Batch) -> int:
-    return sum(value.numel() for value in batch.values() if isinstance(value, torch.Tensor))
-
-
-def changes(run: Run) -> Iterator[tuple[str, Run]]:
-    """Changes that save memory, with their flags, from the cheapest on; each keeps those before it."""
-    rows = run.loop.batch_size * methods.card_of(run.method).rows(run.method)
-    parts = [n for n in range(run.loop.accumulate + 1, rows + 1) if rows % n == 0]
-    if len(parts) > 1:
-        yield f"--loop.accumulate {parts[0]} (same result)", _with(run, loop={"accumulate": parts[0]})
-    flags: list[str] = []
-    for flag, change in _savers(run, parts):
-        run = _with(run, **change)
-        flags.append(flag)
-        yield " ".join(flags), run
-
-
-def _savers(run: Run, parts: list[int]) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
-    quantizes = importlib.util.find_spec("bitsandbytes") is not None
-    if parts:
-        yield f"--loop.accumulate {parts[-1]} (same result)", {"loop": {"accumulate": parts[-1]}}
-    if not run.hardware.gradient_checkpointing:
-        flag = "--hardware.gradient-checkpointing True (same result, slower)"
-        yield flag, {"hardware": {"gradient_checkpointing": True}}
-    if quantizes and run.optim.name == "adamw":
-        yield "--optim.name adamw8bit (close to the same result)", {"optim": {"name": "adamw8bit"}}
-    if not run.hardware.offload:
-        yield "--hardware.offload True (same result, slower)", {"hardware": {"offload": True}}
-    if quantizes and run.hardware.quantize == "none":
-        yield "--hardware.quantize nf4 (frozen weights in 4 bits)", {"hardware": {"quantize": "nf4"}}
-
-
-def _with(run: Run, **parts: dict[str, Any]) -> Run:
-    changed = {name: dataclasses.replace(getattr(run, name), **values) for name, values in parts.items()}
-    return dataclasses.replace(run, **changed)
-
-
-def _advice(run: Run, measured: Measured, limit: float, disk_short: float) -> str:
-    if disk_short > 0:
-        return f"the disk lacks {_memory(disk_short)}; free it, choose another --output or keep fewer checkpoints"
-    if measured.peak_gib <= limit:
+def _advice(
+    found: Measured, limit: float, ram: float, change: Change | None, changed: Measured | None, short: float
+) -> str:
+    if short > 0:
+        return f"the disk lacks {said(short)}; free it, choose another --output or keep fewer checkpoints"
+    if _fits(found, limit, ram):
         return "fits"
-    for flags, changed in changes(run):
-        tried = measure(changed)
-        if tried.peak_gib <= limit:
-            slower = tried.step_seconds / measured.step_seconds - 1
-            cost = "" if math.isnan(slower) else f", {slower:+.0%} time a step"
-            return f"does not fit; cheapest change that does: {flags}: {_memory(tried.peak_gib)}{cost}"
-    return "does not fit with any of the memory savers; take a smaller model, resolution or adapter"
+    if change and changed:
+        slower = changed.step_seconds / found.step_seconds - 1
+        cost = "" if math.isnan(slower) else f", {slower:+.0%} time a step"
+        return f"does not fit; cheapest change that does: {change}: {said(changed.peak_gib)}{cost}"
+    least = min((each for each in (found, changed) if each), key=lambda each: each.peak_gib)
+    if least.peak_gib <= limit:
+        return f"models need {said(least.host_gib)} of RAM, and {said(ram)} are there; take a machine with more, or a smaller model"
+    card = next((size for size in CARDS if least.peak_gib <= size - KEPT_GIB), None)
+    smallest = f"a GPU of {card} GiB would do" if card else "no GPU of up to 141 GiB would do"
+    return (
+        f"does not fit, not even with all that saves memory ({said(least.peak_gib)} then): {smallest}; or take a smaller "
+        "model, resolution or adapter"
+    )
 
 
 def _eta(run: Run, measured: Measured) -> float:
-    cost = {phase.name: phase.seconds for phase in measured.phases}
+    cost = {phase.name: phase.seconds or 0.0 for phase in measured.phases}
     previews = run.loop.steps // run.preview.every + 1 if run.preview.every else 0
     saves = run.loop.steps // run.loop.checkpoint_every if run.loop.checkpoint_every else 0
     return (
@@ -245,19 +194,15 @@ def _eta(run: Run, measured: Measured) -> float:
 
 def _one_process(run: Run) -> Run:
     share = run.loop.batch_size // run.hardware.num_processes
-    return _with(run, loop={"batch_size": share}, hardware={"num_processes": 1})
+    loop, hardware = (
+        dataclasses.replace(run.loop, batch_size=share),
+        dataclasses.replace(run.hardware, num_processes=1),
+    )
+    return dataclasses.replace(run, loop=loop, hardware=hardware)
 
 
-def _existing(path: Path) -> Path:
-    return next(p for p in (path.absolute(), *path.absolute().parents) if p.is_dir())
-
-
-def _size(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / _GIB
-
-
-def _memory(gib: float) -> str:
-    return f"{gib * 1024:.0f} MiB" if gib < 1 else f"{gib:.1f} GiB"
+def _known(value: object) -> bool:
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def duration(seconds: float) -> str:

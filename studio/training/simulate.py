@@ -26,6 +26,8 @@ from studio.training.loop import fit
 from studio.training.measured import GIB, Measured, Phase
 from studio.training.session import Session
 
+_PARTS = 2
+"""Parts of a batch that show all that more of them hold: the gradients of the first wait while the second is computed."""
 _SMALL = GIB
 """Bytes of trained weights up to which an export is simulated: it writes real files."""
 
@@ -56,19 +58,20 @@ def _along(one: Counter[str], two: Counter[str], times: int) -> Counter[str]:
     return Counter({kind: one[kind] + times * (two[kind] - one[kind]) for kind in {*one, *two}})
 
 
-def simulate(run: Run) -> Measured:
+def simulate(run: Run, *, exports: bool = True) -> Measured:
     """Peak memory of a run by phase and kind, in one process; times are not known.
 
     Args:
         run: What would be trained, checked.
+        exports: Look at the export too, which takes as long as all the rest.
 
     Raises:
         StudioError: The settings cannot work.
     """
     run = _brief(run)
-    held, whole = _phases(run, FEWEST)
+    held, whole = _phases(run, FEWEST, exports=exports)
     if whole:
-        deeper, _ = _phases(run, FEWEST + 1)
+        deeper, _ = _phases(run, FEWEST + 1, exports=exports)
         held = {name: each.further(deeper[name], whole - FEWEST) for name, each in held.items()}
     checkpoint, export = (held.pop(name).highest.total() / GIB for name in ("checkpoint", "trained"))
     return Measured(
@@ -92,21 +95,29 @@ def _brief(run: Run) -> Run:
     run = dataclasses.replace(run, method=dataclasses.replace(run.method, **short))
     hardware = dataclasses.replace(run.hardware, device="simulated", num_processes=1, compile=False)
     preview = dataclasses.replace(run.preview, steps=1)
-    loop = dataclasses.replace(run.loop, steps=1, epochs=0, log_every=1)
+    parts = min(run.loop.accumulate, _PARTS)
+    loop = dataclasses.replace(
+        run.loop,
+        steps=1,
+        epochs=0,
+        log_every=1,
+        accumulate=parts,
+        batch_size=run.loop.batch_size * parts // run.loop.accumulate,
+    )
     return dataclasses.replace(run, hardware=hardware, preview=preview, loop=loop)
 
 
-def _phases(run: Run, units: int) -> tuple[dict[str, _Held], int]:
+def _phases(run: Run, units: int, *, exports: bool) -> tuple[dict[str, _Held], int]:
     """Bytes by phase with a denoiser of so many units, and the units it has; 0 if it ran whole."""
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="studio-plan-")))
         stack.enter_context(places.caches_in(root / "caches"))
         here = stack.enter_context(machine(units=units))
         folder = runs.create(dataclasses.replace(run, output=str(root), name="plan"))
-        return dict(_driven(run, folder, here)), here.whole
+        return dict(_driven(run, folder, here, exports=exports)), here.whole
 
 
-def _driven(run: Run, folder: runs.RunFolder, here: Machine) -> Iterator[tuple[str, _Held]]:
+def _driven(run: Run, folder: runs.RunFolder, here: Machine, *, exports: bool) -> Iterator[tuple[str, _Held]]:
     trainer = methods.card_of(run.method).load_trainer()(run.method)
     session = Session(run, folder, trainer, Backend(run.hardware))
     yield "load", _read(here)
@@ -123,7 +134,7 @@ def _driven(run: Run, folder: runs.RunFolder, here: Machine) -> Iterator[tuple[s
     if run.preview.every and session.preview() is not None:
         yield "preview", _read(here)
     trained = sum(map(_bytes, session.learner.parameters))
-    if trained <= _SMALL:
+    if exports and trained <= _SMALL:
         session.export()
         yield "export", _read(here)
     yield "checkpoint", _Held({"": Counter(all=trained + states)})

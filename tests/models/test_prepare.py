@@ -1,5 +1,6 @@
 """What the hardware settings switch on."""
 
+import copy
 import logging
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from studio.backend.core import Backend
 from studio.catalog.families import cards
 from studio.contracts.sampling import Request
+from studio.models.base import Family
 from studio.models.build import load
 from studio.models.draw import draw
 from studio.models.prepare import prepare
@@ -58,3 +60,12 @@ def test_what_overflows_in_fp16_stays_in_float32(monkeypatch):
         assert set(card.fp32) <= kept
         assert family.denoiser_name not in kept
         assert ("vae" in kept) == (bool(family.vae.config.get("force_upcast")) or "vae" in card.fp32)
+
+
+def test_a_copy_of_a_checkpointed_denoiser_holds_no_other_network():
+    """An export copies the denoiser around its weights; what it calls for checkpointing led to all of the family's."""
+    family = load("tiny:flux", Backend(Hardware(device="cpu", gradient_checkpointing=True)))
+    memo = {id(value): value for value in (*family.denoiser.parameters(), *family.denoiser.buffers())}
+    copied = dict(memo)
+    copy.deepcopy(family.denoiser, copied)
+    assert not [value for value in copied.values() if isinstance(value, Family)]
