@@ -38,7 +38,8 @@ class RunFailed(StudioError):
 def unknown(what: str, given: str, allowed: Iterable[str], *, field: str = "") -> StudioError:
     """The error for a name that does not exist: offers the nearest one and lists the rest."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    lower = {name.lower(): name for name in names}
+    near = [lower[name] for name in difflib.get_close_matches(given.lower(), lower, n=1, cutoff=0.5)]
     hint = f"; did you mean {near[0]!r}?" if near else "."
     listed = ", ".join(names) if names else "none"
     return StudioError(f"Unknown {what} {given!r}{hint} Available: {listed}.", field=field)

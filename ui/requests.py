@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from studio.catalog import methods
+from studio.catalog import methods, recognize
 from studio.errors import StudioError
 from studio.sampling import grid, reference_check
 from studio.settings import serial
@@ -50,6 +50,7 @@ def build(workspace: Workspace, given: Sequence[Any], edits: Edits) -> dict[str,
     check_request(values)
     workspace.check({"model": values["model"]}, {})
     request = serial.from_dict(SampleRequest, values)
+    recognize.check(request.model, request.parts)
     if len([job for job in workspace.jobs.queue() if job.kind in ("sample", "grid")]) >= MAX_OPEN:
         raise StudioError(f"{MAX_OPEN} requests wait already; try again when some are done.")
     return serial.to_dict(request)

@@ -1,13 +1,13 @@
 """What a folder is that was given as a model: a diffusers pipeline and what is wrong with it, or something else. No torch."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from studio.catalog import families, header, single_file
+from studio.catalog import component_settings, families, header, single_file
+from studio.catalog.component_settings import settings_file, values
 from studio.catalog.family import FamilyCard, Part, Variant
 from studio.catalog.known import Known
 from studio.catalog.noise import refused, said
@@ -52,20 +52,6 @@ def family_of(folder: Path) -> Known | None:
     """What is known of a folder of settings alone, as it may lie beside a file; None where there is none."""
     found = of_folder(folder) if (folder / "model_index.json").is_file() else None
     return found if found and found.card else None
-
-
-def values(file: Path) -> dict[str, Any]:
-    """The values of a JSON file; none where it cannot be read."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def settings_file(component: str) -> str:
-    """Name of the file of a component's settings."""
-    return "scheduler_config.json" if component == "scheduler" else "config.json"
 
 
 def _snapshot(folder: Path) -> Path:
@@ -124,6 +110,7 @@ def _examined(known: Known, folder: Path, index: Mapping[str, Any]) -> Known:
         variants = {_weights(folder, part) for part in networks}
         refusals = [
             *(f"it lists no {part}" for part in wanted if part not in listed),
+            *(component_settings.refusal(folder, part, library) for part, (library, _) in listed.items()),
             *(_words(folder / part) for part in listed if part.startswith("tokenizer")),
         ]
     except StudioError as error:
@@ -210,7 +197,7 @@ def components(folder: Path) -> Iterator[tuple[str, Part]]:
     """The parts of a folder of settings, with all that their files say."""
     for name, listed in values(folder / "model_index.json").items():
         file = folder / name / settings_file(name)
-        if isinstance(listed, list) and file.is_file() and name not in NOT_NEEDED:
+        if _is_part(listed) and name.isidentifier() and file.is_file() and name not in NOT_NEEDED:
             library, cls = listed
             own = {key: value for key, value in values(file).items() if not key.startswith("_")}
             yield name, Part(cls, own, "diffusers" if library == "diffusers" else "transformers")

@@ -1,11 +1,11 @@
 """The traits of a run's model, told by its name, folder, file or run before anything of it is loaded. No torch."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from studio import assets
+from studio.catalog import component_settings
 from studio.catalog.family import Variant
 from studio.catalog.recognize import Known, recognize
 from studio.catalog.suits import Traits
@@ -91,7 +91,7 @@ def started_from(model: str) -> str:
         folder = next((place for place in (Path(model).expanduser(), RUNS / model) if _is_run(place)), None)
         if not model or folder is None:
             break
-        method = _json(folder / "config.json").get("method", {})
+        method = component_settings.values(folder / "config.json").get("method", {})
         before = method.get("model", "") if isinstance(method, dict) else ""
         if not before or before == model:
             break
@@ -105,7 +105,7 @@ def _is_run(folder: Path) -> bool:
 
 def _network(name: str) -> str:
     """The kind of a classifier by timm's name, or by that in an exported folder."""
-    architecture = _json(Path(name).expanduser() / "config.json").get("architecture", "")
+    architecture = component_settings.values(Path(name).expanduser() / "config.json").get("architecture", "")
     word = str(architecture or name).removeprefix("timm/").lower()
     return next((kind for kind, starts in _NETWORKS.items() if word.startswith(starts)), "")
 
@@ -127,12 +127,3 @@ def _told(name: str, known: Known, *, small: bool, network: str) -> str:
     if known.kind == "published":
         return f"{title} is {what}"
     return f"{name} is {title}, {what}"
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """The values of a file; none where it cannot be read."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
