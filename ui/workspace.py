@@ -137,7 +137,9 @@ class Workspace:
         found = [folder.path for folder in runs.list_runs(self.runs) if any(folder.export.glob("*"))]
         folders = [card.parent for card in (self.root / "models").glob(f"**/{trained.CARD}")]
         files = (self.root / "models").glob("**/*.safetensors")
-        own = sorted([*folders, *(file for file in files if file.parent not in folders)])
+        whole = {index.parent for index in (self.root / "models").glob("**/model_index.json")}
+        left_out = {*folders, *whole}  # a model's own parts are nothing to load on top of one
+        own = sorted([*folders, *(file for file in files if not left_out & set(file.parents))])
         return [*(self.relative(path) for path in [*found, *own]), *trained.shipped()]
 
     def unexported(self) -> list[str]:

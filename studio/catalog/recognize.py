@@ -64,7 +64,9 @@ def usable(model: str, parts: Parts = Parts()) -> Known:
                 field="model",
             )
         embedded = (each.name for each in assets.path("models").iterdir() if _embedded(each.name))
-        raise unknown("model", model, [*embedded, *_tiny_names(), *families.short_names()], field="model")
+        names = [*embedded, *(variant.name for _, variant in families.variants()), "tiny:FAMILY"]
+        others = [*families.short_names(), *_tiny_names()]
+        raise unknown("model", model, names, field="model", also=others)
     return known
 
 
