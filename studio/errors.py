@@ -35,10 +35,13 @@ class RunFailed(StudioError):
     """A run that started and could not go on (exit code 1, not the person's mistake); its work is saved."""
 
 
-def unknown(what: str, given: str, allowed: Iterable[str], *, field: str = "") -> StudioError:
-    """The error for a name that does not exist: offers the nearest one and lists the rest."""
+def unknown(
+    what: str, given: str, allowed: Iterable[str], *, field: str = "", also: Iterable[str] = ()
+) -> StudioError:
+    """The error for a name that does not exist: offers the nearest one and lists the rest; `also` are offered, not listed."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    lower = {name.lower(): name for name in [*names, *also]}
+    near = [lower[name] for name in difflib.get_close_matches(given.lower(), lower, n=1, cutoff=0.5)]
     hint = f"; did you mean {near[0]!r}?" if near else "."
     listed = ", ".join(names) if names else "none"
     return StudioError(f"Unknown {what} {given!r}{hint} Available: {listed}.", field=field)

@@ -189,7 +189,7 @@ def test_a_file_elsewhere_has_one_module_under_a_stable_name(tmp_path: Path):
             r"'things_of_mine' does not say where it is .*give `package.module:Name`, or `file.py:Name`",
         ),
         ("nothing_here:red", r"neither a module 'nothing_here' nor a file nothing_here.py in /"),
-        ("json.nothing:red", r"neither a module 'json.nothing'"),
+        ("torch.nothing:red", r"neither a module 'torch.nothing'"),
         ("nothing.py:red", r"there is no file '/.*nothing.py'"),
         (
             "broken_one.py:red",
@@ -506,3 +506,36 @@ def test_pairs_of_ones_own_train_a_clip_and_resume_exactly(tmp_path: Path):
 def test_pairs_that_are_wrong_are_named(tmp_path: Path, custom: Custom, said: str):
     with pytest.raises(StudioError, match=said):
         run_to_end(short(Clip(model="tiny:clip", data=custom), tmp_path))
+
+
+@pytest.mark.parametrize("path", ["subprocess:Popen", "os:system", "builtins:eval", "runpy:run_path"])
+def test_what_comes_with_python_is_no_code_of_ones_own(path: str):
+    """Settings that another person wrote could run programs by them."""
+    with pytest.raises(StudioError, match="is of Python itself, which is no code of yours"):
+        outside.require(path, what="Advantage", field="advantage.path")
+    with pytest.raises(StudioError, match="is of Python itself, which is no code of yours"):
+        outside.load(path, what="Advantage", field="advantage.path")
+
+
+def test_what_a_module_has_from_python_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "borrowing.py").write_text(
+        "from subprocess import Popen\nfrom functools import partial\nmine = partial(max, 1)\n"
+    )
+    with pytest.raises(StudioError, match="is of Python itself"):
+        outside.load("borrowing.py:Popen", what="Advantage", field="advantage.path")
+    assert outside.load("borrowing.py:mine", what="Advantage", field="advantage.path")(2) == 2
+
+
+def test_a_run_of_another_person_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run.of("ddpo", prompts=["a star"], output="shared", name="run").to_dict()
+    touched = tmp_path / "touched"
+    run["method"]["advantage"] = {
+        "kind": "custom",
+        "path": "subprocess:Popen",
+        "options": {"args": ["touch", str(touched)]},
+    }
+    with pytest.raises(StudioError, match="is of Python itself"):
+        run_to_end(Run.from_dict(run))
+    assert not touched.exists()

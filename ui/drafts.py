@@ -22,7 +22,7 @@ from ui import forms
 from ui.forms import Leaf
 from ui.workspace import Workspace
 
-SIMPLE = ("method.data", "method.data.train", "method.model", "method.class_word", "method.token", "loop.steps",
+SIMPLE = ("method.data", "method.data.train", "method.model", "method.prompts", "method.class_word", "method.token", "loop.steps",
           "optim.lr", "name", "loop.batch_size", "seed")  # fmt: skip
 """What the simple view asks for: the first five of these that a method has."""
 NUM_SIMPLE = 5
@@ -79,9 +79,17 @@ def suited(method: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return serial.merge(wanted, serial.nest(mine)) | {"preset": wanted["preset"]}
 
 
-def told(run: Run) -> list[str]:
-    """Which preset a run starts from and why, and what to know of its model."""
-    return presets.told(methods.card_of(run.method), serial.to_dict(run.method), run.preset).lines()
+def told(run: Run) -> list[tuple[str, str]]:
+    """Which preset a run starts from and why, and what to know of its model: sentences, each with its kind of note."""
+    choice = presets.told(methods.card_of(run.method), serial.to_dict(run.method), run.preset)
+    why = [(f"Preset: {choice.why.rstrip('.')}.", "info")] if choice.why else []
+    return [*why, *((said, "warning") for said in choice.warnings)]
+
+
+def followed(held: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """What of a run is otherwise than the form holds it, since it follows what was given."""
+    shown, found = serial.flatten(held), serial.flatten(run.to_dict())
+    return {name: value for name, value in found.items() if name in shown and shown[name] != value}
 
 
 def fields(method: str, values: Mapping[str, Any]) -> list[Leaf]:

@@ -66,6 +66,10 @@ class Leaf:
         """Help, with range."""
         return f"{self.help.rstrip('.')} ({self.bounds})." if self.bounds else self.help
 
+    def beside(self, follows: Any) -> str:
+        """Help, with the value that the run takes in place of the shown one, which nobody gave; None for none."""
+        return self.info if follows is None else f"{self.info} Follows the others: {follows}.".strip()
+
 
 @functools.cache
 def _schema(cls: type, name: str) -> Mapping[str, Any]:

@@ -43,6 +43,14 @@ class Record:
         """Name of the method."""
         return str(self.settings.get("method", {}).get("kind", ""))
 
+    @property
+    def preparing(self) -> str:
+        """What is done before the next step, and how far it is; empty while steps are taken."""
+        now = self.events[-1] if self.events else {}
+        if now.get("event") != "prepare":
+            return ""
+        return f"{now['what']}, {now['done']} of {now['total']}" if now["total"] else str(now["what"])
+
     def of(self, kind: str) -> list[Mapping[str, Any]]:
         """Events of one kind."""
         return [event for event in self.events if event["event"] == kind]

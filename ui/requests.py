@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from studio.catalog import methods
+from studio.catalog import drawing as numbers
+from studio.catalog import methods, recognize
 from studio.errors import StudioError
 from studio.sampling import grid, reference_check
 from studio.settings import serial
@@ -48,11 +49,36 @@ def build(workspace: Workspace, given: Sequence[Any], edits: Edits) -> dict[str,
     if not values["prompt"]:
         raise StudioError("There is no prompt; write what to draw.", field="prompt")
     check_request(values)
-    workspace.check({"model": values["model"]}, {})
+    _check_model(workspace, values["model"])
     request = serial.from_dict(SampleRequest, values)
     if len([job for job in workspace.jobs.queue() if job.kind in ("sample", "grid")]) >= MAX_OPEN:
         raise StudioError(f"{MAX_OPEN} requests wait already; try again when some are done.")
     return serial.to_dict(request)
+
+
+def _check_model(workspace: Workspace, model: str) -> None:
+    workspace.check({"model": model}, {})
+    recognize.check(model)
+
+
+def own_numbers(workspace: Workspace, model: str) -> dict[str, str]:
+    """What is drawn with where nothing is given, by field: as a model's card has it; nothing where no model is named.
+
+    Args:
+        workspace: Where it has to lie.
+        model: As it was typed; what cannot be used is refused when it is drawn with.
+    """
+    try:
+        _check_model(workspace, model)
+    except StudioError:
+        return {}
+    known = recognize.recognize(model) if model else None
+    if known is None or (known.card is None and not known.small):
+        return {}
+    published = known.variant if known.kind == "published" else None  # what else lies there may be smaller
+    side = dict.fromkeys(("width", "height"), f"{published.size}") if published else {}
+    steps, guidance = numbers.steps_of(0, known.variant), numbers.guidance_of(None, known.variant)
+    return {"steps": f"{steps}", "guidance": f"{guidance:g}", **side}
 
 
 def drawing(workspace: Workspace, given: Sequence[Any], edits: Edits) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def header(record: Record, state: str, job: Job | None) -> str:
     memory = f"{step['memory_gib']:.1f} GiB" if step.get("memory_gib") else ""
     found = [
         ("Step", f"{record.step} of {record.total}"),
+        ("Preparing", record.preparing if state == "running" else ""),
         ("Left", parts.duration(left) if state == "running" and left else ""),
         ("Speed", rate),
         ("Memory", memory),

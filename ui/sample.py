@@ -16,6 +16,9 @@ from ui.page import QUICK, SECONDS, SETS, Page, clickable
 from ui.weights import Weights
 
 _FILES = "a model and its artifacts"
+_OWN = {"steps": "0: the model's own.", "guidance": "Empty: the model's own.", "width": "0: the model's own.",
+        "height": "0: the model's own."}  # fmt: skip
+"""What stands at the numbers that may be left to the model."""
 _EMPTY = "Write a prompt and press Draw. Every picture carries the recipe that draws it again."
 
 
@@ -59,13 +62,14 @@ class SamplePage:
         with gr.Row(elem_classes="fields small"):
             made["num_images"] = _box("num_images", label="Pictures", info=None, **small)
             made["seed"] = _box("seed", info=None, **small)
-            made["steps"] = _box("steps", info="0: the model's own.", **small)
-            made["guidance"] = _box("guidance", info="Empty: the model's own.", placeholder="auto", **small)
+            made["steps"] = _box("steps", info=_OWN["steps"], **small)
+            made["guidance"] = _box("guidance", info=_OWN["guidance"], placeholder="auto", **small)
         with gr.Accordion("Sampler and size", open=False), gr.Row():
             names, own = ["", *SCHEDULERS, *FLOW_SCHEDULERS], "Empty: the model's own."
             made["scheduler"] = gr.Dropdown(names, value="", label="Sampler", info=own, **small)
             for name in ("width", "height"):
-                made[name] = _box(name, info="0: the model's own.", **small)
+                made[name] = _box(name, info=_OWN[name], **small)
+        self.numbers = [made[name] for name in _OWN]
         self.plain = [made[name] for name in requests.PLAIN]
 
     def _grid(self) -> None:
@@ -95,6 +99,8 @@ class SamplePage:
             look(self._look, seen, [self.result, timer], **QUICK)
         self.job.change(lambda: drawn.earlier(self.workspace), None, self.earlier, **QUICK)
         page.manages(self.result)
+        model = self.weights.model
+        gr.on([model.blur, model.submit], self._own, model, self.numbers, **QUICK)
         lists = [self.source, *self.weights.artifacts, self.result, self.earlier]
         page.when_opened("sample", self._lists, lists, self.job)
 
@@ -103,6 +109,14 @@ class SamplePage:
         empty = gr.skip() if job else parts.nothing("Nothing drawn yet", _EMPTY)
         earlier = gr.skip() if job else drawn.earlier(self.workspace)
         return [gr.Dropdown(choices=[_FILES, *running]), *self.weights.choices(), empty, earlier]
+
+    def _own(self, model: str) -> list[Any]:
+        """What the numbers that nobody gave are for a model."""
+        found = requests.own_numbers(self.workspace, model.strip())
+        return [
+            gr.update(info=text.replace("own.", f"own, {found[name]}.") if name in found else text)
+            for name, text in _OWN.items()
+        ]
 
     def _draw(self, source: str, *given: Any) -> Any:
         request = requests.drawing(self.workspace, given, self.weights.edits)

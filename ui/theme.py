@@ -87,7 +87,7 @@ SCRIPT = """
     const page = note.closest('[role=tabpanel]') ?? document, name = CSS.escape(note.dataset.field);
     const field = page.querySelector(`.field-${name}, .field-method-${name}`);
     if (!field) return;
-    const why = Object.assign(document.createElement('p'), {className: 'why', textContent: note.textContent});
+    const why = Object.assign(document.createElement('p'), {className: 'why', textContent: note.textContent.split(' Available: ')[0]});
     const help = field.querySelector('.info-text') ?? field.querySelector('[data-testid=block-info]');
     fields.set(note, field);
     field.querySelector('.why')?.remove();

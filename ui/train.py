@@ -129,16 +129,18 @@ class TrainPage:
         del chosen
         fields = _shown(now)
         drawn = boxes.draw(fields, now["level"])
+        sizes = [(leaf, box) for leaf, box in zip(fields, drawn, strict=True) if isinstance(box, gr.Number)]
         inputs = [self.shape, self.folder, *drawn]
 
         def values(*given: Any) -> dict[str, Any]:
             return _values(given, fields)
 
         def look(*given: Any) -> list[Any]:
-            return self._look(given[1], lambda: values(*given))
+            return self._look(given[1], lambda: values(*given), [leaf for leaf, _ in sizes])
 
+        told = [*self.shown, *(box for _, box in sizes)]
         triggers = [*boxes.triggers(drawn, fields), self.folder.change]
-        gr.on(triggers, look, inputs, self.shown, trigger_mode="always_last", **QUICK)
+        gr.on(triggers, look, inputs, told, trigger_mode="always_last", **QUICK)
         boxed = list(zip(fields, drawn, strict=True))
         models = [box for leaf, box in boxed if leaf.name == "method.model"]
         self._redraw([box for leaf, box in boxed if leaf.is_choice], models, values, inputs)
@@ -175,19 +177,24 @@ class TrainPage:
             self.page.act(box.blur, remodel, inputs, seen, **SETS)
         self.page.act(self.level.input, relevel, [self.level, *inputs], seen, **SETS)
 
-    def _look(self, chosen: str | None, values: Callable[[], dict[str, Any]]) -> list[Any]:
-        """What the form would run, or what is wrong with it."""
+    def _look(
+        self, chosen: str | None, values: Callable[[], dict[str, Any]], sizes: Sequence[Leaf] = ()
+    ) -> list[Any]:
+        """What the form would run, with which numbers in place of those that follow, or what is wrong with it."""
         try:
-            run = drafts.build(values(), self.workspace)
+            held = values()
+            run = drafts.build(held, self.workspace)
             lines = drafts.told(run)
         except StudioError as error:
             untouched = not chosen and error.field in _DATA
-            return [parts.note(_START) if untouched else parts.refusal(error), gr.skip(), gr.skip()]
-        said = " ".join(f"{line[:1].upper()}{line[1:].rstrip('.')}." for line in lines)
+            said = parts.note(_START) if untouched else parts.refusal(error)
+            return [said, "", "", *(gr.update(info=leaf.info or None) for leaf in sizes)]
+        follows = drafts.followed(held, run)
         return [
-            parts.note(f"Ready to start. {said}".strip(), "good"),
+            parts.note("Ready to start.", "good") + "".join(parts.note(*line) for line in lines),
             drafts.command(run),
             drafts.as_yaml(run),
+            *(gr.update(info=leaf.beside(follows.get(leaf.name)) or None) for leaf in sizes),
         ]
 
     def _start(self, values: Mapping[str, Any]) -> Any:

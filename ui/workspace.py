@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from studio import assets
 from studio.catalog import methods
+from studio.catalog.recognize import is_own
 from studio.data.layouts import EXTENSIONS
 from studio.errors import StudioError, unknown
 from studio.queue.jobs import Jobs, Kind
@@ -84,6 +85,7 @@ class Workspace:
     def _check_text(self, name: str, text: str) -> None:
         foreign = name == "optim.name" and ("." in text or ":" in text) and text not in _own_optimizers()
         runs_code = foreign or name.endswith(("reward.function", ".function"))
+        runs_code = runs_code or (name.rpartition(".")[2] == "model" and is_own(text))
         if runs_code or (name.endswith("kind") and text in ("user", "custom")):
             raise StudioError(f"{name} {text!r} would run code; only the command takes that.", field=name)
         places = text.startswith(("/", "~", "\\")) or ".." in Path(text).parts or "\0" in text
@@ -135,7 +137,9 @@ class Workspace:
         found = [folder.path for folder in runs.list_runs(self.runs) if any(folder.export.glob("*"))]
         folders = [card.parent for card in (self.root / "models").glob(f"**/{trained.CARD}")]
         files = (self.root / "models").glob("**/*.safetensors")
-        own = sorted([*folders, *(file for file in files if file.parent not in folders)])
+        whole = {index.parent for index in (self.root / "models").glob("**/model_index.json")}
+        left_out = {*folders, *whole}  # a model's own parts are nothing to load on top of one
+        own = sorted([*folders, *(file for file in files if not left_out & set(file.parents))])
         return [*(self.relative(path) for path in [*found, *own]), *trained.shipped()]
 
     def unexported(self) -> list[str]:

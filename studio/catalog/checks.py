@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from studio.catalog import methods, outside, parts
+from studio.catalog import methods, outside, parts, recognize
 from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.settings import serial
 from studio.settings.custom import Custom
-from studio.settings.sampling import Text
+from studio.settings.sampling import Parts, Text
 
 _EXTENDS = {
     "loop.steps",
@@ -64,6 +64,7 @@ def check(run: Run) -> None:
     if run.hardware.sharded:
         _check_sharded(run)
     _check_text(run.method)
+    _check_model(run.method)
     if {"adapter", "export"} <= serial.hints(type(run.method)).keys():
         _check_formats(run.method.adapter, run.method.export.formats)
 
@@ -76,6 +77,12 @@ def _check_text(settings: Any) -> None:
             "Leave it out.",
             field="text.weights",
         )
+
+
+def _check_model(settings: Any) -> None:
+    """A text-to-image model that is told by its name, folder or file is refused before torch is imported."""
+    if serial.hints(type(settings)).get("parts") is Parts:
+        recognize.check(settings.model, settings.parts)
 
 
 def _own(settings: Any, where: str = "") -> Iterator[tuple[str, Custom]]:

@@ -46,14 +46,28 @@ def read(file: Path) -> Header:
                 raise damaged(file, "it begins with no header")
             found = json.loads(opened.read(length))
         metadata = found.pop("__metadata__", {})
-        end = max((tensor["data_offsets"][1] for tensor in found.values()), default=0)
-        shapes = {key: tuple(tensor["shape"]) for key, tensor in found.items()}
-        dtypes = {key: tensor["dtype"] for key, tensor in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
+        end = max((_number(tensor["data_offsets"][1]) for tensor in found.values()), default=0)
+        shapes = {key: tuple(map(_number, tensor["shape"])) for key, tensor in found.items()}
+        dtypes = {key: _word(tensor["dtype"]) for key, tensor in found.items()}
+        said = {key: _word(value) for key, value in metadata.items()}
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise damaged(file, "its header cannot be read") from error
     if end != size - 8 - length:
         raise damaged(file, f"it has {size - 8 - length} bytes of tensors where its header lists {end}")
-    return Header(shapes, dtypes, metadata)
+    return Header(shapes, dtypes, said)
+
+
+def _number(value: object) -> int:
+    """A size or a place, as the format has them."""
+    if type(value) is not int or value < 0:
+        raise ValueError(value)
+    return value
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
 
 
 def damaged(file: Path, why: str) -> StudioError:

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from studio.catalog import families, header, run_folder, single_file
+from studio.catalog import component_settings, families, header, run_folder, single_file
+from studio.catalog.component_settings import settings_file, values
 from studio.catalog.family import FamilyCard, Part, Variant
 from studio.catalog.known import Known
 from studio.catalog.noise import refused, said
-from studio.catalog.run_folder import values
 from studio.errors import StudioError, unknown
 
 NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder")
@@ -79,11 +79,6 @@ def family_of(folder: Path) -> Known | None:
     return found if found and found.card else None
 
 
-def settings_file(component: str) -> str:
-    """Name of the file of a component's settings."""
-    return "scheduler_config.json" if component == "scheduler" else "config.json"
-
-
 def _snapshot(folder: Path) -> Path:
     """The files of a hub model's cache folder (`models--owner--name`); the folder itself if it is none."""
     if not folder.name.startswith("models--") or not (folder / "snapshots").is_dir():
@@ -135,6 +130,7 @@ def _examined(known: Known, folder: Path, index: Mapping[str, Any]) -> Known:
         variants = {_weights(folder, part) for part in networks}
         refusals = [
             *(f"it lists no {part}" for part in wanted if part not in listed),
+            *(component_settings.refusal(folder, part, library) for part, (library, _) in listed.items()),
             *(_words(folder / part) for part in listed if part.startswith("tokenizer")),
         ]
     except StudioError as error:
@@ -221,7 +217,7 @@ def components(folder: Path) -> Iterator[tuple[str, Part]]:
     """The parts of a folder of settings, with all that their files say."""
     for name, listed in values(folder / "model_index.json").items():
         file = folder / name / settings_file(name)
-        if isinstance(listed, list) and file.is_file() and name not in NOT_NEEDED:
+        if _is_part(listed) and name.isidentifier() and file.is_file() and name not in NOT_NEEDED:
             library, cls = listed
             own = {key: value for key, value in values(file).items() if not key.startswith("_")}
             yield name, Part(cls, own, "diffusers" if library == "diffusers" else "transformers")

@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from studio.errors import StudioError
@@ -56,6 +56,8 @@ def load(path: str, *, what: str, field: str) -> Callable[..., Any]:
         raise StudioError(
             f"{what} {path!r} is a {type(found).__name__}; name a function or a class.", field=field
         )
+    if isinstance(found, (type, FunctionType, BuiltinFunctionType)) and _of_python(found.__module__):
+        raise _python(path, what, field)
     return found
 
 
@@ -95,6 +97,8 @@ def require(place: str, *, what: str, field: str) -> None:
         if not file.is_file():
             raise StudioError(f"{what}: there is no file {str(file)!r}; {FORMS}.", field=field)
         return
+    if _of_python(place):
+        raise _python(place, what, field)
     _look_here()
     top = place.partition(".")[0]
     try:
@@ -246,6 +250,17 @@ def _line(error: BaseException) -> str:
     ours = ("<frozen", __file__, str(importlib.__file__))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
     return f"; {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+
+
+def _of_python(module: str | None) -> bool:
+    """Whether a module comes with Python: nothing in there is made to extend the studio, and much of it runs programs."""
+    return bool(module) and str(module).partition(".")[0] in sys.stdlib_module_names
+
+
+def _python(place: str, what: str, field: str) -> StudioError:
+    return StudioError(
+        f"{what}: {place!r} is of Python itself, which is no code of yours; {FORMS}.", field=field
+    )
 
 
 def _nowhere(place: str, what: str, field: str) -> StudioError:

@@ -1,15 +1,20 @@
 """What a model is, told by its name, folder or file before anything of it is loaded. No torch."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from studio import assets
 from studio.catalog import families, model_folder, run_folder, single_file
 from studio.catalog.known import Kind, Known
+from studio.errors import StudioError, unknown
+from studio.settings.sampling import Parts
 
-__all__ = ["HUB_NAME", "Kind", "Known", "recognize"]
+__all__ = ["HUB_NAME", "Kind", "Known", "check", "is_own", "recognize", "usable"]
 
-HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
+HUB_NAME = re.compile(r"^(?!.*(?:--|\.\.|\.git$))\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?$", re.ASCII)
+"""What the hub takes for the name of a repository."""
+_TINY = "tiny:"
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _HUB_PAGE = re.compile(r"^https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/?(?:tree/\w+/?)?$")
 
@@ -20,19 +25,87 @@ def recognize(model: str) -> Known:
     Args:
         model: As given to `--model`.
     """
-    if model.startswith("tiny:"):
-        card = families.cards().get(model.removeprefix("tiny:"))
-        return Known("tiny", card, None, "a tiny model with random weights")
+    if model.startswith(_TINY):
+        card = families.cards().get(model.removeprefix(_TINY))
+        known = Known("tiny", card, None, "a tiny model with random weights")
+        return known if card else replace(known, refusal=str(unknown("tiny model", model, _tiny_names())))
     if named := families.by_name(model):
         return Known("published", *named, "its name")
-    if (
-        assets.exists(f"models/{model}")
-        and (found := model_folder.of_folder(assets.path(f"models/{model}"))).card
-    ):
+    try:
+        return _lying(model, Path(model).expanduser())
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # too long, no such home, or a folder that is closed to us
+        return Known(
+            "unknown", refusal=f"{model[:200]} cannot be looked at ({_reason(error)}); check the path."
+        )
+
+
+def usable(model: str, parts: Parts = Parts()) -> Known:
+    """What is known of a text-to-image model that may be loaded, with what a person said of it.
+
+    Args:
+        model: As given to `--model`.
+        parts: What its file does not say of itself.
+
+    Raises:
+        StudioError: Its name, folder or file cannot be used.
+    """
+    known = recognize(model).told(parts)
+    if known.refusal:
+        raise StudioError(known.refusal, field="model")
+    if known.kind == "unknown" and not HUB_NAME.match(model):
+        if "/" in model or "\\" in model:
+            raise StudioError(
+                f"There is no folder or file {model}; check the path, or give a short name, such as sdxl, or a hub name, "
+                "owner/name.",
+                field="model",
+            )
+        embedded = (each.name for each in assets.path("models").iterdir() if _embedded(each.name))
+        names = [*embedded, *(variant.name for _, variant in families.variants()), "tiny:FAMILY"]
+        others = [*families.short_names(), *_tiny_names()]
+        raise unknown("model", model, names, field="model", also=others)
+    return known
+
+
+def check(model: str, parts: Parts = Parts()) -> None:
+    """Refuse a text-to-image model that cannot be used, before anything heavy is imported; empty is no model, and code is code.
+
+    Raises:
+        StudioError: See `usable`.
+    """
+    if model and not is_own(model):
+        usable(model, parts)
+
+
+def is_own(model: str) -> bool:
+    """Whether a name is of a person's own code: `folder/my_family.py:load`."""
+    return ":" in model and "://" not in model and not model.startswith(_TINY)
+
+
+def _embedded(model: str) -> Known | None:
+    """The embedded model of a name, if there is one."""
+    inside = Path(model).name == model and assets.exists(f"models/{model}")
+    found = model_folder.of_folder(assets.path(f"models/{model}")) if inside else None
+    return found if found and found.card else None
+
+
+def _tiny_names() -> list[str]:
+    return [f"{_TINY}{name}" for name in families.cards()]
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).rstrip(".")
+
+
+def _lying(model: str, path: Path) -> Known:
+    """What lies at a path, or among the embedded models."""
+    if found := _embedded(model):
         return Known(
             "embedded", found.card, None, "an embedded model", found.path, prediction=found.prediction
         )
-    path = Path(model).expanduser()
     if model and path.is_dir():
         return model_folder.of_folder(path)
     if path.suffix.lower() == ".safetensors" and "://" not in model:

@@ -1,22 +1,13 @@
 """A run folder that is given as a model: the whole model that it exported, or the model that it started from. No torch."""
 
-import json
 from pathlib import Path
-from typing import Any
+
+from studio.catalog.component_settings import values
 
 RUNS = Path("runs")
 """Where runs lie that are given by their name alone."""
 _FARTHEST = 16
 """Runs that started from runs are followed so far."""
-
-
-def values(file: Path) -> dict[str, Any]:
-    """The values of a JSON file; none where it cannot be read."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def is_run(folder: Path) -> bool:

@@ -114,8 +114,8 @@ def _fits(card: FamilyCard, inside: Mapping[str, tuple[int, ...]]) -> bool:
 def _takes_more(file: Path, card: FamilyCard, inside: Mapping[str, tuple[int, ...]]) -> str:
     """Why a denoiser with a wider input is refused."""
     for key, channels in card.recognize.inputs.items():
-        if key in inside and inside[key][1] != channels:
-            return wider(file, card, inside[key][1], channels)
+        if key in inside and (taken := inside[key][1:2]) != (channels,):
+            return wider(file, card, sum(taken), channels)
     return ""
 
 
@@ -171,7 +171,7 @@ def _predicts(known: Known, found: Header) -> Known:
         )
         return replace(known, refusal=refusal)
     kind: Kinds = "v_prediction" if "v_pred" in found.shapes else _PREDICTIONS.get(said, usual)
-    side = re.match(r"\d+", found.metadata.get("modelspec.resolution", ""))
+    side = re.match(r"\d{1,4}(?!\d)", found.metadata.get("modelspec.resolution", ""))
     notes = known.notes
     if kind != usual:
         notes += (f"{known.path} says that it predicts {kind}, where {known.variant.name} predicts {usual}.",)

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from studio import assets
+from studio.catalog.component_settings import values
 from studio.catalog.family import Variant
 from studio.catalog.recognize import Known, recognize
-from studio.catalog.run_folder import started_from, values
+from studio.catalog.run_folder import started_from
 from studio.catalog.suits import Traits
 from studio.settings import serial
 from studio.settings.sampling import Parts

@@ -3,7 +3,6 @@
 import dataclasses
 
 from studio import assets
-from studio.catalog import families
 from studio.console import Console
 from studio.errors import RunFailed, StudioError, unknown
 from studio.flags import flags
@@ -49,7 +48,7 @@ def doctor(argv: list[str], console: Console) -> None:
 def inspect(argv: list[str], console: Console) -> None:
     """What a file, a folder or a name is: `studio models inspect MODEL`. Exit code 1 for what cannot be loaded."""
     from studio.catalog.describe import describe
-    from studio.catalog.recognize import HUB_NAME, recognize
+    from studio.catalog.recognize import recognize, usable
 
     if len(argv) != 1 or argv[0].startswith("-"):
         raise StudioError(
@@ -57,8 +56,8 @@ def inspect(argv: list[str], console: Console) -> None:
             field="model",
         )
     known = recognize(argv[0])
-    if known.kind == "unknown" and not known.refusal and not HUB_NAME.match(argv[0]):
-        raise unknown("model", argv[0], families.short_names(), field="model")
+    if known.kind == "unknown" and not known.refusal:
+        usable(argv[0])
     facts = describe(known)
     console.record({"event": "model", "model": argv[0], "loads": not known.refusal, **facts})
     for name, text in facts.items():

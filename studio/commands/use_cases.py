@@ -9,6 +9,7 @@ from studio.errors import StudioError
 
 def sample(argv: list[str], console: Console) -> None:
     """Draw pictures: `studio sample --artifact RUN --prompt "..."`; `--recipe PICTURE.png` draws a picture again."""
+    from studio.catalog import recognize
     from studio.flags import flags
     from studio.records import places, recipes
     from studio.settings import serial
@@ -18,6 +19,7 @@ def sample(argv: list[str], console: Console) -> None:
     values = serial.to_dict(recipes.read(Path(own["recipe"]))) if "recipe" in own else {}
     request: SampleRequest = flags.parse(SampleRequest, rest, prog="studio sample", values=values)
     request = dataclasses.replace(request, artifact=tuple(map(places.artifact, request.artifact)))
+    recognize.check(request.model, request.parts)
     from studio.backend.quiet import quiet
     from studio.sampling.infer import sample as draw
 

@@ -13,8 +13,8 @@ from studio.backend.simulated import mode as simulated
 from studio.catalog import families, model_folder, outside
 from studio.catalog.family import Part
 from studio.catalog.family import load as imported
-from studio.catalog.recognize import HUB_NAME, Known, recognize
-from studio.errors import StudioError, unknown
+from studio.catalog.recognize import Known, is_own, recognize, usable
+from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.checkpoints.others import others
 from studio.models.checkpoints.ready import ready
@@ -57,11 +57,12 @@ def load(
     Raises:
         StudioError: The name, folder or file cannot be used.
     """
-    if ":" in name and "://" not in name and not name.startswith("tiny:"):
+    if is_own(name):
         return prepare(_own(name, backend, text), backend)
-    known = recognize(name).told(parts)
     given = text
-    small = known.kind == "tiny" or (name == EMBEDDED and known.kind != "embedded")
+    small = name == EMBEDDED and recognize(name).kind != "embedded"
+    known = recognize(name) if small else usable(name, parts)
+    small = small or known.kind == "tiny"
     if small:
         pipeline = _tiny(name, backend)
         text = _short_t5(text, pipeline)
@@ -96,14 +97,8 @@ def _tiny(name: str, backend: Backend) -> DiffusionPipeline:
             "The embedded model %s is absent; a tiny model with random weights takes its place.", name
         )
         key = "sd1"
-    if key not in families.cards():
-        raise unknown("tiny model", name, _tiny_names(), field="model")
     with backend.seeded(0):
         return imported(families.cards()[key].tiny)()
-
-
-def _tiny_names() -> list[str]:
-    return [f"tiny:{name}" for name in families.cards()]
 
 
 def _short_t5(text: Text, parts: DiffusionPipeline) -> Text:
@@ -115,14 +110,9 @@ def _read(
     name: str, known: Known, backend: Backend, dtype: torch.dtype, *, revision: str, parts: Parts
 ) -> DiffusionPipeline:
     """The pipeline of what a name, folder or file is."""
-    if known.refusal:
-        raise StudioError(known.refusal, field="model")
     for note in known.notes:
         log.warning("%s", note)
     hub = families.short_names().get(name, name)
-    if known.kind == "unknown" and not HUB_NAME.match(name):
-        names = [*EMBEDDED_MODELS, *_tiny_names(), *families.short_names()]
-        raise unknown("model", name, names, field="model")
     if known.card is not None:
         check_library(known.card)
     if (machine := simulated.current()) and known.card and (known.variant or known.path):

@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline, PipelineQuantizationConfig
 from safetensors import SafetensorError
 
 from studio.backend.core import Backend
-from studio.catalog import model_folder
+from studio.catalog import component_settings, model_folder
 from studio.catalog.family import FamilyCard
 from studio.errors import StudioError
 from studio.models.checkpoints.hub import first_line, hub_folder
@@ -39,7 +39,7 @@ def read(
     Raises:
         StudioError: The libraries cannot read it.
     """
-    listed = model_folder.values(folder / "model_index.json")
+    listed = component_settings.values(folder / "model_index.json")
     leave_out: dict[str, Any] = {key: None for key in model_folder.NOT_NEEDED if key in listed}
     leave_out |= absent(folder)
     if "requires_safety_checker" in listed or "safety_checker" in listed:
@@ -76,7 +76,7 @@ def check_library(card: FamilyCard) -> None:
 
 def absent(folder: Path) -> dict[str, None]:
     """Parts that the index of a diffusers folder lists as not there, such as SD3's T5: diffusers wants to hear it again."""
-    listed = model_folder.values(folder / "model_index.json")
+    listed = component_settings.values(folder / "model_index.json")
     return {key: None for key, value in listed.items() if value == [None, None]}
 
 
@@ -108,12 +108,17 @@ def _modules(listed: dict[str, Any]) -> Iterator[tuple[str, str]]:
     return ((key, value[1]) for key, value in listed.items() if isinstance(value, list) and len(value) == 2)
 
 
+_UNREADABLE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, ImportError, RuntimeError,
+               SafetensorError)  # fmt: skip
+"""What the libraries raise over settings that are not what they expect."""
+
+
 @contextmanager
 def readable(source: Path) -> Iterator[None]:
     """Turn what libraries raise over bad files into one sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise StudioError(
             f"The model {source} cannot be loaded: {first_line(error)}.", field="model"
         ) from error

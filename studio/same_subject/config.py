@@ -45,8 +45,8 @@ class GeneratedPrior:
     """Where sets are kept, by base model and settings, for the next run."""
 
     def brief(self) -> "GeneratedPrior":
-        """As little of it as holds as much memory: the pictures drawn at once, by one step."""
-        return dataclasses.replace(self, num_images=min(self.num_images, _MOST), steps=1)
+        """As little of it as holds as much memory: one picture, by one step."""
+        return dataclasses.replace(self, num_images=1, steps=1)
 
 
 @config

@@ -149,12 +149,15 @@ def _cheapest(run: Run, look: Look, limit: float, ram: float) -> tuple[Change | 
     least = look(tried[-1].run, exports=False)
     if not _fits(least, limit, ram):
         return None, least
-    for change in tried:
-        if _fits(look(change.run, exports=False), limit, ram) and _fits(
-            found := look(change.run), limit, ram
-        ):
-            return change, found
-    return None, look(tried[-1].run)
+    first, last = 0, len(tried) - 1  # each change holds less than those before it
+    while first < last:
+        middle = (first + last) // 2
+        if _fits(look(tried[middle].run, exports=False), limit, ram):
+            last = middle
+        else:
+            first = middle + 1
+    found = look(tried[last].run)
+    return (tried[last], found) if _fits(found, limit, ram) else (None, found)
 
 
 def _advice(

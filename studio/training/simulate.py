@@ -26,8 +26,6 @@ from studio.training.loop import fit
 from studio.training.measured import GIB, Measured, Phase
 from studio.training.session import Session
 
-_PARTS = 2
-"""Parts of a batch that show all that more of them hold: the gradients of the first wait while the second is computed."""
 _SMALL = GIB
 """Bytes of trained weights up to which an export is simulated: it writes real files."""
 
@@ -68,10 +66,10 @@ def simulate(run: Run, *, exports: bool = True) -> Measured:
     Raises:
         StudioError: The settings cannot work.
     """
-    run = _brief(run)
-    held, whole = _phases(run, FEWEST, exports=exports)
+    waits, run = run.loop.accumulate > 1, _brief(run)
+    held, whole = _phases(run, FEWEST, exports=exports, waits=waits)
     if whole:
-        deeper, _ = _phases(run, FEWEST + 1, exports=exports)
+        deeper, _ = _phases(run, FEWEST + 1, exports=exports, waits=waits)
         held = {name: each.further(deeper[name], whole - FEWEST) for name, each in held.items()}
     checkpoint, export = (held.pop(name).highest.total() / GIB for name in ("checkpoint", "trained"))
     return Measured(
@@ -95,26 +93,19 @@ def _brief(run: Run) -> Run:
     run = dataclasses.replace(run, method=dataclasses.replace(run.method, **short))
     hardware = dataclasses.replace(run.hardware, device="simulated", num_processes=1, compile=False)
     preview = dataclasses.replace(run.preview, steps=1)
-    parts = min(run.loop.accumulate, _PARTS)
-    loop = dataclasses.replace(
-        run.loop,
-        steps=1,
-        epochs=0,
-        log_every=1,
-        accumulate=parts,
-        batch_size=run.loop.batch_size * parts // run.loop.accumulate,
-    )
+    rows = run.loop.batch_size // run.loop.accumulate
+    loop = dataclasses.replace(run.loop, steps=1, epochs=0, log_every=1, accumulate=1, batch_size=rows)
     return dataclasses.replace(run, hardware=hardware, preview=preview, loop=loop)
 
 
-def _phases(run: Run, units: int, *, exports: bool) -> tuple[dict[str, _Held], int]:
+def _phases(run: Run, units: int, *, exports: bool, waits: bool) -> tuple[dict[str, _Held], int]:
     """Bytes by phase with a denoiser of so many units, and the units it has; 0 if it ran whole."""
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="studio-plan-")))
         stack.enter_context(places.caches_in(root / "caches"))
         here = stack.enter_context(machine(units=units))
         folder = runs.create(dataclasses.replace(run, output=str(root), name="plan"))
-        return dict(_driven(run, folder, here, exports=exports)), here.whole
+        return dict(_driven(run, folder, here, exports=exports, waits=waits)), here.whole
 
 
 def _driven(run: Run, folder: runs.RunFolder, here: Machine, *, exports: bool) -> Iterator[tuple[str, _Held]]:
@@ -127,18 +118,21 @@ def _driven(run: Run, folder: runs.RunFolder, here: Machine, *, exports: bool) -
     _watch(session, here, backward)
     list(fit(session.trainer, session.learner, session.backend, session.run, source=session.source))
     states = sum(map(_bytes, _states(session)))
-    later = {
-        part: kinds + Counter(optimizer=states) for part, kinds in backward.items()
-    }  # of every step but the first
+    trained = sum(map(_bytes, session.learner.parameters))
+    later = {part: _later(kinds, states, trained if waits else 0) for part, kinds in backward.items()}
     yield "train", _Held({**later, "optimizer": _read(here).highest}, here.host.highest)
     if run.preview.every and session.preview() is not None:
         yield "preview", _read(here)
-    trained = sum(map(_bytes, session.learner.parameters))
     if exports and trained <= _SMALL:
         session.export()
         yield "export", _read(here)
     yield "checkpoint", _Held({"": Counter(all=trained + states)})
     yield "trained", _Held({"": Counter(all=trained // 2)})  # written in half precision
+
+
+def _later(kinds: Counter[str], states: int, waiting: int) -> Counter[str]:
+    """What a step holds that is not the first: the optimizer's states, and the gradients of a batch's earlier parts."""
+    return kinds | Counter(gradients=waiting) | Counter(optimizer=states)
 
 
 def _watch(session: Session, here: Machine, backward: Parts) -> None:

@@ -10,7 +10,7 @@ from studio.records import runs
 from studio.records.runs import EventLog
 from studio.settings.run import Loop
 from trainers.dreambooth.config import DreamBooth
-from ui import charts, parts, records
+from ui import charts, parts, records, run_view
 from ui.workspace import Workspace
 
 
@@ -75,3 +75,15 @@ def test_what_people_wrote_is_escaped(workspace: Workspace):
 def test_times_are_told_as_people_say_them():
     assert [parts.duration(s) for s in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
     assert parts.since(time.time() - 3) == "for 3 s"
+
+
+def test_what_a_run_prepares_is_told_until_it_takes_steps(workspace: Workspace):
+    run = Run(method=DreamBooth(data="photos"), name="new", output=str(workspace.runs))
+    log = EventLog(runs.create(run))
+    log.write("prepare", step=0, what="latents", done=21, total=48)
+    record = records.read(workspace, "new")
+    assert record.preparing == "latents, 21 of 48"
+    assert "latents, 21 of 48" in run_view.header(record, "running", None)
+    log.write("start", step=0, facts=[])
+    log.close()
+    assert records.read(workspace, "new").preparing == ""

@@ -102,3 +102,18 @@ def test_a_grid_that_cannot_be_drawn_is_refused_at_its_field(
     with pytest.raises(StudioError, match=message) as refused:
         requests.compare(workspace, asked(workspace), sides)
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("model", "numbers"),
+    [
+        ("klein-4b", {"steps": "4", "guidance": "1", "width": "1024", "height": "1024"}),
+        ("tiny:sdxl", {"steps": "20", "guidance": "4"}),
+        ("", {}),
+        ("sdlx", {}),
+        ("/etc", {}),
+        ("mine.py:load", {}),
+    ],
+)
+def test_the_numbers_of_a_models_card_are_told_before_it_is_drawn_with(model, numbers, workspace: Workspace):
+    assert requests.own_numbers(workspace, model) == numbers

@@ -62,7 +62,8 @@ def test_another_model_takes_the_preset_that_suits_it_and_keeps_what_was_typed(m
     assert (fitting["loop"]["steps"], fitting["method"]["model"]) == (17, model)
     run = drafts.build(fitting, workspace)
     assert run.preset == fitting["preset"] != values["preset"]
-    assert drafts.told(run)[0].startswith(f"preset: {run.preset}, since")
+    text, kind = drafts.told(run)[0]
+    assert (text.startswith(f"Preset: {run.preset}, since"), kind) == (True, "info")
     assert "--preset" not in drafts.command(run)
 
 
@@ -74,6 +75,33 @@ def test_all_weights_take_their_own_preset_and_a_chosen_one_stays_in_the_command
     )
     run = drafts.build(named, workspace)
     assert "--preset full" in drafts.command(run)
+
+
+def test_a_warning_about_a_model_is_told_as_one(workspace: Workspace):
+    run = drafts.build(filled("dreambooth", workspace, **{"method.model": "flux-schnell"}), workspace)
+    assert [
+        kind for _, kind in drafts.told(drafts.build(drafts.suited("dreambooth", run.to_dict()), workspace))
+    ] == [
+        "info",
+        "warning",
+    ]
+
+
+def test_a_size_that_follows_stands_beside_the_one_that_the_form_shows(workspace: Workspace):
+    held = filled("texforce", workspace, **{"loop.batch_size": 7})
+    followed = drafts.followed(held, drafts.build(held, workspace))
+    assert followed
+    shown = {leaf.name: leaf for leaf in drafts.fields("texforce", held)}
+    for name, value in followed.items():
+        assert shown[name].beside(value).endswith(f"Follows the others: {value}.")
+    assert shown["loop.batch_size"].beside(followed.get("loop.batch_size")) == shown["loop.batch_size"].info
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_simple_view_asks_for_prompts_where_they_are_needed(method: str):
+    fields = drafts.fields(method, drafts.base(method, "auto"))
+    shown = {leaf.name for leaf in drafts.simple(fields)}
+    assert ("method.prompts" in shown) == any(leaf.name == "method.prompts" for leaf in fields)
 
 
 def test_sizes_that_a_person_left_follow_the_one_that_was_changed(workspace: Workspace):
@@ -125,6 +153,9 @@ def test_the_simple_view_has_five_fields():
         ({"optim.name": "os.system"}, "would run code"),
         ({"optim.name": "mine:Slow"}, "would run code"),
         ({"method.adapter": {"kind": "custom", "path": "mine:few"}}, "would run code"),
+        ({"method.model": "mine.py:load"}, "would run code"),
+        ({"method.model": "sdlx"}, "did you mean 'sdxl'"),
+        ({"method.model": "photos"}, "no model_index.json"),
         ({"method.denoising.error": {"kind": "custom", "path": "mine:huber"}}, "would run code"),
         ({"name": "../up"}, "outside of the allowed folder"),
         ({"name": "a/b"}, "plain name without a slash"),

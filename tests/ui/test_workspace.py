@@ -80,3 +80,16 @@ def test_an_open_address_needs_a_password():
     with pytest.raises(StudioError, match="8 characters"):
         App(auth="anna:short")
     assert App(host="0.0.0.0", auth="anna:long enough").host == "0.0.0.0"
+
+
+def test_parts_of_a_model_are_not_offered_as_artifacts(workspace: Workspace):
+    for name in (
+        "models/whole/model_index.json",
+        "models/whole/unet/model.safetensors",
+        "models/lora.safetensors",
+    ):
+        (workspace.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace.root / name).write_text("{}")
+    assert [name for name in workspace.artifacts() if name.startswith("models")] == [
+        "models/lora.safetensors"
+    ]

@@ -25,6 +25,7 @@ from studio.backend.simulated import autocast
 from studio.backend.simulated.autocast import NAME
 from studio.backend.simulated.device import install
 from studio.backend.simulated.meter import Meter
+from studio.backend.simulated.remembered import Remembered
 
 _aten = torch.ops.aten
 
@@ -46,6 +47,7 @@ class Machine:
         self.here, self.host = Meter(), Meter()
         self.reads = 0
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self._known = Remembered(self._fake, self.device)
         self.keeps = False
         self._part, self._found = "", dict[str, Counter[str]]()
 
@@ -83,6 +85,16 @@ class Machine:
         args, options = tree_map_only(Tensor, self._faked, (args, options))
         with self._fake:
             return operator(*args, **options)
+
+    def remembered(self, operator: Any, args: Any, options: Any) -> Any:
+        """An operator on tensors that are on the device already, perhaps known from before."""
+        key = self._known.key(operator, args, options)
+        found = None if key is None else self._known.again(key)
+        if found is None:
+            found = operator(*args, **options)
+            if key is not None:
+                self._known.keep(key, found)
+        return found
 
     def _faked(self, value: Tensor) -> Tensor:
         return value if isinstance(value, FakeTensor) else self._fake.from_tensor(value)
@@ -123,7 +135,7 @@ class _Operators(TorchDispatchMode):
             machine.reads += 1
             return torch.ones(args[0].shape, dtype=options.get("dtype") or args[0].dtype)
         else:
-            found = func(*args, **options)
+            found = machine.remembered(func, args, options)
         for each in tree_leaves(found):
             if isinstance(each, FakeTensor):
                 machine.meter_of(each).add(each)

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 
 from studio.catalog import families
 from studio.catalog.model_folder import NOT_NEEDED, WEIGHTS
+from studio.catalog.recognize import HUB_NAME
 from studio.errors import StudioError
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ def hub_folder(
     Raises:
         StudioError: It is neither cached nor reachable, does not exist, or its license was not accepted.
     """
+    if not HUB_NAME.match(name):
+        raise StudioError(f"{name!r} is no hub name; give one such as owner/name.", field="model")
     _check_license(name)
     options: dict[str, Any] = {"revision": revision or None}
     try:

@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import nn
 
+from studio.catalog.component_settings import values
 from studio.catalog.family import Part
-from studio.catalog.model_folder import values
 from studio.catalog.recognize import HUB_NAME
 from studio.catalog.single_file import AUTOENCODER
 from studio.errors import StudioError
