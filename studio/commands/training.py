@@ -24,7 +24,7 @@ from studio.console import Console
 from studio.errors import RunFailed, StudioError
 from studio.flags import flags, names, origins
 from studio.records import runs
-from studio.settings import serial
+from studio.settings import memory, serial
 
 STICKERS = "stickers"
 """Data that evaluations take by themselves."""
@@ -54,13 +54,19 @@ class StopRequest:
 
 def train(argv: list[str], console: Console) -> None:
     """The command. Everything about the settings is refused before torch is imported."""
-    own, rest = flags.take(argv, "resume")
+    own, rest = flags.take(argv, "resume", "gpu")
     allow, shows = "--allow-changes" in rest, "--print-config" in rest
     rest = [a for a in rest if a not in ("--allow-changes", "--print-config")]
+    if {"resume", "gpu"} <= own.keys():
+        raise StudioError(
+            "--gpu is for new runs: a run keeps what was chosen for it; leave it out.", field="gpu"
+        )
     if "resume" in own:
         _train_on(own["resume"], argv, rest, console, allow=allow, shows=shows)
         return
     method, rest = _method(rest)
+    if "gpu" in own:
+        rest = [*rest, *fitting(method, rest, own["gpu"], console)]
     if shows:
         run, start = flags.started(method, rest)
         _print_config(run, origins.of_new(run, start, rest), console, start)
@@ -77,6 +83,27 @@ def train(argv: list[str], console: Console) -> None:
 
     quiet()
     _follow(begin(run, stop=StopRequest(console)), console)
+
+
+def fitting(method: str, argv: Sequence[str], gpu: str, console: Console) -> list[str]:
+    """The cheapest flags with which a run fits a GPU, counted on the simulated device; none if it fits as it is.
+
+    Raises:
+        StudioError: It does not fit with any, or the size is none.
+    """
+    size = gpu if gpu == "auto" else memory.gib(gpu, "gpu")
+    run, _ = flags.started(method, argv)
+    check(run)
+    from studio.backend.peak import free_gib
+    from studio.backend.quiet import quiet
+    from studio.training.plan import counted
+
+    quiet()
+    found = counted(run, gpu=free_gib() if size == "auto" else float(size))
+    if not found.fits and not found.flags:
+        raise StudioError(f"{method} {found.advice}.", field="gpu")
+    console.print(f"for this GPU: {' '.join(found.flags) or 'nothing has to change'} ({found.advice})")
+    return found.flags
 
 
 def _train_on(

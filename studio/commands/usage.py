@@ -44,6 +44,7 @@ def of_train() -> str:
     lines = [
         "usage: studio train METHOD [--preset NAME] [--config FILE] [settings of the method]",
         "       studio train METHOD ... --print-config     every setting, its value, and where that comes from",
+        "       studio train METHOD ... --gpu 12GiB|auto   with the cheapest changes that make it fit (studio plan)",
         "       studio train --resume RUN [--loop.steps N] [--allow-changes]",
         "",
         "methods (studio train METHOD --help lists all settings with their sources):",

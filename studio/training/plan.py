@@ -7,9 +7,10 @@ same way, until one fits.
 import dataclasses
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from studio.backend.core import Backend
 from studio.backend.devices import best_device
@@ -28,12 +29,8 @@ CARDS = (8, 12, 16, 24, 32, 48, 80, 141)
 """GiB of GPUs that people have."""
 
 
-class Look(Protocol):
-    """What a run holds: `measure` or `simulate`."""
-
-    def __call__(self, run: Run, *, exports: bool = True) -> Measured:
-        """Phases of the run; without `exports` perhaps without the export."""
-        ...
+Look = Callable[..., Measured]
+"""`measure` or `simulate`: what a run holds; without `exports=True` perhaps without the export."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +108,18 @@ def plan(run: Run, *, gpu: float = 0.0, ram: float = 0.0) -> Plan:
     """
     check(run)
     one = _one_process(run)
-    free = shutil.disk_usage(existing(Path(run.output))).free / GIB
     if not gpu:
+        free = shutil.disk_usage(existing(Path(run.output))).free / GIB
         limit = limit_gib(Backend(one.hardware).device)
         return _planned(run, one, measure, limit, 0.0, free)
-    found = _planned(run, one, simulate, max(gpu - KEPT_GIB, 0.1), ram, free)
+    found = counted(run, gpu=gpu, ram=ram)
     return dataclasses.replace(found, here=measure(one)) if best_device().type == "cuda" else found
+
+
+def counted(run: Run, *, gpu: float, ram: float = 0.0) -> Plan:
+    """What a run, checked, would need of a GPU of so many GiB: see `plan`. Nothing is measured here."""
+    free = shutil.disk_usage(existing(Path(run.output))).free / GIB
+    return _planned(run, _one_process(run), simulate, max(gpu - KEPT_GIB, 0.1), ram, free)
 
 
 def _planned(run: Run, one: Run, look: Look, limit: float, ram: float, free: float) -> Plan:

@@ -108,7 +108,9 @@ def _phases(run: Run, units: int, *, exports: bool, waits: bool) -> tuple[dict[s
         return dict(_driven(run, folder, here, exports=exports, waits=waits)), here.whole
 
 
-def _driven(run: Run, folder: runs.RunFolder, here: Machine, *, exports: bool) -> Iterator[tuple[str, _Held]]:
+def _driven(
+    run: Run, folder: runs.RunFolder, here: Machine, *, exports: bool, waits: bool
+) -> Iterator[tuple[str, _Held]]:
     trainer = methods.card_of(run.method).load_trainer()(run.method)
     session = Session(run, folder, trainer, Backend(run.hardware))
     yield "load", _read(here)

@@ -73,7 +73,9 @@ def lowered(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _kernel(operator: Any, *, lower: bool) -> Any:
-    inside = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+    inside = torch._C.DispatchKeySet(
+        torch._C.DispatchKey.AutocastPrivateUse1  # pyright: ignore[reportAttributeAccessIssue]  # torch's stub lacks it
+    )
 
     def cast(*args: Any, **options: Any) -> Any:
         dtype = torch.get_autocast_dtype(NAME) if lower else torch.float32

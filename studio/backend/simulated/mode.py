@@ -10,7 +10,7 @@ schedules and files are what they are on a GPU, and no code asks which device it
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from studio.backend.simulated.autocast import NAME
 from studio.backend.simulated.device import install
 from studio.backend.simulated.meter import Meter
 from studio.backend.simulated.remembered import Remembered
+from studio.backend.simulated.replaced import at_once, moving, replaced
 
 _aten = torch.ops.aten
 
@@ -117,16 +118,10 @@ class _Operators(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options, machine = kwargs or {}, self._machine
         place = options.get("device")
-        if func is _aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
-            machine.reads += 1
-            return _one(args[0].dtype)
-        if (
-            func is _aten.copy_.default
-            and isinstance(args[1], FakeTensor)
-            and not isinstance(args[0], FakeTensor)
-        ):
-            machine.reads += 1
-            return args[0].fill_(1)
+        if func in _READS and (found := self._read(func, args)) is not None:
+            return found
+        if func is _aten.index.Tensor:
+            args = (args[0], [each for index in args[1] for each in self._places(index)])
         if place is not None and torch.device(place).type == NAME:
             found = machine.run(func, args, options)
         elif (
@@ -140,6 +135,37 @@ class _Operators(TorchDispatchMode):
             if isinstance(each, FakeTensor):
                 machine.meter_of(each).add(each)
         return found
+
+    def _places(self, index: Tensor | None) -> Iterator[Tensor | None]:
+        """An index, a mask as the places that it has: all of them, since its values are ones."""
+        if index is None or index.dtype != torch.bool or not isinstance(index, FakeTensor):
+            yield index
+            return
+        places = self._read(_aten.nonzero.default, (index,))
+        yield from self._machine.remembered(_aten.unbind.int, (places, 1), {})
+
+    def _read(self, func: Any, args: Any) -> Any:
+        """What an operator gives that reads values of the device: of ones; None if it reads none."""
+        source = args[1] if func is _aten.copy_.default else args[0]
+        if not isinstance(source, FakeTensor) or (
+            func is _aten.copy_.default and isinstance(args[0], FakeTensor)
+        ):
+            return None
+        self._machine.reads += 1
+        if func is _aten.copy_.default:
+            return args[0].fill_(1)
+        if func is _aten.nonzero.default:
+            shape = [source.numel(), source.ndim]
+            found = self._machine.run(
+                _aten.empty.memory_format, (shape,), {"dtype": torch.int64, "device": source.device}
+            )
+            self._machine.here.add(found)
+            return found
+        return _one(source.dtype)
+
+
+_READS = (_aten._local_scalar_dense.default, _aten.copy_.default, _aten.nonzero.default)
+"""Operators whose result, or its shape, is made of values."""
 
 
 def is_there(tensor: Tensor) -> bool:
@@ -211,67 +237,9 @@ def machine(*, units: int = 0) -> Iterator[Machine]:
     with contextlib.ExitStack() as stack:
         _machines.append(found)
         stack.callback(_machines.pop)
-        stack.enter_context(_replaced(nn.Module, "_apply", _apply(found)))
-        stack.enter_context(_replaced(ThreadPoolExecutor, "submit", _at_once))
-        stack.enter_context(_replaced(torch, "clear_autocast_cache", autocast.forget))
+        stack.enter_context(replaced(nn.Module, "_apply", moving(found)))
+        stack.enter_context(replaced(ThreadPoolExecutor, "submit", at_once))
+        stack.enter_context(replaced(torch, "clear_autocast_cache", autocast.forget))
         stack.callback(autocast.forget)
         stack.enter_context(found.present())
         yield found
-
-
-@contextlib.contextmanager
-def _replaced(where: Any, name: str, by: Any) -> Iterator[None]:
-    old = getattr(where, name)
-    setattr(where, name, by)
-    try:
-        yield
-    finally:
-        setattr(where, name, old)
-
-
-def _at_once(_: ThreadPoolExecutor, work: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
-    """`ThreadPoolExecutor.submit` that does the work itself: fake tensors are not safe in several threads at once."""
-    done = Future[Any]()
-    try:
-        done.set_result(work(*args, **options))
-    except Exception as error:
-        done.set_exception(error)
-    return done
-
-
-def _apply(machine: Machine) -> Callable[..., nn.Module]:
-    """`nn.Module._apply` that puts new parameters: torch's own changes the old ones in place, which may not turn fake.
-
-    A parameter that two modules share stays shared.
-    """
-
-    def apply(module: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        made: dict[int, nn.Parameter | Tensor] = {}
-        parts = list(module.modules()) if recurse else [module]
-        machine.keeps = True
-        try:
-            for part in parts:
-                _changed(machine, part._parameters, change, made)
-                _changed(machine, part._buffers, change, made)
-        finally:
-            machine.keeps = False
-        return module
-
-    return apply
-
-
-def _changed(
-    machine: Machine, values: dict[str, Any], change: Callable[[Tensor], Tensor], made: dict[int, Any]
-) -> None:
-    for name, value in values.items():
-        if value is None:
-            continue
-        if id(value) not in made:
-            with torch.no_grad():
-                new = change(value)
-            if isinstance(value, nn.Parameter) and new is not value:
-                new = nn.Parameter(new, value.requires_grad)
-            made[id(value)] = new
-            if isinstance(new, FakeTensor):
-                machine.meter_of(new).call(new, "weights")
-        values[name] = made[id(value)]
