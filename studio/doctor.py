@@ -17,6 +17,7 @@ from huggingface_hub import constants
 from studio import assets
 from studio.backend.attention import KERNELS, probe
 from studio.backend.devices import best_device, can_compute, devices
+from studio.backend.simulated import device as simulated
 
 _LIBRARIES = (
     "torch", "torchvision", "diffusers", "transformers", "peft", "accelerate", "timm", "open-clip-torch",
@@ -97,6 +98,8 @@ def _versions() -> Iterator[tuple[str, str]]:
 def _devices() -> Iterator[tuple[str, str]]:
     yield from devices().items()
     yield "auto takes", str(best_device())
+    lacks = simulated.missing()
+    yield "simulated", lacks or "for `studio plan --gpu`: counts memory and computes nothing"
     yield "threads", f"{torch.get_num_threads()} of {psutil.cpu_count()} used by torch"
     memory = psutil.virtual_memory()
     yield "memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"

@@ -19,6 +19,10 @@ install_import_hook(["studio", "trainers"], "tests.checks.check")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from studio.backend.simulated.device import install  # noqa: E402
+
+install()  # before the first backward pass of the process, when torch counts its devices
+
 
 @pytest.fixture(autouse=True)
 def _one_thread():

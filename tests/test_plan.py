@@ -14,7 +14,8 @@ from studio.data.config import Images
 from studio.errors import StudioError
 from studio.same_subject.config import NoPrior
 from studio.settings.run import Hardware, Loop, Preview
-from studio.training.plan import Plan, changes, duration, plan
+from studio.training.plan import Plan, duration, plan
+from studio.training.savers import changes
 from tests.toy.config import Toy
 from trainers.dreambooth.config import DreamBooth
 
@@ -55,15 +56,18 @@ def test_the_disk_holds_all_checkpoints_kept_at_once(run: Run, measured: Plan):
     assert measured.disk_gib > measured.measured.checkpoint_gib * (run.loop.keep_checkpoints + 1)
 
 
-def test_what_cannot_fit_is_said_after_trying(run: Run):
+def test_what_cannot_fit_is_said_after_trying(run: Run, monkeypatch: pytest.MonkeyPatch):
     small = dataclasses.replace(run, loop=Loop(steps=1, batch_size=1), preview=Preview())
-    assert "smaller model" in plan(small, memory_gib=0.001).advice
+    monkeypatch.setattr("studio.training.plan.limit_gib", lambda _: 0.001)
+    found = plan(small)
+    assert not found.fits
+    assert "smaller model" in found.advice
 
 
 def test_changes_begin_with_the_one_that_keeps_the_result(run: Run):
-    flags, changed = next(changes(run))
-    assert flags.startswith("--loop.accumulate 2")
-    assert changed.loop.accumulate == 2
+    change = next(changes(run))
+    assert change.flags == ("--loop.accumulate 2",)
+    assert change.run.loop.accumulate == 2
 
 
 def test_a_batch_that_cannot_be_split_is_refused_before_measuring(run: Run):

@@ -1,6 +1,6 @@
 """What a run holds and takes, by phase: measured on this machine, or counted on the simulated device."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from studio.settings.memory import said
@@ -56,3 +56,7 @@ class Measured:
     def host_gib(self) -> float:
         """Highest memory of models on the host."""
         return max(phase.host_gib for phase in self.phases)
+
+
+Look = Callable[..., Measured]
+"""What a run holds, measured or counted: (run, *, exports) -> Measured; without `exports` perhaps without the export."""

@@ -7,7 +7,6 @@ same way, until one fits.
 import dataclasses
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,15 @@ from studio.backend.peak import limit_gib
 from studio.catalog.checks import check
 from studio.catalog.run import Run
 from studio.settings.memory import said
+from studio.training.apart import simulating
 from studio.training.measure import existing, measure
-from studio.training.measured import GIB, Measured
+from studio.training.measured import GIB, Look, Measured
 from studio.training.savers import Change, changes
-from studio.training.simulate import simulate
 
 KEPT_GIB = 0.75
 """Of a GPU for its driver, its libraries' work space and what the allocator cannot use (ours; a display takes more)."""
 CARDS = (8, 12, 16, 24, 32, 48, 80, 141)
 """GiB of GPUs that people have."""
-
-
-Look = Callable[..., Measured]
-"""`measure` or `simulate`: what a run holds; without `exports=True` perhaps without the export."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +114,8 @@ def plan(run: Run, *, gpu: float = 0.0, ram: float = 0.0) -> Plan:
 def counted(run: Run, *, gpu: float, ram: float = 0.0) -> Plan:
     """What a run, checked, would need of a GPU of so many GiB: see `plan`. Nothing is measured here."""
     free = shutil.disk_usage(existing(Path(run.output))).free / GIB
-    return _planned(run, _one_process(run), simulate, max(gpu - KEPT_GIB, 0.1), ram, free)
+    with simulating() as look:
+        return _planned(run, _one_process(run), look, max(gpu - KEPT_GIB, 0.1), ram, free)
 
 
 def _planned(run: Run, one: Run, look: Look, limit: float, ram: float, free: float) -> Plan:
