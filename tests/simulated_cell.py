@@ -54,6 +54,10 @@ class Counted:
     left: int
     highest: int
 
+    def words(self) -> str:
+        """Reads of a step."""
+        return f"{self.reads}"
+
 
 def applies(method: str, family: str, way: str, folder: Path) -> Run | None:
     """A method's case in one way; None where the method has no such way.

@@ -155,6 +155,9 @@ class _Reads(TorchFunctionMode):
             Tensor.numpy: lambda value, **_: self._ones(value).numpy(),
             Tensor.__array__: lambda value, *_: self._ones(value).numpy(),
             Tensor.tolist: lambda value: self._ones(value).tolist(),
+            Tensor.new_tensor: _new_tensor,
+            Tensor.__getitem__: lambda value, at: Tensor.__getitem__(value, _placed(at, value)),
+            Tensor.__setitem__: lambda value, at, new: Tensor.__setitem__(value, _placed(at, value), new),
         }
 
     @override
@@ -171,6 +174,17 @@ class _Reads(TorchFunctionMode):
     def _ones(self, value: Tensor) -> Tensor:
         self._machine.reads += 1
         return torch.ones(value.shape, dtype=value.dtype)
+
+
+def _new_tensor(like: Tensor, data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
+    return torch.tensor(data, dtype=dtype or like.dtype).to(device or like.device)
+
+
+def _placed(at: Any, value: Tensor) -> Any:
+    """Where in a tensor, with lists of numbers as torch makes them on other devices: tensors beside the tensor."""
+    if isinstance(at, tuple):
+        return tuple(_placed(each, value) for each in at)
+    return torch.tensor(at).to(value.device) if isinstance(at, list) else at
 
 
 def _named(place: object) -> bool:
