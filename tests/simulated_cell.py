@@ -134,7 +134,9 @@ class _Watched:
         found = self._loss(*given)
         self.reads = self._here.reads - before
         held, own = self._here.here.now["weights"], _bytes(_weights())
-        assert held <= own, f"{held - own} bytes of weights are of no module, or of one that left before the gradient"
+        assert held <= own, (
+            f"{held - own} bytes of weights are of no module, or of one that left before the gradient"
+        )
         return found
 
 
@@ -160,7 +162,12 @@ def _places(session: Session, run: Run, way: str) -> None:
     for part, module in _parts(session).items():
         own = list(module.parameters())
         trains = any(p.requires_grad for p in own)
-        if part == session.trainer.family.denoiser_name or trains or part in stays or way not in ("offload", "cache"):
+        if (
+            part == session.trainer.family.denoiser_name
+            or trains
+            or part in stays
+            or way not in ("offload", "cache")
+        ):
             wanted = NAME
         elif way == "offload" or part == "vae" or run.method.images.cache == "latents+text":
             wanted = "cpu"
@@ -178,7 +185,12 @@ def _parts(session: Session) -> dict[str, nn.Module]:
 def _left(session: Session, here: Machine) -> int:
     """Bytes on the device that are not of a module, a gradient or the optimizer."""
     tensors = [*_weights()]
-    tensors += [value for moments in session.learner.optimizer.state.values() for value in moments.values() if _is_here(value)]
+    tensors += [
+        value
+        for moments in session.learner.optimizer.state.values()
+        for value in moments.values()
+        if _is_here(value)
+    ]
     tensors += [p.grad for p in session.learner.parameters if p.grad is not None]
     return here.here.total - _bytes(iter(tensors))
 

@@ -78,6 +78,11 @@ class Machine:
         self.host.call(found, "weights")
         return found
 
+    def ones(self, value: Tensor) -> Tensor:
+        """What reading a tensor gives."""
+        self.reads += 1
+        return torch.ones(value.shape, dtype=value.dtype)
+
     def run(self, operator: Any, args: Any, options: Any) -> Any:
         """An operator whose result is on the device."""
         args, options = tree_map_only(Tensor, self._faked, (args, options))
@@ -150,11 +155,9 @@ class _Reads(TorchFunctionMode):
 
     def __init__(self, machine: Machine) -> None:
         super().__init__()
-        self._machine = machine
         self._own: dict[Any, Callable[..., Any]] = {
-            Tensor.numpy: lambda value, **_: self._ones(value).numpy(),
-            Tensor.__array__: lambda value, *_: self._ones(value).numpy(),
-            Tensor.tolist: lambda value: self._ones(value).tolist(),
+            Tensor.numpy: lambda value, **_: machine.ones(value).numpy(),
+            Tensor.__array__: lambda value, *_: machine.ones(value).numpy(),
             Tensor.new_tensor: _new_tensor,
             Tensor.__getitem__: lambda value, at: Tensor.__getitem__(value, _placed(at, value)),
             Tensor.__setitem__: lambda value, at, new: Tensor.__setitem__(value, _placed(at, value), new),
@@ -170,10 +173,6 @@ class _Reads(TorchFunctionMode):
         if own is not None and args and isinstance(args[0], FakeTensor):
             return own(*args, **options)
         return func(*args, **options)
-
-    def _ones(self, value: Tensor) -> Tensor:
-        self._machine.reads += 1
-        return torch.ones(value.shape, dtype=value.dtype)
 
 
 def _new_tensor(like: Tensor, data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
@@ -214,6 +213,7 @@ def machine(*, units: int = 0) -> Iterator[Machine]:
         _machines.append(found)
         stack.callback(_machines.pop)
         stack.enter_context(_replaced(nn.Module, "_apply", _apply(found)))
+        stack.enter_context(_replaced(FakeTensor, "tolist", lambda value: found.ones(value).tolist()))
         stack.enter_context(_replaced(ThreadPoolExecutor, "submit", _at_once))
         stack.enter_context(_replaced(torch, "clear_autocast_cache", autocast.forget))
         stack.callback(autocast.forget)
