@@ -19,6 +19,11 @@ install_import_hook(["studio", "trainers"], "tests.checks.check")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from studio.backend.simulated.device import install, missing  # noqa: E402
+
+if not missing():  # torch takes no device after the first gradient of a process
+    install()
+
 
 @pytest.fixture(autouse=True)
 def _one_thread():

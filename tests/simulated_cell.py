@@ -16,6 +16,7 @@ from studio.adapters.config import Full
 from studio.backend.core import Backend
 from studio.backend.precision import kept_exact
 from studio.backend.simulated.autocast import NAME
+from studio.backend.simulated.device import install
 from studio.backend.simulated.meter import BLOCK
 from studio.backend.simulated.mode import Machine, machine
 from studio.catalog import methods
@@ -29,6 +30,7 @@ from studio.training.loop import fit
 from studio.training.session import Session
 from tests.on_families import run_of
 
+install()  # before a case that trains a model of its own
 DEVICE = Hardware(device="simulated", precision="bf16")
 WAYS = ("adapter", "whole", "text", "offload", "cache")
 """What trains, and what leaves the device: an adapter, all of the denoiser, text encoders too; parts rest; data is cached."""
@@ -220,5 +222,6 @@ def tried(method: str, family: str, way: str) -> Counted | str | None:
             return driven(run, way, Path(root)) if run else None
         except StudioError as error:
             said = str(error)
-            assert "\n" not in said and 0 < len(said) <= LONGEST, f"not one sentence: {said!r}"
+            assert "\n" not in said, f"not one sentence: {said!r}"
+            assert 0 < len(said) <= LONGEST, f"not one sentence: {said!r}"
             return said

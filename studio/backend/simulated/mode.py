@@ -8,6 +8,7 @@ schedules and files are what they are on a GPU, and no code asks which device it
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,7 @@ from studio.backend.simulated import autocast
 from studio.backend.simulated.autocast import NAME
 from studio.backend.simulated.device import install
 from studio.backend.simulated.meter import Meter
+from studio.errors import StudioError
 
 _aten = torch.ops.aten
 
@@ -206,7 +208,7 @@ def machine(*, units: int = 0) -> Iterator[Machine]:
         units: Depth of published denoisers, see `studio.models.depth`; 0 leaves them whole.
 
     Raises:
-        StudioError: This torch cannot have the device.
+        StudioError: This torch cannot have the device, or not any more in this process.
     """
     found = Machine(units)
     with contextlib.ExitStack() as stack:
@@ -218,7 +220,21 @@ def machine(*, units: int = 0) -> Iterator[Machine]:
         stack.enter_context(_replaced(torch, "clear_autocast_cache", autocast.forget))
         stack.callback(autocast.forget)
         stack.enter_context(found.present())
+        _check_gradients(found.device)
         yield found
+
+
+@functools.cache
+def _check_gradients(device: torch.device) -> None:
+    """Refuse a process whose autograd began before the device was there: it has no queue for it, and gets none."""
+    try:
+        torch.zeros(1, device=device, requires_grad=True).sum().backward()
+    except RuntimeError:
+        raise StudioError(
+            "Gradients were computed in this process before the simulated device was there, and torch takes no device "
+            "after that; plan the run in a process of its own: studio plan METHOD --model NAME --gpu 12GiB.",
+            field="hardware.device",
+        ) from None
 
 
 @contextlib.contextmanager
