@@ -66,6 +66,14 @@ def test_a_list_is_a_place_in_a_tensor(here):
     assert here.reads == 0
 
 
+def test_a_mask_is_read_and_is_true_everywhere(here):
+    value, mask = torch.zeros(4, 3, device=here.device), torch.zeros(4, device=here.device, dtype=torch.bool)
+    assert value[mask].shape == (4, 3)
+    assert value[value > 0].shape == (12,)
+    assert value.nonzero().shape == (12, 2)
+    assert here.reads == 3
+
+
 def test_autocast_multiplies_in_bf16_and_normalizes_in_fp32(here):
     x = torch.ones(2, 4, 8, 8, device=here.device, dtype=torch.bfloat16)
     with bf16():

@@ -69,7 +69,12 @@ def places(family):
 def test_offloaded_parts_are_cast_without_ever_being_on_the_device():
     with machine() as here:
         family = load("tiny:sdxl", Backend(Hardware(device="simulated", offload=True)))
-        assert places(family) == {"unet": "simulated", "text_encoder": "cpu", "text_encoder_2": "cpu", "vae": "cpu"}
+        assert places(family) == {
+            "unet": "simulated",
+            "text_encoder": "cpu",
+            "text_encoder_2": "cpu",
+            "vae": "cpu",
+        }
         assert {next(module.parameters()).dtype for module in family.modules().values()} == {torch.bfloat16}
         held = sum(-(-p.numel() * 2 // BLOCK) * BLOCK for p in family.denoiser.parameters())
         assert here.here.highest <= 2.1 * held  # read in fp32 or moved block by block, and no other part

@@ -135,7 +135,10 @@ class OftControlTrainer(Trainer):
         with evaluating(self.family.denoiser):
             for index, prompt in enumerate(request.prompts):
                 one = dataclasses.replace(request, prompts=[prompt], references=())
-                with torch.no_grad(), hinted(self.family, self.hint(wanted[index : index + 1].to(self.backend.device))):
+                with (
+                    torch.no_grad(),
+                    hinted(self.family, self.hint(wanted[index : index + 1].to(self.backend.device))),
+                ):
                     pictures += draw(self.family, one, rng)
         return Output(images=pictures)
 

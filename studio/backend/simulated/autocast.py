@@ -97,7 +97,8 @@ def _widest(given: Any) -> torch.dtype:
 
 
 def _kernel(operator: Any, chosen: Callable[[Any], torch.dtype]) -> Any:
-    inside = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+    keys: Any = torch._C.DispatchKey
+    inside = torch._C.DispatchKeySet(keys.AutocastPrivateUse1)
 
     def cast(*args: Any, **options: Any) -> Any:
         dtype = chosen((args, options))

@@ -25,6 +25,7 @@ from typing_extensions import override
 from studio.backend.simulated import autocast
 from studio.backend.simulated.autocast import NAME
 from studio.backend.simulated.device import install
+from studio.backend.simulated.indexing import everywhere, new_tensor, placed, without_masks
 from studio.backend.simulated.meter import Meter
 from studio.errors import StudioError
 
@@ -122,6 +123,12 @@ class _Operators(TorchDispatchMode):
         ):
             machine.reads += 1
             return args[0].fill_(1)
+        if func is _aten.nonzero.default and _on_device(args[0]):
+            machine.reads += 1
+            return torch.stack(everywhere(args[0]), dim=1)
+        if func is _aten.index.Tensor and any(_is_mask(each) for each in args[1]):
+            machine.reads += 1
+            args = (args[0], without_masks(args[1]))
         if place is not None and torch.device(place).type == NAME:
             found = machine.run(func, args, options)
         elif (
@@ -146,6 +153,10 @@ def _on_device(value: Tensor) -> bool:
     return isinstance(value, FakeTensor) and value.device.type == NAME
 
 
+def _is_mask(value: Tensor | None) -> bool:
+    return value is not None and value.dtype == torch.bool and _on_device(value)
+
+
 def _one(dtype: torch.dtype) -> bool | float | int:
     if dtype == torch.bool:
         return True
@@ -160,9 +171,9 @@ class _Reads(TorchFunctionMode):
         self._own: dict[Any, Callable[..., Any]] = {
             Tensor.numpy: lambda value, **_: machine.ones(value).numpy(),
             Tensor.__array__: lambda value, *_: machine.ones(value).numpy(),
-            Tensor.new_tensor: _new_tensor,
-            Tensor.__getitem__: lambda value, at: Tensor.__getitem__(value, _placed(at, value)),
-            Tensor.__setitem__: lambda value, at, new: Tensor.__setitem__(value, _placed(at, value), new),
+            Tensor.new_tensor: new_tensor,
+            Tensor.__getitem__: lambda value, at: Tensor.__getitem__(value, placed(at, value)),
+            Tensor.__setitem__: lambda value, at, new: Tensor.__setitem__(value, placed(at, value), new),
         }
 
     @override
@@ -175,17 +186,6 @@ class _Reads(TorchFunctionMode):
         if own is not None and args and isinstance(args[0], FakeTensor):
             return own(*args, **options)
         return func(*args, **options)
-
-
-def _new_tensor(like: Tensor, data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
-    return torch.tensor(data, dtype=dtype or like.dtype).to(device or like.device)
-
-
-def _placed(at: Any, value: Tensor) -> Any:
-    """Where in a tensor, with lists of numbers as torch makes them on other devices: tensors beside the tensor."""
-    if isinstance(at, tuple):
-        return tuple(_placed(each, value) for each in at)
-    return torch.tensor(at).to(value.device) if isinstance(at, list) else at
 
 
 def _named(place: object) -> bool:
