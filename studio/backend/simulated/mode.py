@@ -113,35 +113,33 @@ class _Operators(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options, machine = kwargs or {}, self._machine
         place = options.get("device")
-        if func is _aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+        read = self._read(func, args, options)
+        if read is not None:
             machine.reads += 1
-            return _one(args[0].dtype)
-        if (
-            func is _aten.copy_.default
-            and isinstance(args[1], FakeTensor)
-            and not isinstance(args[0], FakeTensor)
-        ):
-            machine.reads += 1
-            return args[0].fill_(1)
-        if func is _aten.nonzero.default and _on_device(args[0]):
-            machine.reads += 1
-            return torch.stack(everywhere(args[0]), dim=1)
+            return read
         if func is _aten.index.Tensor and any(_is_mask(each) for each in args[1]):
             machine.reads += 1
             args = (args[0], without_masks(args[1]))
-        if place is not None and torch.device(place).type == NAME:
-            found = machine.run(func, args, options)
-        elif (
-            func is _aten._to_copy.default and place is not None and _on_device(args[0]) and not machine.keeps
-        ):
-            machine.reads += 1
-            return torch.ones(args[0].shape, dtype=options.get("dtype") or args[0].dtype)
-        else:
-            found = func(*args, **options)
+        on_device = place is not None and torch.device(place).type == NAME
+        found = machine.run(func, args, options) if on_device else func(*args, **options)
         for each in tree_leaves(found):
             if isinstance(each, FakeTensor):
                 machine.meter_of(each).add(each)
         return found
+
+    def _read(self, func: Any, args: Any, options: Any) -> Any:
+        """What an operator gives that reads values back; None for every other."""
+        if func is _aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+            return _one(args[0].dtype)
+        if func is _aten.copy_.default and isinstance(args[1], FakeTensor) and is_there(args[0]):
+            return args[0].fill_(1)
+        if func is _aten.nonzero.default and _on_device(args[0]):
+            return torch.stack(everywhere(args[0]), dim=1)
+        place = options.get("device")
+        leaves = place is not None and torch.device(place).type != NAME and not self._machine.keeps
+        if func is _aten._to_copy.default and leaves and _on_device(args[0]):
+            return torch.ones(args[0].shape, dtype=options.get("dtype") or args[0].dtype)
+        return None
 
 
 def is_there(tensor: Tensor) -> bool:
