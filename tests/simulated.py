@@ -98,12 +98,13 @@ def _row(*cells: str) -> str:
 
 def main(names: list[str]) -> int:
     """Try what is wanted, and write file and page."""
-    cells, faults = read(), 0
+    faults = 0
     for method, family, way in wanted(names):
         try:
             said = found(method, family, way)
         except Exception as error:  # the fault is the result
             said, faults = f"FAULT: {type(error).__name__}: {error}".splitlines()[0], faults + 1
+        cells = read()  # anew: several of this command may run
         cells.setdefault(method, {}).setdefault(family, {})[way] = said
         print(f"{method} {family} {way}: {said or '-'}", flush=True)
         FILE.write_text(json.dumps(cells, indent=1, sort_keys=True) + "\n", encoding="utf-8")
