@@ -1,4 +1,4 @@
-"""The cheapest cells of `python -m tests.simulated`, in which each way occurs; and that its page is that of its cells."""
+"""The cheapest cells of `python -m tests.simulated`, and that its page is that of its cells."""
 
 import pytest
 
@@ -10,7 +10,6 @@ from tests.simulated_cell import Counted, tried
 CELLS = [
     ("dreambooth", "sd1", "offload", 1),
     ("dreambooth", "sd1", "cache", 1),
-    ("dreambooth", "sd3", "whole", 1),
     ("textual_inversion", "sd1", "offload", 1),
     ("draft", "sd1", "offload", 5),  # pictures and rewards are finite, and those that are watched
     ("diffusion_dpo", "sd3", "text", 1),
