@@ -24,7 +24,7 @@ OWN = "own"
 REFUSED = "refused: "
 Cells = dict[str, dict[str, dict[str, str]]]
 """Method to family to way to what came of it; empty where there is no such way."""
-HEAD = """# Every method on a GPU that is not there
+HEAD = """# Methods on a GPU that is not there
 
 Made by `python -m tests.simulated`, on the simulated device (`studio/backend/simulated`): tensors have a place, a shape and a type
 there, and no values. Each method of the smallest settings trained two steps on each family's tiny model, drew, was saved and exported.
