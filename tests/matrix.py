@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 
@@ -23,13 +22,13 @@ from studio.records.runs import RunFolder
 from studio.sampling.infer import run as draw
 from studio.settings.run import Hardware
 from studio.settings.sampling import SampleRequest, Text
-from studio.testing import photos, small
+from studio.testing import photos
 from studio.training import checkpoint
 from studio.training.train import resume, run_to_end
 from studio.training.verify import differing_tensors, interrupt
 from tests import tree
-from tests.cases import CASES
 from tests.families_page import REFUSED, render
+from tests.on_families import drawing_methods, run_of, wanted
 
 FILE = Path(__file__).with_name("matrix.json")
 PAGE = tree.ROOT / "docs" / "families.md"
@@ -43,35 +42,16 @@ Cells = dict[str, dict[str, str]]
 """Method to family to what came of it."""
 
 
-def drawing_methods() -> list[str]:
-    """Methods that train a model of a family, found by their cases."""
-    tiny = {f"tiny:{name}" for name in families.cards()}
-    with tempfile.TemporaryDirectory() as root:
-        found = {name: case(Path(root) / name) for name, case in CASES.items() if name in methods.ours()}
-    return [name for name, case in sorted(found.items()) if getattr(case, "model", "") in tiny]
-
-
 def cell(method: str, family: str) -> str:
     """What comes of a method on a family, in words."""
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
         try:
-            run = _run(method, family, folder)
+            run = run_of(method, family, folder, CPU)
             whole = run_to_end(dataclasses.replace(run, name="whole"))
         except StudioError as error:
             return REFUSED + str(error)
         return _gone_on(run, whole, folder)
-
-
-def _run(method: str, family: str, folder: Path) -> Run:
-    """A method's case on another model. CLIP encoders train where there are some."""
-    (folder / "data").mkdir()
-    case = CASES[method](folder / "data")
-    changes: dict[str, Any] = {"model": f"tiny:{family}"}
-    if getattr(case, "text_encoder", False):
-        changes["text_encoder"] = bool(families.cards()[family].words.trains)
-    run = small(dataclasses.replace(case, **changes), folder / "runs")
-    return dataclasses.replace(run, hardware=CPU)
 
 
 def _gone_on(run: Run, whole: RunFolder, folder: Path) -> str:
@@ -112,14 +92,6 @@ def _formats(trained: RunFolder) -> Iterator[str]:
     for file in sorted(trained.export.iterdir()):
         if not file.name.startswith((".", "_")) and file.suffix != ".json":
             yield FORMATS.get(file.name, "kohya" if file.stem == trained.path.name else file.name)
-
-
-def wanted(names: list[str]) -> Iterator[tuple[str, str]]:
-    """Pairs of method and family; all, or those in which a name occurs."""
-    for method in drawing_methods():
-        for family in families.cards():
-            if not names or {method, family} & set(names):
-                yield method, family
 
 
 def read() -> Cells:

@@ -4,7 +4,8 @@ import pytest
 
 from studio.catalog import families
 from tests.families_page import REFUSED, published, render
-from tests.matrix import PAGE, cell, drawing_methods, read
+from tests.matrix import PAGE, cell, read
+from tests.on_families import drawing_methods
 
 CELLS = read()
 REFUSALS = [(m, f) for m, found in CELLS.items() for f, said in found.items() if said.startswith(REFUSED)]

@@ -67,14 +67,20 @@ class Backend:
                 stack.enter_context(opened())
             yield
 
-    def place(self, module: M, *, trains: bool = False) -> M:
-        """Move a module here: frozen ones in the compute dtype and without gradients, trained ones in fp32."""
-        dtype = torch.float32 if trains else self.dtype
+    def place(self, module: M, *, trains: bool = False, rests: bool = False) -> M:
+        """Move a module here: frozen ones in the compute dtype and without gradients, trained ones in fp32.
+
+        Args:
+            module: The module.
+            trains: Whether it trains.
+            rests: Leave it in the machine's own memory, cast, until it is needed.
+        """
+        dtype, where = torch.float32 if trains else self.dtype, torch.device("cpu") if rests else self.device
         kept = {name: value.data.float() for name, value in kept_exact(module, dtype)}
-        module.to(self.device, dtype)
+        module.to(where, dtype)
         for name, value in kept.items():
             place, _, own = name.rpartition(".")
-            setattr(module.get_submodule(place), own, nn.Parameter(value.to(self.device)))
+            setattr(module.get_submodule(place), own, nn.Parameter(value.to(where)))
         module.requires_grad_(trains).train(trains)
         films = any(p.ndim == 5 for p in module.parameters())  # the format is one of 4 axes
         if self.hardware.channels_last and not (films or self.sharded or self.device.type == "mps"):

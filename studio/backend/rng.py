@@ -5,6 +5,7 @@ rows. So a run repeats on any number of processes, with any accumulation, and af
 """
 
 import contextlib
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -57,6 +58,12 @@ class Rng:
     def single(cls, seed: int, step: int, n: int, device: torch.device | str = "cpu") -> "Rng":
         """A rng for all `n` rows of a batch."""
         return cls(seed, step, total=n, device=device)
+
+    def at(self, device: torch.device | str) -> "Rng":
+        """The same numbers in the same order, on another device: what Python decides by is drawn on the CPU."""
+        twin = copy.copy(self)
+        twin.device = torch.device(device)
+        return twin
 
     def _rows(self, draw: Tensor) -> Tensor:
         return draw[self.start : self.stop].to(self.device)

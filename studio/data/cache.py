@@ -113,12 +113,13 @@ class Encoder:
 
     `encode` takes (1 3 h w) in [-1, 1] and gives tensors with a leading axis of 1, by their names in a batch, as a
     function of its input alone: no running noise. `fingerprint` names its weights, settings and precision. Tensors are
-    stored as `dtype`.
+    stored as `dtype`. `done` is called when all pictures are encoded.
     """
 
     encode: Callable[[Float[Tensor, "1 3 h w"]], Tensors]
     fingerprint: str
     dtype: torch.dtype = torch.float32
+    done: Callable[[], None] = lambda: None
 
     def key(self, content: str, view: str) -> str:
         """The key of one view of a picture, by the digest of its bytes."""

@@ -15,12 +15,17 @@ def encoder_of(family: Family) -> Encoder:
         found = family.moments(images)
         return {"latents": found.mean} | ({} if found.std is None else {"latents_std": found.std})
 
-    return Encoder(encode=encode, fingerprint=digest(family.fingerprint("vae"), str(family.vae.dtype)))
+    key = digest(family.fingerprint("vae"), str(family.vae.dtype))
+    return Encoder(encode=encode, fingerprint=key, done=lambda: family.rest("vae"))
 
 
 def texts_of(family: Family, settings: Images) -> TextCache | None:
-    """Where the embeddings of captions are kept on disk; None where the settings do not ask for it."""
+    """Where the embeddings of captions are kept on disk; None where the settings do not ask for it.
+
+    The text encoders leave the device but for captions that are not there.
+    """
     if settings.cache != "latents+text":
         return None
+    family.rest(*family.text_encoders)
     facts = (family.fingerprint(), repr(family.text), str(family.backend.dtype))
     return TextCache(cache=open_cache(settings), fingerprint=digest(*facts))

@@ -70,6 +70,7 @@ class Latents:
         for index in counted(range(total), "latents", total):
             for number in range(self.photos.settings.cache_views):
                 self._encoded(index, number)
+        self._encoder.done()
         fact = (
             f"latents: {self._cache.hits} from the cache, {self._cache.misses} made, in {self._cache.folder}"
         )

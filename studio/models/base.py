@@ -7,7 +7,7 @@ in [0, 1] with 1 = noise.
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from studio.models.codecs import codec_of
 from studio.models.fingerprint import fingerprint
 from studio.models.kind import card_of
 from studio.models.moments import Moments
+from studio.models.presence import Presence
 from studio.models.schedulers import fixed_shift, linear_mu, make_scheduler
 from studio.settings.sampling import Text
 
@@ -86,16 +87,14 @@ class Family(ABC):
         self.denoiser: nn.Module = components[self.denoiser_name]
         self.denoiser_config = self.denoiser.config
         self.vae: Any = components["vae"]
-        self.codec = codec_of(self.vae)
         self.text_encoders = {
             k: v for k, v in components.items() if k.startswith("text_encoder") and v is not None
         }
         self.tokenizers = {k: v for k, v in components.items() if k.startswith("tokenizer") and v is not None}
-        self.vae_scale = self.codec.scale
-        self.process, self.prediction = self._noise()
-        self.size_multiple = self.vae_scale * self.patch
-        self.default_size = self._default_size()
-        self._components = components
+        self.codec = codec_of(self.vae)
+        self.vae_scale, (self.process, self.prediction) = self.codec.scale, self._noise()
+        self.size_multiple, self.default_size = self.vae_scale * self.patch, self._default_size()
+        self._components, self._presence = components, Presence(backend.device)
         told = {key: self.pipeline_config[key] for key in _ASKED if key in self.pipeline_config}
         parts_of = {**self.modules(), **self.tokenizers, "scheduler": self.scheduler_base, "pipeline": told}
         self._fingerprints = {key: fingerprint(part) for key, part in parts_of.items()}
@@ -127,6 +126,8 @@ class Family(ABC):
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b C H W"]:
         """Images in [-1, 1] of scaled latents."""
+        if latents.requires_grad and torch.is_grad_enabled():
+            self.hold("vae")  # the gradient comes back through it
         with self.present(self.vae), self.backend.exact():
             images = self.codec.decode(latents.float().to(self.vae.device))
         return images.float().clamp(-1, 1)
@@ -152,10 +153,10 @@ class Family(ABC):
 
     def check_references(self, references: Sequence[Image.Image], what: str) -> None:
         """Refuse more or fewer references than the family looks at."""
-        if len(references) != self.card.references:
+        if len(references) != (wanted := self.card.references):
             raise StudioError(
-                f"{len(references)} reference pictures were given, and {self.card.title} looks at "
-                f"{self.card.references}: {what}; give --reference that many files.",
+                f"{len(references)} reference pictures were given, and {self.card.title} looks at {wanted}: {what}; give "
+                "--reference that many files.",
                 field="reference",
             )
 
@@ -267,17 +268,17 @@ class Family(ABC):
         del sizes
         return cond
 
-    @contextlib.contextmanager
-    def present(self, module: nn.Module) -> Iterator[None]:
-        """Have a frozen module on the device while it works, and off it after, where offloading is asked for."""
-        if not self.backend.hardware.offload or any(p.requires_grad for p in module.parameters()):
-            yield
-            return
-        module.to(self.backend.device)
-        try:
-            yield
-        finally:
-            module.to("cpu")
+    def rest(self, *parts: str) -> None:
+        """Have frozen parts, by component name, on the device only while they work."""
+        self._presence.rest(*map(self.modules().__getitem__, parts))
+
+    def hold(self, *parts: str) -> None:
+        """Have parts on the device for good: what trains, and what a step's gradient goes back through."""
+        self._presence.hold(*map(self.modules().__getitem__, parts))
+
+    def present(self, *modules: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Have parts on the device while they work."""
+        return self._presence.present(*modules)
 
     def _noise(self) -> tuple[Process, Prediction]:
         """The noise process and the kind of prediction, as the card and the scheduler's settings have them."""

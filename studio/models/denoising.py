@@ -3,6 +3,7 @@
 Axes: `b` batch, `c h w` latent, `H W` image.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,12 +127,18 @@ class Prompts:
 
     def _keep(self, captions: Sequence[str]) -> None:
         """Embed captions, each by itself."""
-        for caption in captions:
-            if self._store is None:
-                self._kept[caption] = self._embed([caption])
-            else:
-                made = self._store(caption, lambda caption=caption: self._embed([caption]).tensors())
-                self._kept[caption] = Condition.of(made)
+        with contextlib.ExitStack() as called:
+            for caption in captions:
+                if self._store is None:
+                    self._kept[caption] = self._embed([caption])
+                else:
+                    made = self._store(caption, lambda caption=caption: self._made(caption, called))
+                    self._kept[caption] = Condition.of(made)
+
+    def _made(self, caption: str, called: contextlib.ExitStack) -> Mapping[str, Tensor]:
+        """What is kept of a caption; resting encoders stay called until all captions of a batch are embedded."""
+        called.enter_context(self._family.present(*self._family.text_encoders.values()))
+        return self._embed([caption]).tensors()
 
     @torch.no_grad()
     def _embed(self, captions: Sequence[str]) -> Condition:

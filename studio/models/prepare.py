@@ -25,11 +25,12 @@ logging.getLogger("diffusers.models.modeling_utils").addFilter(
 def prepare(family: F, backend: Backend) -> F:
     """Place all modules, frozen, and switch on what the hardware settings ask for."""
     for key, module in family.modules().items():
+        rests = backend.hardware.offload and key != family.denoiser_name
         if not _quantized(module):
-            backend.place(module)
+            backend.place(module, rests=rests)
         module.requires_grad_(False).eval()
-        if backend.hardware.offload and key != family.denoiser_name:
-            module.to("cpu")
+        if rests:
+            family.rest(key)
     if backend.dtype == torch.float16:
         _keep_exact(family)
     if backend.attention == "xformers":

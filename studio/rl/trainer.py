@@ -78,6 +78,7 @@ class AdaptedTrainer(Trainer, Generic[C]):
     def setup(self, backend: Backend) -> list[Group]:
         self.family = load(self.config.model, backend, text=self.config.text, parts=self.config.parts)
         self.trained = self.modules(self.family)
+        self.family.hold(*self.trained)
         attached = attach(self.adapter(), self.trained)
         for module in self.trained.values():
             module.eval()  # a policy with dropout would not be the one that drew

@@ -53,7 +53,8 @@ class Session:
     @cached_property
     def variant(self) -> Variant | None:
         """The published model that the run trains or was made from, as far as that can be told."""
-        return traits.variant_of(str(serial.to_dict(self.run.method).get("model", "")))
+        model = serial.to_dict(self.run.method).get("model", "")
+        return traits.variant_of(model) if isinstance(model, str) else None  # a new network is of none
 
     def _counted(self, run: Run) -> Run:
         """A run whose epochs are told in steps.

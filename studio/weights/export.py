@@ -185,7 +185,7 @@ def _reload(job: _Job, path: Path, parts: formats.Factors) -> dict[str, nn.Modul
 
 
 def _peft(job: _Job, path: Path) -> dict[str, nn.Module]:
-    fresh = {key: bare(module) for key, module in job.modules.items()}
+    fresh = _fresh(job)
     for key, module in job.modules.items():
         if job.name not in names(module):
             raise StudioError(f"{key} was finetuned whole, so it has no PEFT folder; export merged instead.")
@@ -211,8 +211,8 @@ def _told(job: _Job) -> dict[str, str]:
 
 
 def _fresh(job: _Job) -> dict[str, nn.Module]:
-    """The family's models without adapters, sharing the base weights."""
-    return {key: bare(module) for key, module in job.family.modules().items() if key != "vae"}
+    """The trained models without adapters, sharing the base weights; the file has nothing for the others."""
+    return {key: bare(module) for key, module in job.modules.items()}
 
 
 def _cast(values: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

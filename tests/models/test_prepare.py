@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from studio.backend.core import Backend
+from studio.backend.simulated.meter import BLOCK
+from studio.backend.simulated.mode import machine
 from studio.catalog.families import cards
 from studio.contracts.sampling import Request
 from studio.models.base import Family
@@ -69,3 +71,46 @@ def test_a_copy_of_a_checkpointed_denoiser_holds_no_other_network():
     copied = dict(memo)
     copy.deepcopy(family.denoiser, copied)
     assert not [value for value in copied.values() if isinstance(value, Family)]
+
+
+def places(family):
+    return {key: next(module.parameters()).device.type for key, module in family.modules().items()}
+
+
+def test_offloaded_parts_are_cast_without_ever_being_on_the_device():
+    with machine() as here:
+        family = load("tiny:sdxl", Backend(Hardware(device="simulated", offload=True)))
+        assert places(family) == {
+            "unet": "simulated",
+            "text_encoder": "cpu",
+            "text_encoder_2": "cpu",
+            "vae": "cpu",
+        }
+        assert {next(module.parameters()).dtype for module in family.modules().values()} == {torch.bfloat16}
+        held = sum(-(-p.numel() * 2 // BLOCK) * BLOCK for p in family.denoiser.parameters())
+        assert here.here.highest <= 2.1 * held  # read in fp32 or moved block by block, and no other part
+
+
+def test_offloaded_parts_come_and_go_and_those_that_are_held_stay():
+    with machine():
+        family = load("tiny:sdxl", Backend(Hardware(device="simulated", offload=True)))
+        assert family.embed(["a dog"]).tokens.device.type == "simulated"
+        family.hold("text_encoder")
+        assert places(family)["text_encoder"] == "simulated"
+        family.embed(["a dog"])
+        assert places(family) == {
+            "unet": "simulated", "text_encoder": "simulated", "text_encoder_2": "cpu", "vae": "cpu",
+        }  # fmt: skip
+        with family.present(family.vae):
+            family.decode(torch.zeros(1, *family.latent_shape(64, 64)))
+            assert places(family)["vae"] == "simulated"  # something around it needs it too
+        assert places(family)["vae"] == "cpu"
+
+
+def test_what_a_gradient_goes_back_through_stays():
+    with machine() as here:
+        family = load("tiny:sd1", Backend(Hardware(device="simulated", offload=True)))
+        latents = torch.zeros(1, *family.latent_shape(64, 64), device=here.device, requires_grad=True)
+        family.decode(latents).sum().backward()
+        assert places(family)["vae"] == "simulated"
+        assert latents.grad is not None

@@ -26,7 +26,10 @@ from studio.errors import StudioError
 from studio.records import runs
 from studio.settings import serial
 from studio.settings.run import Hardware, Loop, Optim
+from studio.testing import small
+from studio.training.session import Session
 from studio.training.train import resume, train
+from tests.cases import CASES
 from trainers.pretrain.autoencoder import SceneSource, build
 from trainers.pretrain.cards import write_card
 from trainers.pretrain.clip import HardSource, model_config, start_image_tower
@@ -288,3 +291,10 @@ def test_a_card_counts_the_steps_of_a_run_and_holds_its_scores(tmp_path):
 
 def test_the_command_knows_every_embedded_model():
     assert set(NAMES) == set(RUNS)
+
+
+def test_a_new_network_is_of_no_published_model(tmp_path):
+    """Its settings are no name: they were looked for as a file, whose name is too long."""
+    session = Session.__new__(Session)
+    session.run = small(CASES["pretrain"](tmp_path), tmp_path)
+    assert session.variant is None

@@ -57,6 +57,7 @@ class DreamBoothTrainer(Trainer):
         self.trained = {self.family.denoiser_name: self.family.denoiser}
         if config.text_encoder:
             self.trained |= self.family.clip_encoders
+        self.family.hold(*self.trained)
         attached = attach_from(config.start, config.adapter, self.family, self.trained)
         texts = texts_of(self.family, config.images)
         self.prompts_of = Prompts(self.family, trains=config.text_encoder, store=texts)

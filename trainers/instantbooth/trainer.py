@@ -86,9 +86,10 @@ class InstantBoothTrainer(ViewTrainer[InstantBooth]):
         """The denoising loss, with the views of the step."""
         self._hooks.close()
         config, settings = self.config, self.config.denoising
-        chance = rng.uniform(len(batch["captions"]))
+        chance = rng.at("cpu").uniform(len(batch["captions"]))  # no step waits for the device
         no_text = chance < config.drop_text
-        sees = (chance < config.drop_text) | (chance >= config.drop_text + config.drop_image)
+        sees = no_text | (chance >= config.drop_text + config.drop_image)
+        sees = sees.to(self.backend.device)
         views = batch["views"].to(self.backend.device)
         subject = self.network(self.tower(rearrange(views, "b k c h w -> (b k) c h w")), views.shape[1])
         with torch.no_grad():

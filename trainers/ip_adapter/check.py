@@ -42,8 +42,8 @@ def compare(path: Path, loaded: Loaded, family: Family, stored: torch.dtype) -> 
     )
     seen, cond = loaded.tower(picture.to(noise.device) * 2 - 1), family.embed(["a dog"])
     with loaded.network.shown(family, loaded.network(seen)):
-        ours = family.predict(noise, t, cond)
-    theirs = through_diffusers(path, family, seen).predict(noise, t, cond)
+        ours = family.predict(noise, t, cond).cpu()
+    theirs = through_diffusers(path, family, seen).predict(noise, t, cond).cpu()
     difference = float((ours - theirs).abs().max()) / max(1.0, float(ours.abs().max()))
     allowed = tolerance(family, stored)
     if not difference <= allowed:

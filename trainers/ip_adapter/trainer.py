@@ -60,12 +60,14 @@ class IpAdapterTrainer(ViewTrainer[IpAdapter]):
     def loss(self, batch: Batch, rng: Rng) -> Loss:
         """Eq. 6, with text, picture or both dropped for guidance."""
         config, settings = self.config, self.config.denoising
-        chance = rng.uniform(len(batch["captions"]))
+        chance = rng.at("cpu").uniform(len(batch["captions"]))  # no step waits for the device
         no_text, no_image = dropped(
             chance, text=config.drop_text, image=config.drop_image, both=config.drop_both
         )
         cond = self.family.with_sizes(self._embed(batch["captions"], no_text.tolist()), batch.get("sizes"))
-        seen = self.tower(batch["views"][:, 0].to(self.backend.device)).where(~no_image, self.tower.blank())
+        seen = self.tower(batch["views"][:, 0].to(self.backend.device)).where(
+            ~no_image.to(self.backend.device), self.tower.blank()
+        )
         latents = latents_of(self.family, batch, rng, kind=self.config.views.images.latents)
         noised = add_noise(self.family, latents, rng, settings)
         with self.network.shown(self.family, self.network(seen)):

@@ -3,6 +3,7 @@
 Axes: `b` batch, `h w` picture. Pictures are in [-1, 1], signals in [0, 1] with three channels.
 """
 
+from collections.abc import Iterator
 from typing import assert_never
 
 import torch
@@ -12,6 +13,8 @@ from jaxtyping import Float, Int
 from kornia.filters import canny, gaussian_blur2d
 from torch import Tensor
 
+from studio.backend.shard import Shard
+from studio.contracts.batch import Batch, Source
 from trainers.oft.config import Colors, Control, Edges, Regions
 
 EVEN = 1e-4
@@ -34,6 +37,21 @@ def signal(control: Control, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, 
             return (smooth * (control.levels - 1)).round() / (control.levels - 1)
         case _:
             assert_never(control)
+
+
+class Signalled:
+    """A source whose batches hold the `signal` of their `images`: taken on the CPU, since canny asks for values in every pass."""
+
+    def __init__(self, pictures: Source, control: Control) -> None:
+        self._pictures, self._control = pictures, control
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def stream(self, seed: int, first: int, shard: Shard) -> Iterator[Batch]:
+        """The batches of the pictures, with their signals."""
+        for batch in self._pictures.stream(seed, first, shard):
+            yield {**batch, "signal": signal(self._control, batch["images"])}
 
 
 def agreement(

@@ -49,7 +49,7 @@ from studio.settings import serial
 from studio.weights import export as exporting
 from studio.weights.assistant import assisted
 from trainers.oft.config import OftControl
-from trainers.oft.control import agreement, signal
+from trainers.oft.control import Signalled, agreement, signal
 from trainers.oft.hint import hint_encoder, hinted
 
 STICKERS = "stickers"
@@ -87,6 +87,9 @@ class OftControlTrainer(Trainer):
 
     @override
     def source(self) -> Source:
+        return Signalled(self._pictures(), self.config.control)
+
+    def _pictures(self) -> Source:
         if self.config.data == STICKERS:
             return SceneSource(self.config.scenes)
         words, family = Words(template=self.config.prompt), self.family
@@ -100,12 +103,14 @@ class OftControlTrainer(Trainer):
 
     @override
     def held_out(self) -> Source | None:
-        return SceneSource(self.config.scenes, held_out=True) if self.config.data == STICKERS else None
+        if self.config.data != STICKERS:
+            return None
+        return Signalled(SceneSource(self.config.scenes, held_out=True), self.config.control)
 
     @override
     def loss(self, batch: Batch, rng: Rng) -> Loss:
         settings = self.config.denoising
-        features = self.hint(signal(self.config.control, batch["images"]))
+        features = self.hint(batch["signal"])
         if self.config.drop_hint:
             keep = rng.uniform(len(features)) >= self.config.drop_hint
             features = features * keep[:, None, None, None]
@@ -130,7 +135,10 @@ class OftControlTrainer(Trainer):
         with evaluating(self.family.denoiser):
             for index, prompt in enumerate(request.prompts):
                 one = dataclasses.replace(request, prompts=[prompt], references=())
-                with torch.no_grad(), hinted(self.family, self.hint(wanted[index : index + 1])):
+                with (
+                    torch.no_grad(),
+                    hinted(self.family, self.hint(wanted[index : index + 1].to(self.backend.device))),
+                ):
                     pictures += draw(self.family, one, rng)
         return Output(images=pictures)
 
@@ -143,7 +151,7 @@ class OftControlTrainer(Trainer):
         """Agreement of each picture with its signal, and what the rotations kept."""
         each = request.num_images
         wanted = self._wanted(request).repeat_interleave(each, dim=0)
-        drawn = torch.stack([_tensor(image) for image in output.images]).to(wanted.device)
+        drawn = torch.stack([_tensor(image) for image in output.images])
         found = float(agreement(self.config.control, wanted, drawn).mean())
         rotates = isinstance(self.config.adapter, (Oft, Boft))
         return {"quality": found, "agreement": found} | (summary(kept(self.trained, NAME)) if rotates else {})
@@ -151,10 +159,10 @@ class OftControlTrainer(Trainer):
     @cached_property
     def _shown(self) -> Batch:
         """Pictures whose signals previews are made for: held-out ones where there are any."""
-        return shown(self.config) if self.config.data == STICKERS else _first(self.source(), self.config)
+        return shown(self.config) if self.config.data == STICKERS else _first(self._pictures(), self.config)
 
     def _wanted(self, request: Request) -> Float[Tensor, "b 3 h w"]:
-        """The signal for each prompt, of the size to draw."""
+        """The signal for each prompt, of the size to draw, on the CPU."""
         height, width = (side or self.family.default_size for side in (request.height, request.width))
         if request.references:
             given = torch.stack([_tensor(picture.resize((width, height))) for picture in request.references])
@@ -164,7 +172,7 @@ class OftControlTrainer(Trainer):
                 self._shown["images"], size=size, mode="bilinear", antialias=True
             )
         rows = torch.arange(len(request.prompts)) % len(given)
-        return signal(self.config.control, given[rows].to(self.backend.device))
+        return signal(self.config.control, given[rows])
 
     @override
     def export(self, folder: Path) -> list[Path]:

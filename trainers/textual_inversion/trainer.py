@@ -93,6 +93,7 @@ class TextualInversionTrainer(Trainer):
                 self.rows[key] = self._new_rows(self.family.clip_encoders[key], tokenizer).to(backend.device)
         if not self.rows:
             raise StudioError(f"{self.family.name} has no CLIP text encoder to teach a word.", field="model")
+        self.family.hold(*self.rows)
         self.prompts_of = Prompts(self.family, trains=True)
         return [Group(name=key, module=rows) for key, rows in self.rows.items()]
 

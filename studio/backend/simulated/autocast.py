@@ -1,17 +1,17 @@
-"""Mixed precision on the simulated device: the operators that CUDA's autocast runs in the lower precision, and in fp32.
+"""Mixed precision on the simulated device: the operators that CUDA's autocast runs in the lower precision, in fp32, and in the widest.
 
-Torch has the two lists in C++ for each device (ATen/autocast_mode.h), and none for a device in Python.
+Torch has the lists in C++ for each device (ATen/autocast_mode.h), and none for a device in Python.
 """
 
 # torch's dispatcher has no types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 NAME = "simulated"
 LOWER = (
@@ -23,15 +23,23 @@ LOWER = (
 """Run in bf16 or fp16."""
 EXACT = (
     "acos", "asin", "cosh", "erfinv", "exp", "expm1", "log", "log10", "log2", "log1p", "reciprocal", "rsqrt", "sinh",
-    "tan", "pow.Tensor_Scalar", "pow.Tensor_Tensor", "pow.Scalar", "softplus", "layer_norm", "native_layer_norm",
+    "tan", "pow.Tensor_Scalar", "pow.Tensor_Tensor", "pow.Scalar", "softplus", "layer_norm", "native_layer_norm", "rms_norm",
     "group_norm", "frobenius_norm.dim", "nuclear_norm", "nuclear_norm.dim", "cosine_similarity", "poisson_nll_loss",
     "cosine_embedding_loss", "nll_loss", "nll_loss2d", "hinge_embedding_loss", "kl_div", "l1_loss", "smooth_l1_loss",
     "huber_loss", "mse_loss", "margin_ranking_loss", "multilabel_margin_loss", "soft_margin_loss",
     "triplet_margin_loss", "multi_margin_loss", "binary_cross_entropy_with_logits", "dist", "pdist", "cdist", "renorm",
     "logsumexp", "prod", "prod.dim_int", "softmax.int", "log_softmax.int", "cumprod", "cumsum", "linalg_vector_norm",
     "linalg_matrix_norm", "linalg_matrix_norm.str_ord", "sum", "sum.dim_IntList", "norm.Scalar", "norm.ScalarOpt_dim",
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "upsample_linear1d", "upsample_bilinear2d",
+    "_upsample_bilinear2d_aa", "upsample_trilinear3d", "upsample_bicubic2d", "_upsample_bicubic2d_aa",
 )  # fmt: skip
 """Run in fp32."""
+WIDEST = (
+    "addcdiv", "addcmul", "atan2", "bilinear", "cross", "dot", "vdot", "grid_sampler", "index_put", "tensordot",
+    "scatter_add",
+)  # fmt: skip
+"""Run in fp32 if one of their tensors is, else in the lower precision."""
 _CASTS: dict[int, tuple[Tensor, Tensor]] = {}
 """Trained weights and their copies in the lower precision, which torch keeps until the outermost autocast ends."""
 _KEEP: list[torch.library.Library] = []
@@ -39,13 +47,13 @@ _KEEP: list[torch.library.Library] = []
 
 
 def register() -> None:
-    """Give the device's autocast its kernels; operators outside of both lists run as they come."""
+    """Give the device's autocast its kernels; operators outside of the lists run as they come."""
     rest = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
     rest.fallback(torch.library.fallthrough_kernel)
     own = torch.library.Library("aten", "IMPL", "AutocastPrivateUse1")
-    for names, lower in ((LOWER, True), (EXACT, False)):
+    for names, dtype in ((LOWER, _lower), (EXACT, _exact), (WIDEST, _widest)):
         for operator in _operators(names):
-            own.impl(operator, _kernel(operator, lower=lower))
+            own.impl(operator, _kernel(operator, dtype))
     _KEEP.extend((rest, own))
 
 
@@ -68,17 +76,32 @@ def lowered(value: Tensor, dtype: torch.dtype) -> Tensor:
     if not (kept and torch.is_autocast_cache_enabled()):
         return value.to(dtype)
     if id(value) not in _CASTS:
-        _CASTS[id(value)] = (value, value.to(dtype))
+        with (
+            torch.enable_grad()
+        ):  # one copy for all: made where no gradient is asked for, it has one all the same
+            _CASTS[id(value)] = (value, value.to(dtype))
     return _CASTS[id(value)][1]
 
 
-def _kernel(operator: Any, *, lower: bool) -> Any:
-    inside = torch._C.DispatchKeySet(
-        torch._C.DispatchKey.AutocastPrivateUse1  # pyright: ignore[reportAttributeAccessIssue]  # torch's stub lacks it
-    )
+def _lower(_: Any) -> torch.dtype:
+    return torch.get_autocast_dtype(NAME)
+
+
+def _exact(_: Any) -> torch.dtype:
+    return torch.float32
+
+
+def _widest(given: Any) -> torch.dtype:
+    exact = any(isinstance(each, Tensor) and each.dtype == torch.float32 for each in tree_leaves(given))
+    return torch.float32 if exact else torch.get_autocast_dtype(NAME)
+
+
+def _kernel(operator: Any, chosen: Callable[[Any], torch.dtype]) -> Any:
+    keys: Any = torch._C.DispatchKey
+    inside = torch._C.DispatchKeySet(keys.AutocastPrivateUse1)
 
     def cast(*args: Any, **options: Any) -> Any:
-        dtype = torch.get_autocast_dtype(NAME) if lower else torch.float32
+        dtype = chosen((args, options))
         args, options = tree_map_only(Tensor, lambda value: lowered(value, dtype), (args, options))
         with torch._C._ExcludeDispatchKeyGuard(inside):
             return operator(*args, **options)

@@ -8,6 +8,7 @@ schedules and files are what they are on a GPU, and no code asks which device it
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,9 +25,11 @@ from typing_extensions import override
 from studio.backend.simulated import autocast
 from studio.backend.simulated.autocast import NAME
 from studio.backend.simulated.device import install
+from studio.backend.simulated.indexing import everywhere, new_tensor, placed, without_masks
 from studio.backend.simulated.meter import Meter
 from studio.backend.simulated.remembered import Remembered
 from studio.backend.simulated.replaced import at_once, moving, replaced
+from studio.errors import StudioError
 
 _aten = torch.ops.aten
 
@@ -81,6 +84,11 @@ class Machine:
         self.host.call(found, "weights")
         return found
 
+    def ones(self, value: Tensor) -> Tensor:
+        """What reading a tensor gives."""
+        self.reads += 1
+        return torch.ones(value.shape, dtype=value.dtype)
+
     def run(self, operator: Any, args: Any, options: Any) -> Any:
         """An operator whose result is on the device."""
         args, options = tree_map_only(Tensor, self._faked, (args, options))
@@ -118,54 +126,33 @@ class _Operators(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options, machine = kwargs or {}, self._machine
         place = options.get("device")
-        if func in _READS and (found := self._read(func, args)) is not None:
-            return found
-        if func is _aten.index.Tensor:
-            args = (args[0], [each for index in args[1] for each in self._places(index)])
-        if place is not None and torch.device(place).type == NAME:
-            found = machine.run(func, args, options)
-        elif (
-            func is _aten._to_copy.default and place is not None and _on_device(args[0]) and not machine.keeps
-        ):
+        read = self._read(func, args, options)
+        if read is not None:
             machine.reads += 1
-            return torch.ones(args[0].shape, dtype=options.get("dtype") or args[0].dtype)
-        else:
-            found = machine.remembered(func, args, options)
+            return read
+        if func is _aten.index.Tensor and any(_is_mask(each) for each in args[1]):
+            machine.reads += 1
+            args = (args[0], without_masks(args[1]))
+        on_device = place is not None and torch.device(place).type == NAME
+        found = machine.run(func, args, options) if on_device else machine.remembered(func, args, options)
         for each in tree_leaves(found):
             if isinstance(each, FakeTensor):
                 machine.meter_of(each).add(each)
         return found
 
-    def _places(self, index: Tensor | None) -> Iterator[Tensor | None]:
-        """An index, a mask as the places that it has: all of them, since its values are ones."""
-        if index is None or index.dtype != torch.bool or not isinstance(index, FakeTensor):
-            yield index
-            return
-        places = self._read(_aten.nonzero.default, (index,))
-        yield from self._machine.remembered(_aten.unbind.int, (places, 1), {})
-
-    def _read(self, func: Any, args: Any) -> Any:
-        """What an operator gives that reads values of the device: of ones; None if it reads none."""
-        source = args[1] if func is _aten.copy_.default else args[0]
-        if not isinstance(source, FakeTensor) or (
-            func is _aten.copy_.default and isinstance(args[0], FakeTensor)
-        ):
-            return None
-        self._machine.reads += 1
-        if func is _aten.copy_.default:
+    def _read(self, func: Any, args: Any, options: Any) -> Any:
+        """What an operator gives that reads values back; None for every other."""
+        if func is _aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+            return _one(args[0].dtype)
+        if func is _aten.copy_.default and isinstance(args[1], FakeTensor) and is_there(args[0]):
             return args[0].fill_(1)
-        if func is _aten.nonzero.default:
-            shape = [source.numel(), source.ndim]
-            found = self._machine.run(
-                _aten.empty.memory_format, (shape,), {"dtype": torch.int64, "device": source.device}
-            )
-            self._machine.here.add(found)
-            return found
-        return _one(source.dtype)
-
-
-_READS = (_aten._local_scalar_dense.default, _aten.copy_.default, _aten.nonzero.default)
-"""Operators whose result, or its shape, is made of values."""
+        if func is _aten.nonzero.default and _on_device(args[0]):
+            return torch.stack(everywhere(args[0]), dim=1)
+        place = options.get("device")
+        leaves = place is not None and torch.device(place).type != NAME and not self._machine.keeps
+        if func is _aten._to_copy.default and leaves and _on_device(args[0]):
+            return torch.ones(args[0].shape, dtype=options.get("dtype") or args[0].dtype)
+        return None
 
 
 def is_there(tensor: Tensor) -> bool:
@@ -175,6 +162,10 @@ def is_there(tensor: Tensor) -> bool:
 
 def _on_device(value: Tensor) -> bool:
     return isinstance(value, FakeTensor) and value.device.type == NAME
+
+
+def _is_mask(value: Tensor | None) -> bool:
+    return value is not None and value.dtype == torch.bool and _on_device(value)
 
 
 def _one(dtype: torch.dtype) -> bool | float | int:
@@ -188,11 +179,12 @@ class _Reads(TorchFunctionMode):
 
     def __init__(self, machine: Machine) -> None:
         super().__init__()
-        self._machine = machine
         self._own: dict[Any, Callable[..., Any]] = {
-            Tensor.numpy: lambda value, **_: self._ones(value).numpy(),
-            Tensor.__array__: lambda value, *_: self._ones(value).numpy(),
-            Tensor.tolist: lambda value: self._ones(value).tolist(),
+            Tensor.numpy: lambda value, **_: machine.ones(value).numpy(),
+            Tensor.__array__: lambda value, *_: machine.ones(value).numpy(),
+            Tensor.new_tensor: new_tensor,
+            Tensor.__getitem__: lambda value, at: Tensor.__getitem__(value, placed(at, value)),
+            Tensor.__setitem__: lambda value, at, new: Tensor.__setitem__(value, placed(at, value), new),
         }
 
     @override
@@ -205,10 +197,6 @@ class _Reads(TorchFunctionMode):
         if own is not None and args and isinstance(args[0], FakeTensor):
             return own(*args, **options)
         return func(*args, **options)
-
-    def _ones(self, value: Tensor) -> Tensor:
-        self._machine.reads += 1
-        return torch.ones(value.shape, dtype=value.dtype)
 
 
 def _named(place: object) -> bool:
@@ -231,15 +219,30 @@ def machine(*, units: int = 0) -> Iterator[Machine]:
         units: Depth of published denoisers, see `studio.models.depth`; 0 leaves them whole.
 
     Raises:
-        StudioError: This torch cannot have the device.
+        StudioError: This torch cannot have the device, or not any more in this process.
     """
     found = Machine(units)
     with contextlib.ExitStack() as stack:
         _machines.append(found)
         stack.callback(_machines.pop)
         stack.enter_context(replaced(nn.Module, "_apply", moving(found)))
+        stack.enter_context(replaced(FakeTensor, "tolist", lambda value: found.ones(value).tolist()))
         stack.enter_context(replaced(ThreadPoolExecutor, "submit", at_once))
         stack.enter_context(replaced(torch, "clear_autocast_cache", autocast.forget))
         stack.callback(autocast.forget)
         stack.enter_context(found.present())
+        _check_gradients(found.device)
         yield found
+
+
+@functools.cache
+def _check_gradients(device: torch.device) -> None:
+    """Refuse a process whose autograd began before the device was there: it has no queue for it, and gets none."""
+    try:
+        torch.zeros(1, device=device, requires_grad=True).sum().backward()
+    except RuntimeError:
+        raise StudioError(
+            "Gradients were computed in this process before the simulated device was there, and torch takes no device "
+            "after that; plan the run in a process of its own: studio plan METHOD --model NAME --gpu 12GiB.",
+            field="hardware.device",
+        ) from None
