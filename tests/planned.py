@@ -60,6 +60,7 @@ of 512 bytes; {KEPT_GIB} GiB of each card are left to its driver. Within 5 % of 
 (`tests/test_simulate.py`); not yet compared with a GPU. This page is written by `python -m tests.planned`.
 
 `yes` is the preset as it is; letters are changes to add, from the cheapest on; `-` does not fit.
+
 """.splitlines()
 
 

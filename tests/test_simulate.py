@@ -76,8 +76,9 @@ def held_in_truth(run: Run) -> int:
     return counting.meter.highest
 
 
-@pytest.mark.parametrize("model", ["tiny:sd1", "tiny:flux", "tiny:z-image"])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("model", "checkpointing"), [("tiny:sd1", False), ("tiny:flux", True), ("tiny:z-image", True)]
+)
 def test_a_step_holds_what_is_counted(model: str, checkpointing: bool, tmp_path: Path):
     run = run_of(model, tmp_path, gradient_checkpointing=checkpointing)
     counted = next(p for p in simulate.simulate(run, exports=False).phases if p.name == "train")

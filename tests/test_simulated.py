@@ -9,11 +9,7 @@ from tests.simulated_cell import Counted, tried
 
 CELLS = [
     ("dreambooth", "sd1", "offload", 1),
-    ("dreambooth", "sd1", "cache", 1),
     ("textual_inversion", "sd1", "offload", 1),
-    ("draft", "sd1", "offload", 5),  # pictures and rewards are finite, and those that are watched
-    ("diffusion_dpo", "sd3", "text", 1),
-    ("flow_grpo", "flux", "offload", 1),
     ("oft", "sd1", "adapter", 1),
 ]
 """And how many values a step reads back: 1 is that loss and gradient are finite. Few enough for a minute."""

@@ -65,7 +65,7 @@ class Rotated(OwnLayer):
             return rotation.factors(self.strength)
         used = rotation.active if isinstance(rotation, Butterfly) else 0
         # `_version` is torch's count of writes.
-        state = (weight._version, weight.data_ptr(), torch.is_inference_mode_enabled())
+        state = (weight._version, weight.untyped_storage()._cdata, torch.is_inference_mode_enabled())
         key = (*state, self.strength, used)
         if self._ready[0] != key:
             self._ready = (key, rotation.factors(self.strength))
