@@ -154,9 +154,10 @@ def take(argv: Sequence[str], *names: str) -> tuple[dict[str, str], list[str]]:
         if not flag.startswith("--") or name not in names:
             rest.append(item)
             continue
-        if not equals and (value := next(items, "")) == "":
+        given = value if equals else next(items, None)
+        if given is None:
             raise StudioError(f"{flag} needs a value after it.", field=name)
-        found[name] = value
+        found[name] = given
     return found, rest
 
 

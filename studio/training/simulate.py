@@ -26,10 +26,6 @@ from studio.training.loop import fit
 from studio.training.measured import GIB, Measured, Phase
 from studio.training.session import Session
 
-_SMALL = GIB
-"""Bytes of trained weights up to which an export is simulated: it writes real files."""
-
-
 Parts = dict[str, Counter[str]]
 """Bytes by kind at the highest moment of each part of a phase, before, in and after the denoiser."""
 
@@ -61,7 +57,7 @@ def simulate(run: Run, *, exports: bool = True) -> Measured:
 
     Args:
         run: What would be trained, checked.
-        exports: Look at the export too, which takes as long as all the rest.
+        exports: Look at the export too, which takes as long as all the rest; never of a network that is finetuned whole.
 
     Raises:
         StudioError: The settings cannot work.
@@ -125,11 +121,20 @@ def _driven(
     yield "train", _Held({**later, "optimizer": _read(here).highest}, here.host.highest)
     if run.preview.every and session.preview() is not None:
         yield "preview", _read(here)
-    if exports and trained <= _SMALL:
+    if exports and not _whole(session):
         session.export()
         yield "export", _read(here)
     yield "checkpoint", _Held({"": Counter(all=trained + states)})
     yield "trained", _Held({"": Counter(all=trained // 2)})  # written in half precision
+
+
+def _whole(session: Session) -> bool:
+    """Whether a published network is finetuned whole: its export would write all of its weights, which are not there."""
+    return any(
+        hasattr(group.module, "save_pretrained") and all(p.requires_grad for p in group.module.parameters())
+        for group in session.groups
+        if group.trains
+    )
 
 
 def _later(kinds: Counter[str], states: int, waiting: int) -> Counter[str]:

@@ -18,19 +18,22 @@ class Rows(nn.Module):
         norm: `free`, `clip` or `fixed` against the median length of the vocabulary.
     """
 
+    ids: Tensor
+
     def __init__(
         self, table: nn.Embedding, ids: Int[Tensor, " n"], start: Float[Tensor, "n d"], *, norm: str
     ) -> None:
         super().__init__()
         self.vectors = nn.Parameter(start.detach().float().clone())
-        self._ids: list[int] = ids.tolist()  # numbers: the device is not asked for them in every step
+        self.register_buffer("ids", ids, persistent=False)  # part of every checkpoint
+        self._numbers: list[int] = ids.tolist()  # the device is not asked for them in every step
         self.limit = float(table.weight.detach().float().norm(dim=1).median())
         self.norm = norm
         table.register_forward_hook(self._put)
 
     def _put(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         del module
-        for row, index in enumerate(self._ids):
+        for row, index in enumerate(self._numbers):
             here = (inputs[0] == index).unsqueeze(-1)
             output = torch.where(here, self.vectors[row].to(output.dtype), output)
         return output
