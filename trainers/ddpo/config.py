@@ -1,10 +1,10 @@
 """Settings and card of DDPO."""
 
 from studio.adapters.config import Lora
-from studio.catalog.cards import Card, Preset
+from studio.catalog.cards import Preset
 from studio.catalog.suits import Suits
 from studio.rl import config as rl
-from studio.rl import sizes
+from studio.rl.cards import card
 from studio.settings.config import config
 
 
@@ -16,19 +16,13 @@ class Ddpo(rl.Reinforced):
     """LoRA on the denoiser (TRL: rank 4 on the attention)."""
 
 
-METHOD = Card(
+METHOD = card(
     name="ddpo",
     title="DDPO",
     summary="reward-driven finetuning of the denoiser",
     paper="Black et al., ICLR 2024, arXiv 2305.13301",
     config=Ddpo,
     trainer="trainers.ddpo.trainer:DdpoTrainer",
-    check=rl.check,
-    follow=sizes.follow,
-    brief=sizes.brief,
-    rows=sizes.learned_steps,
-    upgrade=sizes.upgraded,
-    offers=("text-to-image", "reward"),
     presets={
         "tiny": rl.TINY,
         "paper": Preset(

@@ -1,10 +1,10 @@
 """Settings and card of Flow-GRPO."""
 
 from studio.adapters.config import Lora
-from studio.catalog.cards import Card, Preset
+from studio.catalog.cards import Preset
 from studio.catalog.suits import Suits
 from studio.rl import config as rl
-from studio.rl import sizes
+from studio.rl.cards import card
 from studio.settings.config import config
 
 
@@ -24,19 +24,13 @@ class FlowGrpo(rl.Reinforced):
     """The objective (Flow-GRPO's code: all steps but the last; its weights of the divergence have another unit, see the trainer)."""
 
 
-METHOD = Card(
+METHOD = card(
     name="flow_grpo",
     title="Flow-GRPO",
     summary="reward-driven finetuning of flow-matching models by group advantages",
     paper="Liu et al., NeurIPS 2025, arXiv 2505.05470",
     config=FlowGrpo,
     trainer="trainers.flow_grpo.trainer:FlowGrpoTrainer",
-    check=rl.check,
-    follow=sizes.follow,
-    brief=sizes.brief,
-    rows=sizes.learned_steps,
-    upgrade=sizes.upgraded,
-    offers=("text-to-image", "reward"),
     presets={
         "flux": Preset(
             {

@@ -1,10 +1,10 @@
 """Settings and card of TexForce."""
 
 from studio.adapters.config import Lora
-from studio.catalog.cards import Card, Preset
+from studio.catalog.cards import Preset
 from studio.catalog.suits import Suits
 from studio.rl import config as rl
-from studio.rl import sizes
+from studio.rl.cards import card
 from studio.settings.config import config
 
 
@@ -22,19 +22,13 @@ class TexForce(rl.Reinforced):
     """The run ends once the prompts' embeddings have a lower cosine to the base model's; 0 never."""
 
 
-METHOD = Card(
+METHOD = card(
     name="texforce",
     title="TexForce",
     summary="reward-driven finetuning of the text encoder",
     paper="Chen et al., ECCV 2024, arXiv 2311.15657",
     config=TexForce,
     trainer="trainers.texforce.trainer:TexForceTrainer",
-    check=rl.check,
-    follow=sizes.follow,
-    brief=sizes.brief,
-    rows=sizes.learned_steps,
-    upgrade=sizes.upgraded,
-    offers=("text-to-image", "reward"),
     presets={
         "tiny": rl.TINY,
         "paper": Preset(
