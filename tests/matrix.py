@@ -7,8 +7,6 @@ cells are kept in `matrix.json`. Anything else than a result or a refusal is a f
 
 import dataclasses
 import json
-import logging
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +26,7 @@ from studio.training.train import resume, run_to_end
 from studio.training.verify import differing_tensors, interrupt
 from tests import tree
 from tests.families_page import REFUSED, render
-from tests.on_families import drawing_methods, run_of, wanted
+from tests.on_families import FAULT, command, drawing_methods, outcome, run_of, wanted
 
 FILE = Path(__file__).with_name("matrix.json")
 PAGE = tree.ROOT / "docs" / "families.md"
@@ -103,10 +101,8 @@ def main(names: list[str]) -> int:
     """Try what is wanted, and write file and page."""
     cells, faults = read(), 0
     for method, family in wanted(names):
-        try:
-            found = cell(method, family)
-        except Exception as error:  # the fault is the result
-            found, faults = f"FAULT: {type(error).__name__}: {error}".splitlines()[0], faults + 1
+        found = outcome(lambda method=method, family=family: cell(method, family))
+        faults += found.startswith(FAULT)
         cells.setdefault(method, {})[family] = found
         print(f"{method} x {family}: {found}", flush=True)
         known = {
@@ -121,8 +117,4 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    from studio.backend.quiet import quiet
-
-    quiet()
-    logging.getLogger("studio").setLevel(logging.ERROR)
-    sys.exit(main(sys.argv[1:]))
+    command(main)

@@ -1,16 +1,21 @@
 """The methods' cases on the families' tiny models, as `tests.matrix` and `tests.simulated` try them."""
 
 import dataclasses
+import logging
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from studio.backend.quiet import quiet
 from studio.catalog import families, methods
 from studio.catalog.run import Run
 from studio.settings.run import Hardware
 from studio.testing import small
 from tests.cases import CASES
+
+T = TypeVar("T")
 
 
 def drawing_methods() -> list[str]:
@@ -38,3 +43,22 @@ def wanted(names: list[str]) -> Iterator[tuple[str, str]]:
         for family in families.cards():
             if not names or {method, family} & set(names):
                 yield method, family
+
+
+FAULT = "FAULT: "
+"""In front of what is neither a result nor a refusal."""
+
+
+def outcome(work: Callable[[], T]) -> T | str:
+    """What came of a cell; of anything but a result or a refusal the error, as a fault."""
+    try:
+        return work()
+    except Exception as error:  # the fault is the result
+        return f"{FAULT}{type(error).__name__}: {error}".splitlines()[0]
+
+
+def command(main: Callable[[list[str]], int]) -> None:
+    """Run the command of a page, without the log of what it tries."""
+    quiet()
+    logging.getLogger("studio").setLevel(logging.ERROR)
+    sys.exit(main(sys.argv[1:]))

@@ -7,14 +7,13 @@ the command ends with 1.
 """
 
 import json
-import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from studio.catalog import families, methods
 from tests import on_families, tree
 from tests.cases import CASES
+from tests.on_families import FAULT, command, outcome
 from tests.simulated_cell import WAYS, tried
 
 FILE = Path(__file__).with_name("simulated.json")
@@ -100,10 +99,8 @@ def main(names: list[str]) -> int:
     """Try what is wanted, and write file and page."""
     faults = 0
     for method, family, way in wanted(names):
-        try:
-            said = found(method, family, way)
-        except Exception as error:  # the fault is the result
-            said, faults = f"FAULT: {type(error).__name__}: {error}".splitlines()[0], faults + 1
+        said = outcome(lambda cell=(method, family, way): found(*cell))
+        faults += (said or "").startswith(FAULT)
         cells = read()  # anew: several of this command may run
         cells.setdefault(method, {}).setdefault(family, {})[way] = said
         print(f"{method} {family} {way}: {said or '-'}", flush=True)
@@ -113,8 +110,4 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    from studio.backend.quiet import quiet
-
-    quiet()
-    logging.getLogger("studio").setLevel(logging.ERROR)
-    sys.exit(main(sys.argv[1:]))
+    command(main)

@@ -64,6 +64,7 @@ def test_methods_that_train_nothing_are_listed_as_edits():
         ("trian", "Unknown command 'trian'; did you mean 'train'?"),
         ("trian --help", "Unknown command 'trian'"),
         ("data check . --size x", "--size was given as 'x'; give a number."),
+        ("plan dreambooth --data . --ram 16GiB", "--ram goes with --gpu"),
         ("plan dreambooth --data . --gpu x", "--gpu was given as 'x'"),
         ("adapters --rounds x", "--rounds was given as 'x'"),
         ("runs show", "studio runs show needs a run"),

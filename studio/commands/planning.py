@@ -26,6 +26,11 @@ def plan(argv: list[str], console: Console) -> None:
             "studio plan needs the name of a method, then the flags of studio train.", field="method"
         )
     own, rest = flags.take(argv[1:], "gpu", "ram")
+    if "ram" in own and "gpu" not in own:
+        raise StudioError(
+            "--ram goes with --gpu: without it the run is measured on this machine, with the memory it has.",
+            field="ram",
+        )
     gpu: str | float = own.get("gpu", 0.0)
     if gpu and gpu != "auto":
         gpu = memory.gib(own["gpu"], "gpu")
