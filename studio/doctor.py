@@ -23,7 +23,7 @@ _LIBRARIES = (
     "torch", "torchvision", "diffusers", "transformers", "peft", "accelerate", "timm", "open-clip-torch",
     "safetensors", "pydantic", "tyro", "gradio",
 )  # fmt: skip
-_OPTIONAL = ("xformers", "bitsandbytes", "torchao", "wandb", "tensorboard", "trackio")
+_OPTIONAL = ("xformers", "bitsandbytes", "wandb", "tensorboard", "trackio")
 _EMBEDDED = (
     "models/studio-tiny",
     "models/studio-tiny-dit",
@@ -118,7 +118,7 @@ def _kernels() -> Iterator[tuple[str, str]]:
 
 
 def _optional() -> Iterator[tuple[str, str]]:
-    probes = {"bitsandbytes": _probe_bitsandbytes, "torchao": _probe_torchao}
+    probes = {"bitsandbytes": _probe_bitsandbytes}
     for name in _OPTIONAL:
         if not _version(name):
             yield name, "not installed"
@@ -141,18 +141,6 @@ def _probe_bitsandbytes() -> str:
         from bitsandbytes import functional  # pyright: ignore[reportMissingImports]  # optional
 
         functional.quantize_4bit(torch.ones(64, 64, device=best_device()))
-
-    return _attempt(quantize)
-
-
-def _probe_torchao() -> str:
-    def quantize() -> None:
-        from torchao.quantization import (  # pyright: ignore[reportMissingImports]  # optional
-            Int8WeightOnlyConfig,
-            quantize_,
-        )
-
-        quantize_(torch.nn.Sequential(torch.nn.Linear(64, 64)).to(best_device()), Int8WeightOnlyConfig())
 
     return _attempt(quantize)
 

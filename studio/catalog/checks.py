@@ -61,12 +61,33 @@ def check(run: Run) -> None:
             "optim.ema and the schedule-free optimizer both average the weights; set --optim.ema 0.",
             field="optim.ema",
         )
-    if run.hardware.sharded:
-        _check_sharded(run)
+    _check_hardware(run)
     _check_text(run.method)
     _check_model(run.method)
     if {"adapter", "export"} <= serial.hints(type(run.method)).keys():
         _check_formats(run.method.adapter, run.method.export.formats)
+
+
+def _check_quantized(run: Run) -> None:
+    """Only frozen weights of text-to-image models can be stored in fewer bits."""
+    kinds, wanted = serial.hints(type(run.method)), run.hardware.quantize
+    if kinds.get("parts") is not Parts:
+        raise StudioError(
+            f"--hardware.quantize {wanted} is for methods that train something on a text-to-image model; leave it out.",
+            field="hardware.quantize",
+        )
+    if "adapter" in kinds and serial.kind(type(run.method.adapter)) == "full":
+        raise StudioError(
+            f"--hardware.quantize {wanted} stores frozen weights, and --adapter full trains them; choose another adapter, or "
+            "set --hardware.quantize none.",
+            field="hardware.quantize",
+        )
+    if "export" in kinds and "merged" in run.method.export.formats:
+        raise StudioError(
+            f"The merged format cannot be written of weights in {wanted}; leave it out of --export.formats, and merge into the "
+            "model's own weights after the training: studio export RUN --formats merged.",
+            field="export.formats",
+        )
 
 
 def _check_text(settings: Any) -> None:
@@ -109,6 +130,13 @@ def _check_formats(adapter: Any, formats: Sequence[str]) -> None:
             f"The {wrong[0]} format cannot hold what {what} trains; choose --export.formats among: {', '.join(allowed)}.",
             field="export.formats",
         )
+
+
+def _check_hardware(run: Run) -> None:
+    if run.hardware.sharded:
+        _check_sharded(run)
+    if run.hardware.quantize != "none":
+        _check_quantized(run)
 
 
 def _check_sharded(run: Run) -> None:

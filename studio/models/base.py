@@ -121,14 +121,14 @@ class Family(ABC):
     def moments(self, images: Float[Tensor, "b C H W"]) -> Moments:
         """The distribution of the latents of images in [-1, 1], scaled as the denoiser wants them."""
         self.check_size(images.shape[-2], images.shape[-1])
-        with self.present(self.vae), self.backend.exact():
+        with self.present(self.vae, beside=True), self.backend.exact():
             return self.codec.moments(images.to(self.vae.device))
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b C H W"]:
         """Images in [-1, 1] of scaled latents."""
         if latents.requires_grad and torch.is_grad_enabled():
             self.hold("vae")  # the gradient comes back through it
-        with self.present(self.vae), self.backend.exact():
+        with self.present(self.vae, beside=True), self.backend.exact():
             images = self.codec.decode(latents.float().to(self.vae.device))
         return images.float().clamp(-1, 1)
 
@@ -168,7 +168,7 @@ class Family(ABC):
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Condition
     ) -> Float[Tensor, "b k h w"]:
         """The network's native prediction in float32."""
-        with self.backend.autocast(), self.backend.kernel():
+        with self.present(unwrap(self.denoiser)), self.backend.autocast(), self.backend.kernel():
             return self._predict(x_t, t * NUM_TIMESTEPS, cond).float()
 
     @abstractmethod
@@ -276,9 +276,13 @@ class Family(ABC):
         """Have parts on the device for good: what trains, and what a step's gradient goes back through."""
         self._presence.hold(*map(self.modules().__getitem__, parts))
 
-    def present(self, *modules: nn.Module) -> contextlib.AbstractContextManager[None]:
-        """Have parts on the device while they work."""
-        return self._presence.present(*modules)
+    def make_room(self, *parts: str) -> None:
+        """Have the frozen weights of parts leave the device while those that rest work there."""
+        self._presence.make_room(*map(self.modules().__getitem__, parts))
+
+    def present(self, *modules: nn.Module, beside: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Have parts on the device while they work; `beside` the denoiser, or in its place where parts rest."""
+        return self._presence.present(*modules, beside=beside)
 
     def _noise(self) -> tuple[Process, Prediction]:
         """The noise process and the kind of prediction, as the card and the scheduler's settings have them."""

@@ -11,7 +11,7 @@ from transformers import T5EncoderModel
 from studio.backend.core import Backend
 from studio.backend.simulated import mode as simulated
 from studio.catalog import families, model_folder, outside
-from studio.catalog.family import Part
+from studio.catalog.family import FamilyCard, Part
 from studio.catalog.family import load as imported
 from studio.catalog.recognize import Known, is_own, recognize, usable
 from studio.errors import StudioError
@@ -23,6 +23,7 @@ from studio.models.files import check_library, from_folder, from_hub
 from studio.models.kind import card_of
 from studio.models.prepare import prepare
 from studio.models.pretended import pretended
+from studio.models.quantized import quantize
 from studio.models.text import tell_unread
 from studio.models.tiny import SIZE, T5_TOKENS
 from studio.settings.sampling import Parts, Text
@@ -70,12 +71,24 @@ def load(
         pipeline = _read(name, known, backend, dtype or backend.dtype, revision=revision, parts=parts)
     card = card_of(pipeline)
     tell_unread(given, card)
+    if backend.hardware.quantize != "none":
+        _quantize(pipeline, card, backend)
     family = prepare(card.load_model()(pipeline, backend, text), backend)
     family.variant = known.variant
     family.default_size = known.pixels or family.default_size
     if small:
         family.default_size = SIZE
     return family
+
+
+def _quantize(pipeline: DiffusionPipeline, card: FamilyCard, backend: Backend) -> None:
+    """Store the denoiser and the encoders that no method trains in fewer bits."""
+    coding, parts = backend.hardware.quantize, pipeline.components
+    frozen = [key for key in parts if key.startswith("text_encoder") and key not in card.words.trains]
+    for key in (card.denoiser, *frozen):
+        if parts[key] is not None:
+            count = quantize(parts[key], coding, backend.device, backend.dtype)
+            log.info("%s: %d layers in %s", key, count, coding)
 
 
 def _own(name: str, backend: Backend, text: Text) -> Family:
@@ -119,11 +132,11 @@ def _read(
         return pretended(machine, known.card, _architecture(known), dtype, known.variant)
     given = others(parts, _architecture(known), dtype) if parts.vae or parts.text_encoder else {}
     if known.kind == "file":
-        return ready(from_file(known, backend, dtype, given))
+        return ready(from_file(known, dtype, given))
     if known.path is not None:
-        found = from_folder(known.path, backend, dtype, **given)
+        found = from_folder(known.path, dtype, **given)
     else:
-        found = from_hub(hub, backend, dtype, revision, **given)
+        found = from_hub(hub, dtype, revision, **given)
     return ready(found, parts.prediction)
 
 

@@ -1,6 +1,5 @@
 """Reads diffusers pipelines from a folder or the hub, and says plainly what is wrong with them."""
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,17 +7,16 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import DiffusionPipeline, PipelineQuantizationConfig
+from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
 
-from studio.backend.core import Backend
 from studio.catalog import component_settings, model_folder
 from studio.catalog.family import FamilyCard
 from studio.errors import StudioError
 from studio.models.checkpoints.hub import first_line, hub_folder
 
 
-def from_folder(folder: Path, backend: Backend, dtype: torch.dtype, **given: Any) -> DiffusionPipeline:
+def from_folder(folder: Path, dtype: torch.dtype, **given: Any) -> DiffusionPipeline:
     """The pipeline in a diffusers folder; components in `given` take the place of its own.
 
     Raises:
@@ -28,12 +26,10 @@ def from_folder(folder: Path, backend: Backend, dtype: torch.dtype, **given: Any
     if known.refusal or known.card is None or known.path is None:
         raise StudioError(known.refusal, field="model")
     check_library(known.card)
-    return read(known.path, backend, dtype, variant=known.weights, **given)
+    return read(known.path, dtype, variant=known.weights, **given)
 
 
-def read(
-    folder: Path, backend: Backend, dtype: torch.dtype, *, variant: str = "", **given: Any
-) -> DiffusionPipeline:
+def read(folder: Path, dtype: torch.dtype, *, variant: str = "", **given: Any) -> DiffusionPipeline:
     """The pipeline of a folder whose own parts, or those in `given`, are whole.
 
     Raises:
@@ -52,16 +48,13 @@ def read(
             use_safetensors=True,
             variant=variant or None,
             **leave_out | given,
-            **_quantization(backend, listed),
         )
 
 
-def from_hub(
-    name: str, backend: Backend, dtype: torch.dtype, revision: str, **given: Any
-) -> DiffusionPipeline:
+def from_hub(name: str, dtype: torch.dtype, revision: str, **given: Any) -> DiffusionPipeline:
     """The pipeline of a hub name, from the local cache (HF_HOME) where it is there."""
     folder = hub_folder(name, revision, half=dtype == torch.float16)
-    return from_folder(folder, backend, dtype, **given)
+    return from_folder(folder, dtype, **given)
 
 
 def check_library(card: FamilyCard) -> None:
@@ -78,34 +71,6 @@ def absent(folder: Path) -> dict[str, None]:
     """Parts that the index of a diffusers folder lists as not there, such as SD3's T5: diffusers wants to hear it again."""
     listed = component_settings.values(folder / "model_index.json")
     return {key: None for key, value in listed.items() if value == [None, None]}
-
-
-def _quantization(backend: Backend, listed: dict[str, Any]) -> dict[str, Any]:
-    wanted = backend.hardware.quantize
-    if wanted == "none":
-        return {}
-    if backend.device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
-        raise StudioError(
-            f"Quantizing to {wanted} needs an NVIDIA GPU and bitsandbytes; install finetuning-studio[bnb], or set "
-            "--hardware.quantize none.",
-            field="hardware.quantize",
-        )
-    large = [
-        key
-        for key, (_, kind) in _modules(listed)
-        if kind == "T5EncoderModel" or key in ("unet", "transformer")
-    ]
-    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": backend.dtype}
-    config = PipelineQuantizationConfig(
-        quant_backend="bitsandbytes_4bit" if wanted == "nf4" else "bitsandbytes_8bit",
-        quant_kwargs=four if wanted == "nf4" else {"load_in_8bit": True},
-        components_to_quantize=large,
-    )
-    return {"quantization_config": config}
-
-
-def _modules(listed: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    return ((key, value[1]) for key, value in listed.items() if isinstance(value, list) and len(value) == 2)
 
 
 _UNREADABLE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, ImportError, RuntimeError,

@@ -24,15 +24,7 @@ logging.getLogger("diffusers.models.modeling_utils").addFilter(
 
 def prepare(family: F, backend: Backend) -> F:
     """Place all modules, frozen, and switch on what the hardware settings ask for."""
-    for key, module in family.modules().items():
-        rests = backend.hardware.offload and key != family.denoiser_name
-        if not _quantized(module):
-            backend.place(module, rests=rests)
-        module.requires_grad_(False).eval()
-        if rests:
-            family.rest(key)
-    if backend.dtype == torch.float16:
-        _keep_exact(family)
+    _place(family, backend)
     if backend.attention == "xformers":
         _xformers(family.denoiser)
     if backend.hardware.gradient_checkpointing:
@@ -40,6 +32,21 @@ def prepare(family: F, backend: Backend) -> F:
     if backend.hardware.compile:
         family.denoiser.compile_repeated_blocks()
     return family
+
+
+def _place(family: Family, backend: Backend) -> None:
+    """Modules on the device, or in the machine's own memory those that rest."""
+    for key, module in family.modules().items():
+        rests = backend.hardware.offload and key != family.denoiser_name
+        if not _quantized(module):
+            backend.place(module, rests=rests)
+        module.requires_grad_(False).eval()
+        if rests:
+            family.rest(key)
+    if backend.hardware.offload:
+        family.make_room(family.denoiser_name)
+    if backend.dtype == torch.float16:
+        _keep_exact(family)
 
 
 def _keep_exact(family: Family) -> None:

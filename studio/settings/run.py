@@ -70,8 +70,8 @@ class Hardware:
     """Compile the repeated blocks (torch.compile)."""
     gradient_checkpointing: bool = False
     """Recompute activations instead of keeping them: less memory, about a third slower."""
-    quantize: Literal["none", "nf4", "int8"] = "none"
-    """Store frozen base weights in fewer bits (needs bitsandbytes and a GPU)."""
+    quantize: Literal["none", "nf4", "int8", "fp8"] = "none"
+    """Store frozen base weights in fewer bits, also of encoders that no method trains; nf4 needs bitsandbytes."""
     offload: bool = False
     """Keep frozen parts that a step does not need on the CPU."""
     tf32: bool = True

@@ -69,10 +69,17 @@ def export_again(folder: RunFolder, run: Run, *, trainer: type[Trainer] | None =
     """
     own = Own(trainer)
     own.refuse_other(folder, "own_trainer")
-    whole = dataclasses.replace(run, hardware=dataclasses.replace(run.hardware, sharded=False))
-    session = Session(whole, folder, own.made(run), Backend(whole.hardware))
+    session = Session(run := _whole(run), folder, own.made(run), Backend(run.hardware))
     if not session.resume():
         raise StudioError(
             f"Run {str(folder.path)!r} has no checkpoint to export; train it first.", field="run"
         )
     return session.export()
+
+
+def _whole(run: Run) -> Run:
+    """The run in one process, and what is merged on the model's own weights, not on fewer bits of them."""
+    hardware = dataclasses.replace(run.hardware, sharded=False)
+    if "export" in serial.hints(type(run.method)) and "merged" in run.method.export.formats:
+        hardware = dataclasses.replace(hardware, quantize="none")
+    return dataclasses.replace(run, hardware=hardware)

@@ -47,12 +47,12 @@ def _savers(run: Run, parts: list[int]) -> Iterator[tuple[str, str, dict[str, di
     if parts:
         yield f"--loop.accumulate {parts[-1]}", "same result", {"loop": {"accumulate": parts[-1]}}
     if not run.hardware.gradient_checkpointing:
-        flag = "--hardware.gradient-checkpointing True"
+        flag = "--hardware.gradient-checkpointing"
         yield flag, "same result, slower", {"hardware": {"gradient_checkpointing": True}}
     if quantizes and run.optim.name == "adamw":
         yield "--optim.name adamw8bit", "close to the same result", {"optim": {"name": "adamw8bit"}}
     if not run.hardware.offload:
-        yield "--hardware.offload True", "same result, slower", {"hardware": {"offload": True}}
+        yield "--hardware.offload", "same result, slower", {"hardware": {"offload": True}}
     if quantizes and run.hardware.quantize == "none":
         yield "--hardware.quantize nf4", "frozen weights in 4 bits", {"hardware": {"quantize": "nf4"}}
 

@@ -15,6 +15,7 @@ from studio.errors import StudioError
 from studio.models import build
 from studio.models.build import load
 from studio.models.draw import draw
+from studio.models.quantized import is_quantized
 from studio.models.tiny import T5_TOKENS
 from studio.models.tokenizers import clip_tokenizer
 from studio.settings.run import Hardware
@@ -124,11 +125,15 @@ def test_a_hub_name_that_is_not_cached_is_refused_offline(backend):
         load("somebody/some-model", backend)
 
 
-def test_quantizing_without_a_gpu_is_refused_before_anything_is_read(families, tmp_path):
-    families["sd1"].pipeline().save_pretrained(tmp_path)
-    backend = Backend(Hardware(device="cpu", precision="fp32", quantize="nf4"))
-    with pytest.raises(StudioError, match="nf4 needs an NVIDIA GPU and bitsandbytes"):
-        load(str(tmp_path), backend)
+@pytest.mark.parametrize("coding", ["nf4", "int8", "fp8"])
+@pytest.mark.parametrize("key", ["flux", "sd3", "sdxl"])
+def test_a_folder_is_quantized_but_for_encoders_that_methods_train(families, tmp_path, key, coding):
+    families[key].pipeline().save_pretrained(tmp_path)
+    family = load(str(tmp_path), Backend(Hardware(device="cpu", precision="fp32", quantize=coding)))
+    kinds = {name: is_quantized([module]) for name, module in family.modules().items()}
+    trained = {*family.card.words.trains, "vae"}
+    assert kinds == {name: name not in trained for name in kinds}
+    assert draw(family, ONE)[0].size == (family.default_size, family.default_size)
 
 
 def test_the_embedded_model_is_of_the_sd_kind(backend):

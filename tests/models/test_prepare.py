@@ -99,8 +99,8 @@ def test_offloaded_parts_come_and_go_and_those_that_are_held_stay():
         assert places(family)["text_encoder"] == "simulated"
         family.embed(["a dog"])
         assert places(family) == {
-            "unet": "simulated", "text_encoder": "simulated", "text_encoder_2": "cpu", "vae": "cpu",
-        }  # fmt: skip
+            "unet": "cpu", "text_encoder": "simulated", "text_encoder_2": "cpu", "vae": "cpu",
+        }  # fmt: skip  # the denoiser made room for the encoder that rests
         with family.present(family.vae):
             family.decode(torch.zeros(1, *family.latent_shape(64, 64)))
             assert places(family)["vae"] == "simulated"  # something around it needs it too
@@ -114,3 +114,25 @@ def test_what_a_gradient_goes_back_through_stays():
         family.decode(latents).sum().backward()
         assert places(family)["vae"] == "simulated"
         assert latents.grad is not None
+
+
+def test_a_denoiser_makes_room_for_an_encoder_and_comes_back_to_work():
+    with machine() as here:
+        family = load("tiny:flux", Backend(Hardware(device="simulated", offload=True)))
+        family.denoiser.norm_out.linear.weight.requires_grad_(True)
+        seen = []
+        encoder = family.text_encoders["text_encoder_2"]
+        encoder.register_forward_pre_hook(lambda *_: seen.append(places(family)))
+        cond = family.embed(["a dog"])
+        assert seen[0] == {
+            "transformer": "cpu", "text_encoder": "cpu", "text_encoder_2": "simulated", "vae": "cpu",
+        }  # fmt: skip
+        assert family.denoiser.norm_out.linear.weight.device.type == "simulated"  # what trains stays
+        latents = torch.zeros(1, *family.latent_shape(64, 64), device=here.device)
+        family.decode(latents)
+        family.predict(latents, torch.ones(1, device=here.device), family.with_guidance(cond, 1.0))
+        assert places(family) == {
+            "transformer": "simulated", "text_encoder": "cpu", "text_encoder_2": "cpu", "vae": "cpu",
+        }  # fmt: skip
+        family.decode(latents)
+        assert places(family)["transformer"] == "simulated"  # a decoder is small: nothing makes room for it

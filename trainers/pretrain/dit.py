@@ -57,7 +57,7 @@ class DitRecipe(LatentRecipe):
     def networks(self, backend: Backend) -> list[Group]:
         wanted = self.settings
         if wanted.start:
-            start = from_folder(Path(wanted.start), backend, torch.float32)
+            start = from_folder(Path(wanted.start), torch.float32)
             made = {name: start.components[name] for name in ("transformer", *_ENCODERS)}
         else:
             made = {"transformer": build_transformer(wanted.width, wanted.depth, wanted.heads)}

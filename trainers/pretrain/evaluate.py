@@ -22,7 +22,6 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor
 
 from studio import assets
-from studio.backend.core import Backend
 from studio.data import sticker_backgrounds as backgrounds
 from studio.data.sticker_captions import with_article
 from studio.data.sticker_concepts import COLORS
@@ -31,7 +30,6 @@ from studio.data.stickers import compose, held_out_pairs, index, plan_scenes
 from studio.metrics.sets import frechet
 from studio.models.families.sd3.model import EMPTY_T5_ROWS_OF_SMALL_MODELS
 from studio.models.files import from_folder
-from studio.settings.run import Hardware
 from trainers.pretrain.autoencoder import fit_pca, unseen_images
 from trainers.pretrain.config import VARIED
 from trainers.pretrain.pca import psnr
@@ -196,7 +194,7 @@ def judge_pictures(
     folder: Path, scenes: Stickers, guidance: float, sheet: Path | None = None
 ) -> dict[str, Any]:
     """Prompt following on 200 held-out prompts and distance to their true scenes; the same of real scenes beside it."""
-    pipeline = from_folder(folder, Backend(Hardware()), torch.float32)
+    pipeline = from_folder(folder, torch.float32)
     prompts, pairs = held_out_prompts(scenes)
     pictures = draw(pipeline, prompts, guidance)
     if sheet:

@@ -186,5 +186,5 @@ class LatentRecipe(ABC):
         self.tokenizer.backend_tokenizer.no_padding()
         self.tokenizer.backend_tokenizer.no_truncation()
         self.pipeline().save_pretrained(folder / self.name)
-        from_folder(folder / self.name, self.backend, torch.float16).save_pretrained(folder / self.name)
+        from_folder(folder / self.name, torch.float16).save_pretrained(folder / self.name)
         return [folder / self.name]

@@ -16,7 +16,6 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 
-from studio.backend.core import Backend
 from studio.catalog import model_folder
 from studio.catalog.family import FamilyCard, Part, Variant
 from studio.catalog.known import Known
@@ -30,14 +29,11 @@ from studio.models.tokenizers import clip_tokenizer
 log = logging.getLogger(__name__)
 
 
-def from_file(
-    known: Known, backend: Backend, dtype: torch.dtype, given: Mapping[str, Any]
-) -> DiffusionPipeline:
+def from_file(known: Known, dtype: torch.dtype, given: Mapping[str, Any]) -> DiffusionPipeline:
     """The pipeline of a checkpoint.
 
     Args:
         known: What it is.
-        backend: Where it goes.
         dtype: Dtype of its networks.
         given: Components that take the place of its own.
 
@@ -48,12 +44,6 @@ def from_file(
     beside = settings_beside(path) if path else None
     if path is None or card is None or (known.variant is None and beside is None):
         raise StudioError(known.refusal or f"Nothing tells what {known.path} is.", field="model")
-    if backend.hardware.quantize != "none":
-        raise StudioError(
-            "A single-file checkpoint cannot be quantized while it is read; give a diffusers folder, or set "
-            "--hardware.quantize none.",
-            field="hardware.quantize",
-        )
     architecture = _architecture(known, beside)
     built = dict(given)
     with readable(path):
@@ -62,11 +52,11 @@ def from_file(
                 built[name] = _network(path, start, architecture[name], dtype)
     built |= _left_out(card, built)
     if beside is not None:
-        return read(beside, backend, dtype, **built)
+        return read(beside, dtype, **built)
     built["scheduler"] = component(_scheduler(known, architecture["scheduler"]))
     missing = [name for name in known.lacks if name not in built]
     if known.variant and (base := _published(path, card, known.variant, missing)):
-        return read(base, backend, dtype, **built)
+        return read(base, dtype, **built)
     return _whole(card, built)
 
 
