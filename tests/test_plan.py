@@ -66,7 +66,7 @@ def test_what_cannot_fit_is_said_after_trying(run: Run, monkeypatch: pytest.Monk
 
 def test_changes_begin_with_the_one_that_keeps_the_result(run: Run):
     change = next(changes(run))
-    assert change.flags == ("--loop.accumulate 2",)
+    assert change.flags == ["--loop.accumulate 2"]
     assert change.run.loop.accumulate == 2
 
 

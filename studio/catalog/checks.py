@@ -26,6 +26,10 @@ _SHARDED_OPTIMIZERS = ("adamw", "sgd")
 """Optimizers that treat each number alone, so that a share of a matrix steps as the whole would."""
 
 
+_BY_WEIGHT = ("adamw", "adamw8bit", "lion8bit", "sgd", "adafactor")
+"""Optimizers whose state of a weight depends on that weight alone."""
+
+
 def check(run: Run) -> None:
     """Refuse what cannot work.
 
@@ -68,10 +72,15 @@ def check(run: Run) -> None:
         _check_formats(run.method.adapter, run.method.export.formats)
 
 
+def is_diffusion(run: Run) -> bool:
+    """Whether a method trains something on a text-to-image model told by its name."""
+    return serial.hints(type(run.method)).get("parts") is Parts
+
+
 def _check_quantized(run: Run) -> None:
     """Only frozen weights of text-to-image models can be stored in fewer bits."""
     kinds, wanted = serial.hints(type(run.method)), run.hardware.quantize
-    if kinds.get("parts") is not Parts:
+    if not is_diffusion(run):
         raise StudioError(
             f"--hardware.quantize {wanted} is for methods that train something on a text-to-image model; leave it out.",
             field="hardware.quantize",
@@ -133,10 +142,33 @@ def _check_formats(adapter: Any, formats: Sequence[str]) -> None:
 
 
 def _check_hardware(run: Run) -> None:
+    if run.optim.full_bf16 or run.optim.fused_backward:
+        _check_one_by_one(run)
     if run.hardware.sharded:
         _check_sharded(run)
     if run.hardware.quantize != "none":
         _check_quantized(run)
+
+
+def _check_one_by_one(run: Run) -> None:
+    """Weights that are stepped one by one need an optimizer that treats each by itself."""
+    loop, fused = run.loop, run.optim.fused_backward
+    refused = {
+        "optim.name": (run.optim.name not in _BY_WEIGHT, f"choose one of: {', '.join(_BY_WEIGHT)}"),
+        "hardware.precision": (run.hardware.precision == "fp16", "choose bf16 or fp32"),
+        "hardware.sharded": (run.hardware.sharded, "leave it out"),
+        "loop.clip_norm": (
+            fused and loop.clip_norm > 0,
+            "set it to 0: the norm of all gradients is never there",
+        ),
+        "loop.accumulate": (fused and loop.accumulate > 1, "set it to 1"),
+        "hardware.num_processes": (fused and run.hardware.num_processes > 1, "set it to 1"),
+    }
+    asked = "optim.fused_backward" if fused else "optim.full_bf16"
+    for field, (wrong, advice) in refused.items():
+        if wrong:
+            value = serial.flatten(run.to_dict())[field]
+            raise StudioError(f"{asked} does not go with {field} {value}; {advice}.", field=field)
 
 
 def _check_sharded(run: Run) -> None:

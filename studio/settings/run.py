@@ -52,6 +52,10 @@ class Optim:
     """Learning-rate schedule, as named in diffusers."""
     warmup: Count = 0
     """Steps of linear warm-up (for every schedule but constant)."""
+    full_bf16: bool = False
+    """Keep the trained weights in bf16 too, rounded by chance after each step (kohya's): for whole finetuning on small GPUs."""
+    fused_backward: bool = False
+    """Step each weight as soon as its gradient is there, and drop the gradient (kohya's fused_backward_pass)."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the moving average of the weights, which then samples and exports; 0 switches it off."""
 

@@ -88,6 +88,8 @@ def _backward(
         last = index == len(parts) - 1
         with backend.accumulating(objective, last=last), backend.learning(), backend.autocast():
             loss: Loss = objective(part, rng)
+            if run.optim.fused_backward:  # its backward pass moves the weights
+                require_finite({"loss": loss.total}, step)
             learner.scaler.scale(loss.total / len(parts)).backward()
         for key, value in {"loss": loss.total, **loss.parts}.items():
             sums[key] = sums.get(key, 0) + value.detach().float() / len(parts)

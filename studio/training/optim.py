@@ -13,6 +13,7 @@ from studio.catalog import outside
 from studio.contracts.trainer import Group
 from studio.errors import StudioError, unknown
 from studio.settings.run import Loop, Optim
+from studio.training.one_by_one import OneByOne, exact_states
 
 _NAMED = {
     "adamw": "torch.optim:AdamW",
@@ -82,14 +83,18 @@ class Ema:
     def __init__(self, groups: Sequence[Group], decay: float) -> None:
         self.decay, self.updates = decay, 0
         self._live = [p for g in groups if g.trains for p in g.parameters().values()]
-        self.shadow = [p.detach().clone() for p in self._live]
+        self.shadow = [p.detach().float().clone() for p in self._live]
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the weights as they are."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.shadow, [p.detach() for p in self._live], 1 - decay)
+        if all(p.dtype == torch.float32 for p in self._live):
+            torch._foreach_lerp_(self.shadow, [p.detach() for p in self._live], 1 - decay)
+        else:
+            for shadow, weight in zip(self.shadow, self._live, strict=True):
+                shadow.lerp_(weight.detach().float(), 1 - decay)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
@@ -114,6 +119,7 @@ class Learner:
     ) -> None:
         self.groups, self.settings, self.clip_norm, self.scaler = groups, settings, loop.clip_norm, scaler
         self.optimizer = build_optimizer(settings, groups)
+        self.one_by_one = self._one_by_one()
         from diffusers.optimization import (
             get_scheduler,
         )  # seconds, which a run's first event does not wait for
@@ -125,6 +131,15 @@ class Learner:
         self.parameters: list[nn.Parameter] = [p for g in self.optimizer.param_groups for p in g["params"]]
         self.mode(train=True)
 
+    def _one_by_one(self) -> OneByOne | None:
+        """What steps weight by weight, where the settings ask for it; trained weights in bf16 where they do."""
+        settings = self.settings
+        for weight in (w for g in self.optimizer.param_groups for w in g["params"] if settings.full_bf16):
+            weight.data = weight.data.to(torch.bfloat16)
+        if not (settings.full_bf16 or settings.fused_backward):
+            return None
+        return OneByOne(self.optimizer, in_backward=settings.fused_backward)
+
     def mode(self, *, train: bool) -> None:
         """Schedule-free optimizers keep two sets of weights; this swaps them. Others do not care."""
         if self.settings.name == "schedule-free":
@@ -132,14 +147,19 @@ class Learner:
 
     def gradient_norm(self) -> Tensor:
         """Unscale and clip the gradients; gives their norm before clipping."""
+        if self.one_by_one and self.one_by_one.in_backward:
+            return self.one_by_one.norm()
         self.scaler.unscale_(self.optimizer)
         limit = self.clip_norm or float("inf")
         return whole(nn.utils.clip_grad_norm_(self.parameters, limit))
 
     def step(self) -> None:
         """One optimizer step."""
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if self.one_by_one:
+            self.one_by_one.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema:
@@ -169,6 +189,7 @@ class Learner:
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
+        exact_states(self.optimizer, state["optimizer"]["state"])
         _lay_out_as_weights(self.optimizer)
         self.schedule.load_state_dict(state["schedule"])
         if self.scaler.is_enabled():

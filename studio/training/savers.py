@@ -1,38 +1,63 @@
 """Changes of a run that save memory, with their flags, from the cheapest on."""
 
-import dataclasses
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from studio.catalog import methods
+from studio.catalog.checks import is_diffusion
 from studio.catalog.run import Run
+from studio.flags import names
+from studio.settings import serial
+
+
+@dataclass(frozen=True)
+class Saver:
+    """One change: settings by dotted name, and what it costs in words."""
+
+    values: Mapping[str, Any]
+    note: str
 
 
 @dataclass(frozen=True)
 class Change:
-    """A run that holds less: its flags in place of the old ones, and what they cost in words."""
+    """A run that holds less.
 
-    flags: tuple[str, ...]
-    notes: tuple[str, ...]
+    Attributes:
+        notes: What each changed setting costs, by its flag.
+        run: The changed run.
+    """
+
+    notes: Mapping[str, str]
     run: Run
 
+    @property
+    def flags(self) -> list[str]:
+        """What to add to the command."""
+        return list(self.notes)
+
+    def further(self, saver: Saver) -> "Change":
+        """This and one more."""
+        told = {" ".join(names.words(name, value)): saver.note for name, value in saver.values.items()}
+        again = {flag.split()[0] for flag in told}
+        kept = {flag: note for flag, note in self.notes.items() if flag.split()[0] not in again}
+        values = serial.merge(self.run.to_dict(), serial.nest(dict(saver.values)))
+        return Change(kept | told, Run.from_dict(values))
+
     def __str__(self) -> str:
-        pairs = zip(self.flags, self.notes, strict=True)
-        return " ".join(f"{flag} ({note})" for flag, note in pairs)
+        """Flags, each with what it costs."""
+        return " ".join(f"{flag} ({note})" for flag, note in self.notes.items())
 
 
 def changes(run: Run) -> Iterator[Change]:
     """Changes that save memory, the cheapest first; each keeps those before it."""
     parts = _parts(run)
     if len(parts) > 1:
-        yield _changed(
-            Change((), (), run), f"--loop.accumulate {parts[0]}", "same result", loop={"accumulate": parts[0]}
-        )
-    change = Change((), (), run)
-    for flag, note, values in _savers(run, parts):
-        change = _changed(change, flag, note, **values)
+        yield Change({}, run).further(_accumulate(parts[0]))
+    change = Change({}, run)
+    for saver in _savers(run, parts):
+        change = change.further(saver)
         yield change
 
 
@@ -42,21 +67,40 @@ def _parts(run: Run) -> list[int]:
     return [n for n in range(run.loop.accumulate + 1, rows + 1) if rows % n == 0]
 
 
-def _savers(run: Run, parts: list[int]) -> Iterator[tuple[str, str, dict[str, dict[str, Any]]]]:
-    quantizes = importlib.util.find_spec("bitsandbytes") is not None
+def _accumulate(parts: int) -> Saver:
+    return Saver({"loop.accumulate": parts}, "same result")
+
+
+def _savers(run: Run, parts: list[int]) -> Iterator[Saver]:
     if parts:
-        yield f"--loop.accumulate {parts[-1]}", "same result", {"loop": {"accumulate": parts[-1]}}
+        yield _accumulate(parts[-1])
     if not run.hardware.gradient_checkpointing:
-        flag = "--hardware.gradient-checkpointing"
-        yield flag, "same result, slower", {"hardware": {"gradient_checkpointing": True}}
-    if quantizes and run.optim.name == "adamw":
-        yield "--optim.name adamw8bit", "close to the same result", {"optim": {"name": "adamw8bit"}}
+        yield Saver({"hardware.gradient_checkpointing": True}, "same result, slower")
     if not run.hardware.offload:
-        yield "--hardware.offload", "same result, slower", {"hardware": {"offload": True}}
-    if quantizes and run.hardware.quantize == "none":
-        yield "--hardware.quantize nf4", "frozen weights in 4 bits", {"hardware": {"quantize": "nf4"}}
+        yield Saver({"hardware.offload": True}, "same result, slower")
+    if _trains_whole(run):
+        yield from _of_whole(run, parts)
+    elif is_diffusion(run) and run.hardware.quantize == "none":
+        yield Saver({"hardware.quantize": "fp8"}, "frozen weights in 8 bits")
+        if _has_bitsandbytes():
+            yield Saver({"hardware.quantize": "nf4"}, "frozen weights in 4 bits")
 
 
-def _changed(before: Change, flag: str, note: str, **parts: dict[str, Any]) -> Change:
-    values = {name: dataclasses.replace(getattr(before.run, name), **own) for name, own in parts.items()}
-    return Change((*before.flags, flag), (*before.notes, note), dataclasses.replace(before.run, **values))
+def _of_whole(run: Run, parts: list[int]) -> Iterator[Saver]:
+    """What makes whole finetuning smaller."""
+    if _has_bitsandbytes() and run.optim.name == "adamw":
+        yield Saver({"optim.name": "adamw8bit"}, "close to the same result")
+    if run.optim.name in ("adamw", "adamw8bit") and not run.hardware.sharded:
+        yield Saver({"optim.full_bf16": True}, "weights rounded by chance")
+        if run.hardware.num_processes == run.loop.accumulate == 1 and not parts:
+            yield Saver({"optim.fused_backward": True, "loop.clip_norm": 0.0}, "no clipping")
+
+
+def _has_bitsandbytes() -> bool:
+    return importlib.util.find_spec("bitsandbytes") is not None
+
+
+def _trains_whole(run: Run) -> bool:
+    return (
+        getattr(run.method, "adapter", None) is not None and serial.kind(type(run.method.adapter)) == "full"
+    )

@@ -41,6 +41,11 @@ class Session:
             self.groups: list[Group] = trainer.setup(backend)
         backend.spread(dict.fromkeys(g.module for g in self.groups if g.trains))
         self.run = self._counted(run) if run.loop.epochs else run
+        if run.optim.full_bf16 and backend.precision != "bf16":
+            raise StudioError(
+                f"optim.full_bf16 trains in bf16, and {backend.precision} was chosen here; add --hardware.precision bf16.",
+                field="hardware.precision",
+            )
         self.learner = Learner(self.groups, run.optim, self.run.loop, backend.scaler())
         self.step, self.saved, self.best = 0, -1, (float("-inf"), -1)
         self.started = time.time()

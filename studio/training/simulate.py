@@ -10,10 +10,11 @@ import dataclasses
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from studio.backend.core import Backend
@@ -145,22 +146,34 @@ def _later(kinds: Counter[str], states: int, waiting: int) -> Counter[str]:
 def _watch(session: Session, here: Machine, backward: Parts) -> None:
     """Tell gradients and the optimizer's states apart, and end the backward pass where the optimizer begins."""
     for weight in session.learner.parameters:
-        weight.register_post_accumulate_grad_hook(lambda w: here.here.call(w.grad, "gradients"))
+        weight.register_post_accumulate_grad_hook(
+            lambda w: w.grad is None or here.here.call(w.grad, "gradients")
+        )
+    optimizer = session.learner.optimizer
 
     def before(*_: object) -> None:
-        backward.update(here.read())
+        for part, kinds in here.read().items():
+            backward[part] = max(backward.get(part, kinds), kinds, key=Counter.total)
 
     def after(*_: object) -> None:
-        for state in _states(session):
+        for state in _moments(
+            optimizer, (weight for group in optimizer.param_groups for weight in group["params"])
+        ):
             here.meter_of(state).call(state, "optimizer")
 
-    session.learner.optimizer.register_step_pre_hook(before)
-    session.learner.optimizer.register_step_post_hook(after)
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(after)
+
+
+def _moments(optimizer: torch.optim.Optimizer, weights: Iterable[Tensor]) -> Iterator[Tensor]:
+    for weight in weights:
+        yield from (
+            value for value in optimizer.state[weight].values() if isinstance(value, Tensor) and value.ndim
+        )
 
 
 def _states(session: Session) -> Iterator[Tensor]:
-    for moments in session.learner.optimizer.state.values():
-        yield from (value for value in moments.values() if isinstance(value, Tensor) and value.ndim)
+    yield from _moments(session.learner.optimizer, session.learner.parameters)
     yield from session.learner.ema.shadow if session.learner.ema else ()
 
 
