@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from studio.models.base import Family, unwrap
+from studio.models.base import Family
 from studio.models.modes import evaluating
+from studio.models.presence import unwrap
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 """Largest difference, relative to the largest value (at least 1), by the coarsest precision involved."""

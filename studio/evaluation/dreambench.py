@@ -157,7 +157,7 @@ def _drawer(artifact: Path, request: DreamBenchEval, backend: Backend) -> Draw:
             prompts=prompts, num_images=request.num_images, steps=request.steps, guidance=request.guidance
         )
         rng = Rng.single(0, 0, len(prompts) * request.num_images)
-        return draw.draw(family, wanted, rng, chunk=request.draw_batch)
+        return draw.draw(family, wanted, rng, most=request.draw_batch)
 
     return drawer
 

@@ -114,7 +114,7 @@ def drawn(family: Family, asked: Exam, request: SubjectEval, edits: Sequence[Edi
             references=seen,
         )
         rng = Rng.single(request.seed, 0, len(prompts) * request.num_images, family.backend.device)
-        return draw.draw(family, wanted, rng, chunk=request.draw_batch)
+        return draw.draw(family, wanted, rng, most=request.draw_batch)
 
     return Drawn(pictures(asked.prompts), pictures(asked.class_prompts))
 

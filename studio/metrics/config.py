@@ -157,7 +157,7 @@ class SubjectEval:
     keep_base: str = ""
     """Folder that keeps the base model's pictures for other evaluations with the same prompts; empty keeps none."""
     draw_batch: Positive = 16
-    """Pictures drawn at a time."""
+    """Pictures drawn at a time, at most; fewer of large ones."""
     judges: Judges = Judges()
     hardware: Hardware = Hardware()
 
@@ -187,7 +187,7 @@ class DreamBenchEval:
     output: str = "dreambench"
     """Folder of pictures and results; what is there is not drawn again."""
     draw_batch: Positive = 4
-    """Pictures drawn at a time."""
+    """Pictures drawn at a time, at most; fewer of large ones."""
     judges: Judges = Judges(
         likeness=Timm(model="vit_small_patch16_224.dino"),
         text=OpenClip(model="ViT-B-32"),

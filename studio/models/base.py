@@ -16,7 +16,6 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from studio.backend.core import Backend
 from studio.backend.rng import Rng
@@ -32,7 +31,7 @@ from studio.models.codecs import codec_of
 from studio.models.fingerprint import fingerprint
 from studio.models.kind import card_of
 from studio.models.moments import Moments
-from studio.models.presence import Presence
+from studio.models.presence import Presence, unwrap
 from studio.models.schedulers import fixed_shift, linear_mu, make_scheduler
 from studio.settings.sampling import Text
 
@@ -121,14 +120,14 @@ class Family(ABC):
     def moments(self, images: Float[Tensor, "b C H W"]) -> Moments:
         """The distribution of the latents of images in [-1, 1], scaled as the denoiser wants them."""
         self.check_size(images.shape[-2], images.shape[-1])
-        with self.present(self.vae, beside=True), self.backend.exact():
+        with self.present(self.vae), self.backend.exact():
             return self.codec.moments(images.to(self.vae.device))
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b C H W"]:
         """Images in [-1, 1] of scaled latents."""
         if latents.requires_grad and torch.is_grad_enabled():
             self.hold("vae")  # the gradient comes back through it
-        with self.present(self.vae, beside=True), self.backend.exact():
+        with self.present(self.vae), self.backend.exact():
             images = self.codec.decode(latents.float().to(self.vae.device))
         return images.float().clamp(-1, 1)
 
@@ -276,13 +275,14 @@ class Family(ABC):
         """Have parts on the device for good: what trains, and what a step's gradient goes back through."""
         self._presence.hold(*map(self.modules().__getitem__, parts))
 
-    def make_room(self, *parts: str) -> None:
-        """Have the frozen weights of parts leave the device while those that rest work there."""
-        self._presence.make_room(*map(self.modules().__getitem__, parts))
+    def make_room(self) -> None:
+        """Have the denoiser off the device until it predicts, where parts rest: encoders need not stand beside it."""
+        if self.backend.hardware.offload:
+            self._presence.make_room(unwrap(self.denoiser))
 
-    def present(self, *modules: nn.Module, beside: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Have parts on the device while they work; `beside` the denoiser, or in its place where parts rest."""
-        return self._presence.present(*modules, beside=beside)
+    def present(self, *modules: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Have parts on the device while they work."""
+        return self._presence.present(*modules)
 
     def _noise(self) -> tuple[Process, Prediction]:
         """The noise process and the kind of prediction, as the card and the scheduler's settings have them."""
@@ -297,8 +297,3 @@ class Family(ABC):
         if own := self.denoiser_config.get("sample_size"):
             return int(own) * self.vae_scale
         return int(self.vae.config.get("sample_size") or self.card.variants[0].size)
-
-
-def unwrap(module: nn.Module) -> nn.Module:
-    """The module inside a distributed wrapper."""
-    return module.module if isinstance(module, DistributedDataParallel) else module

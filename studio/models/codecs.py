@@ -15,6 +15,9 @@ from typing_extensions import override
 
 from studio.models.moments import Moments
 
+PIXELS = 1024 * 1024
+"""Of pictures decoded at once: an autoencoder's activations are the largest of all, 1.5 GiB a megapixel of SDXL's."""
+
 
 class Codec(ABC):
     """What an autoencoder's latents are scaled by, and their shape.
@@ -44,7 +47,10 @@ class Codec(ABC):
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b C H W"]:
         """Images of scaled latents, not clamped."""
         own = self._unscaled(latents).to(self.vae.dtype)
-        return self._still(self.vae.decode(self._clip(own)).sample)
+        height, width = latents.shape[-2:]
+        rows = max(1, PIXELS // (height * width * self.scale**2))
+        parts = [self._still(self.vae.decode(self._clip(part)).sample) for part in own.split(rows)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @abstractmethod
     def _scaled(self, latents: Tensor) -> Tensor:

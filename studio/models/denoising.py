@@ -5,7 +5,7 @@ Axes: `b` batch, `c h w` latent, `H W` image.
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from studio.backend.progress import tell
 from studio.backend.rng import Rng
 from studio.contracts.batch import Batch
 from studio.contracts.condition import Condition
@@ -125,18 +126,23 @@ class Prompts:
             rows = functools.reduce(Condition.cat, found)
         return rows.rows([distinct.index(caption) for caption in captions]).to(self._family.backend.device)
 
+    def ready(self, captions: Iterable[str]) -> None:
+        """Embed captions before the first step where the encoders rest, so that none of them comes back for it."""
+        if self._trains or not self._family.backend.hardware.offload:
+            return
+        self._family.make_room()
+        self._keep([caption for caption in dict.fromkeys(captions) if caption not in self._kept])
+
     def _keep(self, captions: Sequence[str]) -> None:
-        """Embed captions, each by itself."""
+        """Embed captions, each by itself; encoders stay called until all are."""
         with contextlib.ExitStack() as called:
-            for caption in captions:
-                if self._store is None:
-                    self._kept[caption] = self._embed([caption])
-                else:
-                    made = self._store(caption, lambda caption=caption: self._made(caption, called))
-                    self._kept[caption] = Condition.of(made)
+            for done, caption in enumerate(captions):
+                tell("captions", done, len(captions))
+                make = functools.partial(self._made, caption, called)
+                self._kept[caption] = Condition.of(self._store(caption, make) if self._store else make())
 
     def _made(self, caption: str, called: contextlib.ExitStack) -> Mapping[str, Tensor]:
-        """What is kept of a caption; resting encoders stay called until all captions of a batch are embedded."""
+        """What is kept of a caption."""
         called.enter_context(self._family.present(*self._family.text_encoders.values()))
         return self._embed([caption]).tensors()
 

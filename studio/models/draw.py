@@ -28,8 +28,8 @@ from studio.errors import StudioError
 from studio.models.base import Family
 
 log = logging.getLogger(__name__)
-CHUNK = 4
-"""Pictures drawn at once."""
+PIXELS = 1024 * 1024
+"""Of the pictures drawn at once: one of SDXL's, four of SD 1.5's."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def draw(  # what decides over pictures
     request: Request,
     rng: Rng | None = None,
     *,
-    chunk: int = CHUNK,
+    most: int = 4,
     phi: float = 0.0,
     what: str = "",
 ) -> list[Image.Image]:
@@ -76,11 +76,11 @@ def draw(  # what decides over pictures
         family: The model, with whatever adapters are on.
         request: What to draw; size 0 is the model's own, scheduler "" the family's own.
         rng: Random numbers of edits, a row a picture of a chunk; None gives every picture its own, from its seed.
-        chunk: Pictures drawn at once; does not change them.
+        most: Pictures drawn at once, at most; fewer of large ones. Does not change them.
         phi: Guidance rescale (Lin et al. 2024); 0 is none.
         what: What the pictures are for, if how far they are is to be told (see `studio.backend.progress`).
     """
-    steps = drawing(family, request, rng, chunk=chunk, phi=phi)
+    steps = drawing(family, request, rng, most=most, phi=phi)
     while True:
         try:
             progress = next(steps)
@@ -91,13 +91,14 @@ def draw(  # what decides over pictures
 
 
 def drawing(
-    family: Family, request: Request, rng: Rng | None = None, *, chunk: int = CHUNK, phi: float = 0.0
+    family: Family, request: Request, rng: Rng | None = None, *, most: int = 4, phi: float = 0.0
 ) -> Drawing:
     """`draw` as a generator: yields after every sampler step, and returns the pictures."""
     request = _checked(family, request)
     seeds = [request.seed + i for _ in request.prompts for i in range(request.num_images)]
     prompts = [prompt for prompt in request.prompts for _ in range(request.num_images)]
     pictures: list[Image.Image] = []
+    chunk = max(1, min(most, PIXELS // (request.height * request.width)))
     chunks = range(0, len(seeds), chunk)
     for number, first in enumerate(chunks):
         taken = slice(first, first + chunk)
@@ -263,6 +264,7 @@ def conditions(
     family: Family, request: Request, prompts: Sequence[str]
 ) -> tuple[Condition, Condition | None]:
     """Condition of the prompts after edits, and the unconditional one where guidance needs a second pass."""
+    family.make_room()
     second = family.passes(request.guidance) > 1
     asked = [*prompts, *([request.negative] * len(prompts) if second else [])]
     taken = any(edit.takes_references for edit in request.edits)

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from studio.catalog import families
 from studio.catalog.family import FamilyCard
 from studio.errors import unknown
-from studio.models.base import Family, unwrap
+from studio.models.base import Family
+from studio.models.presence import unwrap
 
 
 def entry(denoiser: nn.Module) -> nn.Module:

@@ -43,8 +43,6 @@ def _place(family: Family, backend: Backend) -> None:
         module.requires_grad_(False).eval()
         if rests:
             family.rest(key)
-    if backend.hardware.offload:
-        family.make_room(family.denoiser_name)
     if backend.dtype == torch.float16:
         _keep_exact(family)
 

@@ -5,18 +5,16 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 class Presence:
-    """Parts that rest in the machine's own memory between two uses, and those that make room for them meanwhile.
-
-    All others stay where they are.
-    """
+    """Parts that rest in the machine's own memory between two uses; all others stay where they are."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._resting, self._working = set[nn.Module](), set[nn.Module]()
-        self._yielding, self._away = set[nn.Module](), set[nn.Module]()
+        self._away = set[nn.Module]()
 
     def rest(self, *modules: nn.Module) -> None:
         """From now on these are on the device only while they work."""
@@ -31,22 +29,15 @@ class Presence:
             module.to(self._device)
 
     def make_room(self, *modules: nn.Module) -> None:
-        """From now on the frozen weights of these leave the device when a part that rests comes, until they work again."""
-        self._yielding.update(modules)
+        """Have the frozen weights of these off the device until they are to be present again."""
+        self._carry(set(modules) - self._away, "cpu")
 
     @contextlib.contextmanager
-    def present(self, *modules: nn.Module, beside: bool = False) -> Iterator[None]:
-        """Have modules on the device; those that rest leave it after, unless something around this needs them too.
-
-        Args:
-            modules: What is about to work.
-            beside: They are small: nothing needs to make room.
-        """
+    def present(self, *modules: nn.Module) -> Iterator[None]:
+        """Have modules on the device; those that rest leave it after, unless something around this needs them too."""
         self.hold(*(each for each in modules if any(p.requires_grad for p in each.parameters())))
         called = self._resting.intersection(modules) - self._working
         self._working |= called
-        if called and not beside:
-            self._carry(self._yielding - self._away - self._working - set(modules), "cpu")
         self._carry(self._away.intersection(modules), self._device)
         try:
             for module in called:
@@ -65,3 +56,8 @@ class Presence:
             }
             module._apply(lambda each, frozen=frozen: each.to(where) if id(each) in frozen else each)
             (self._away.add if where == "cpu" else self._away.discard)(module)
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The module inside a distributed wrapper."""
+    return module.module if isinstance(module, DistributedDataParallel) else module

@@ -14,18 +14,6 @@ from studio.settings.config import Count, Fraction, Positive, config
 from studio.settings.run import Hardware
 from studio.settings.sampling import Parts, Text
 
-_PIXELS = 512 * 512
-_MOST = 16
-
-
-def drawn_at_once(side: int) -> int:
-    """Class pictures of so many pixels a side that are drawn in one batch: one of 512 px, 16 of the embedded models'.
-
-    Sixteen of SDXL's would take 24 GiB beside its weights.
-    """
-    return max(1, min(_MOST, _PIXELS // side**2))
-
-
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 
 

@@ -18,7 +18,7 @@ from studio.errors import StudioError
 from studio.models.base import Family
 from studio.models.draw import draw
 from studio.records import places
-from studio.same_subject.config import GeneratedPrior, drawn_at_once
+from studio.same_subject.config import GeneratedPrior
 from studio.settings import serial
 
 STEPS, GUIDANCE = 50, 7.5
@@ -71,9 +71,7 @@ def generate_prior(family: Family, prompt: str, settings: GeneratedPrior, seed: 
                       scheduler=settings.scheduler)  # fmt: skip
     try:
         rng = Rng.single(seed, 0, settings.num_images)
-        for index, image in enumerate(
-            draw(family, request, rng, chunk=drawn_at_once(family.default_size), what="class pictures")
-        ):
+        for index, image in enumerate(draw(family, request, rng, most=16, what="class pictures")):
             image.save(temporary / f"{index:05d}.png")
         if not folder.exists():
             temporary.rename(folder)

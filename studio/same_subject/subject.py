@@ -10,7 +10,7 @@ import torch
 from studio.contracts.batch import Source
 from studio.contracts.sampling import Output, Request
 from studio.data.build import images, photos
-from studio.data.captions import Words, fill
+from studio.data.captions import Words, fill, is_fixed
 from studio.data.encoders import encoder_of
 from studio.data.images import read
 from studio.data.latents import Latents
@@ -45,6 +45,7 @@ class Subject:
         self.class_prompt = fill(settings.class_prompt, "", settings.class_word)
         self._class_folder = self._class_pictures()
         self._jury: Jury | None = None
+        self._said: list[str] = []
 
     @property
     def phrase(self) -> str:
@@ -58,10 +59,17 @@ class Subject:
             StudioError: No caption names the subject.
         """
         own = self._pictures(self.settings.data, self.settings.prompt)
-        self._check_token(own.photos if isinstance(own, Latents) else own)
+        pictures = own.photos if isinstance(own, Latents) else own
+        self._check_token(pictures)
+        if is_fixed(self.settings.images.captions):
+            self._said = [each.caption for each in pictures.examples if "{" not in each.caption]
         if not self._class_folder:
             return own
         return WithPrior(own, self._pictures(self._class_folder, self.class_prompt))
+
+    def captions(self) -> list[str]:
+        """What its pictures and previews say, as far as that is known before a step."""
+        return [*self._said, *self.prompts()]
 
     def held_out(self) -> Source | None:
         """Its pictures that training does not see."""

@@ -30,6 +30,7 @@ from studio.settings import serial
 from studio.training import checkpoint
 from studio.training.export import export_again
 from studio.training.loop import fit
+from studio.training.out_of_memory import explained
 from studio.training.preparing import Notes, Own, prepared
 from studio.training.session import Event, Session
 
@@ -191,9 +192,12 @@ def _drive(
         list(note("stopped", step=max(session.saved, 0)))
         raise
     except Exception as error:
-        yield from note("failed", step=session.step, error=str(error) or type(error).__name__)
-        _save_after(error, session)
-        raise
+        told = explained(error, run, session.step)
+        yield from note("failed", step=session.step, error=str(told) or type(told).__name__)
+        _save_after(told, session)
+        if told is error:
+            raise
+        raise told from error
     finally:
         if backend.world > 1:
             backend.close()

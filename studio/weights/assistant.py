@@ -14,7 +14,8 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 from studio.adapters.strength import ASSISTANT, assisting
 from studio.diffusion.config import Denoising
 from studio.errors import StudioError
-from studio.models.base import Family, unwrap
+from studio.models.base import Family
+from studio.models.presence import unwrap
 from studio.weights import artifacts
 
 log = logging.getLogger(__name__)

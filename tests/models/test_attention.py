@@ -213,6 +213,6 @@ def test_edits_change_a_picture_and_the_identity_does_not(families):
 
 def test_random_edits_do_not_depend_on_how_many_pictures_are_drawn_at_once(families):
     request = Request(prompts=["a dog"], num_images=3, steps=2, edits=[Louder()])
-    together, alone = draw(families["sd1"], request, chunk=3), draw(families["sd1"], request, chunk=1)
+    together, alone = draw(families["sd1"], request, most=3), draw(families["sd1"], request, most=1)
     for one, other in zip(together, alone, strict=True):
         assert max(abs(a - b) for a, b in zip(one.tobytes(), other.tobytes(), strict=True)) <= 1

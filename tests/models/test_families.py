@@ -79,7 +79,7 @@ def test_drawing_equals_the_pipelines_picture_for_equal_noise(family):
 
 def test_pictures_do_not_depend_on_how_many_are_drawn_at_once(family):
     request = Request(prompts=PROMPTS, num_images=2, steps=2, guidance=2.0, scheduler="")
-    together, alone = draw(family, request, chunk=4), draw(family, request, chunk=1)
+    together, alone = draw(family, request, most=4), draw(family, request, most=1)
     for one, other in zip(together, alone, strict=True):
         difference = [abs(a - b) for a, b in zip(one.tobytes(), other.tobytes(), strict=True)]
         assert max(difference) <= 1
@@ -87,12 +87,8 @@ def test_pictures_do_not_depend_on_how_many_are_drawn_at_once(family):
 
 def test_the_second_picture_is_the_first_of_the_next_seed(families):
     family = families["sd1"]
-    two = draw(
-        family, Request(prompts=["a dog"], num_images=2, steps=3, scheduler="euler_a", seed=4), chunk=1
-    )
-    one = draw(
-        family, Request(prompts=["a dog"], num_images=1, steps=3, scheduler="euler_a", seed=5), chunk=1
-    )
+    two = draw(family, Request(prompts=["a dog"], num_images=2, steps=3, scheduler="euler_a", seed=4), most=1)
+    one = draw(family, Request(prompts=["a dog"], num_images=1, steps=3, scheduler="euler_a", seed=5), most=1)
     assert two[1] == one[0]
 
 
@@ -149,7 +145,7 @@ def test_every_flow_sampler_draws(families, scheduler):
 
 
 def test_drawing_yields_once_a_step_with_previews(families):
-    seen = list(drawing(families["sd1"], Request(prompts=["a dog", "b"], steps=3), chunk=1))
+    seen = list(drawing(families["sd1"], Request(prompts=["a dog", "b"], steps=3), most=1))
     assert [one.done for one in seen] == [1, 2, 3, 4, 5, 6]
     assert {one.total for one in seen} == {6}
     assert seen[0].preview()[0].size == (64, 64)

@@ -13,6 +13,7 @@ from studio.catalog.families import cards
 from studio.contracts.sampling import Request
 from studio.models.base import Family
 from studio.models.build import load
+from studio.models.denoising import Prompts
 from studio.models.draw import draw
 from studio.models.prepare import prepare
 from studio.settings.run import Hardware
@@ -99,8 +100,8 @@ def test_offloaded_parts_come_and_go_and_those_that_are_held_stay():
         assert places(family)["text_encoder"] == "simulated"
         family.embed(["a dog"])
         assert places(family) == {
-            "unet": "cpu", "text_encoder": "simulated", "text_encoder_2": "cpu", "vae": "cpu",
-        }  # fmt: skip  # the denoiser made room for the encoder that rests
+            "unet": "simulated", "text_encoder": "simulated", "text_encoder_2": "cpu", "vae": "cpu",
+        }  # fmt: skip
         with family.present(family.vae):
             family.decode(torch.zeros(1, *family.latent_shape(64, 64)))
             assert places(family)["vae"] == "simulated"  # something around it needs it too
@@ -116,23 +117,29 @@ def test_what_a_gradient_goes_back_through_stays():
         assert latents.grad is not None
 
 
-def test_a_denoiser_makes_room_for_an_encoder_and_comes_back_to_work():
+def test_a_denoiser_makes_room_for_captions_and_comes_back_to_work():
     with machine() as here:
         family = load("tiny:flux", Backend(Hardware(device="simulated", offload=True)))
         family.denoiser.norm_out.linear.weight.requires_grad_(True)
-        seen = []
-        encoder = family.text_encoders["text_encoder_2"]
-        encoder.register_forward_pre_hook(lambda *_: seen.append(places(family)))
-        cond = family.embed(["a dog"])
-        assert seen[0] == {
-            "transformer": "cpu", "text_encoder": "cpu", "text_encoder_2": "simulated", "vae": "cpu",
-        }  # fmt: skip
+        prompts, seen = Prompts(family, trains=False), []
+        family.text_encoders["text_encoder_2"].register_forward_pre_hook(
+            lambda *_: seen.append(places(family))
+        )
+        prompts.ready(["a dog", "a cat", "a dog"])
+        assert [each["transformer"] for each in seen] == ["cpu", "cpu"]
+        assert seen[0]["text_encoder_2"] == "simulated"
         assert family.denoiser.norm_out.linear.weight.device.type == "simulated"  # what trains stays
         latents = torch.zeros(1, *family.latent_shape(64, 64), device=here.device)
-        family.decode(latents)
-        family.predict(latents, torch.ones(1, device=here.device), family.with_guidance(cond, 1.0))
+        cond = family.with_guidance(prompts(["a cat"]), 1.0)
+        family.predict(latents, torch.ones(1, device=here.device), cond)
         assert places(family) == {
             "transformer": "simulated", "text_encoder": "cpu", "text_encoder_2": "cpu", "vae": "cpu",
         }  # fmt: skip
-        family.decode(latents)
-        assert places(family)["transformer"] == "simulated"  # a decoder is small: nothing makes room for it
+        assert len(seen) == 2
+
+
+def test_without_offload_nothing_is_embedded_ahead():
+    family = load("tiny:sd1", Backend(Hardware(device="cpu", precision="fp32")))
+    prompts = Prompts(family, trains=False)
+    prompts.ready(["a dog"])
+    assert not prompts._kept

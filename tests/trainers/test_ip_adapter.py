@@ -15,9 +15,9 @@ from studio.backend.shard import Shard
 from studio.contracts.sampling import Request
 from studio.errors import StudioError
 from studio.models.attention import Ordinary
-from studio.models.base import unwrap
 from studio.models.build import load
 from studio.models.draw import draw
+from studio.models.presence import unwrap
 from studio.models.vision_tower import square
 from studio.settings.run import Hardware
 from studio.weights import artifacts

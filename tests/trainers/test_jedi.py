@@ -221,7 +221,7 @@ def test_pictures_depend_on_their_references_and_not_on_their_neighbors(trainer)
     edit = JediEdit(trainer.config, trainer.family, trainer.inputs)
     request = Request(prompts=["a dog"], references=PICTURES, steps=2, num_images=3, edits=[edit])
     together = draw(trainer.family, request)
-    apart = draw(trainer.family, request, chunk=1)
+    apart = draw(trainer.family, request, most=1)
     other = draw(trainer.family, dataclasses.replace(request, references=PICTURES[1:]))
     for one, two in zip(together, apart, strict=True):
         assert max(abs(a - b) for a, b in zip(one.tobytes(), two.tobytes(), strict=True)) <= 1

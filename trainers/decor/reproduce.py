@@ -144,7 +144,7 @@ def _draw(
             undesired=(leak.undesired,), carriers=CARRIERS[leak.kind], strength=alpha, warn_overlap=1.0
         )
         request = Request(prompts=prompts, edits=(DecorEdit(decor, family),), **settings["drawing"])
-        images = draw(family, request, chunk=9)
+        images = draw(family, request, most=9)
         files = [folder / f"{point.replace(' ', '-')}-{i}.png" for i in range(len(images))]
         for image, file in zip(images, files, strict=True):
             image.save(file)

@@ -70,7 +70,9 @@ class DreamBoothTrainer(Trainer):
 
     @override
     def source(self) -> Source:
-        return self.subject.source()
+        found = self.subject.source()
+        self.prompts_of.ready(self.subject.captions())
+        return found
 
     @override
     def held_out(self) -> Source | None:

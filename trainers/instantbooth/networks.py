@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from studio.contracts.condition import Condition
 from studio.errors import StudioError
-from studio.models.base import Family, unwrap
+from studio.models.base import Family
+from studio.models.presence import unwrap
 from studio.models.vision_tower import Seen, VisionTower
 from trainers.instantbooth.places import features, grid, layer_for
 

@@ -13,7 +13,8 @@ from studio.adapters.files import read
 from studio.adapters.merge import bare
 from studio.adapters.verify import tolerance
 from studio.errors import StudioError
-from studio.models.base import Family, unwrap
+from studio.models.base import Family
+from studio.models.presence import unwrap
 from studio.models.vision_tower import Seen
 from trainers.ip_adapter.config import Global
 from trainers.ip_adapter.files import Loaded, projection_of, split

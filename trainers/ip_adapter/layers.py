@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from studio.errors import StudioError
 from studio.models.attention import Ordinary
-from studio.models.base import Family, unwrap
+from studio.models.base import Family
+from studio.models.presence import unwrap
 from studio.models.vision_tower import Seen, VisionTower
 from trainers.ip_adapter.config import Global, Patches, Plus, Projection
 

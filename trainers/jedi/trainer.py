@@ -38,11 +38,11 @@ from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.folder_sets import FolderSets
 from studio.data.set_config import StickerSets
 from studio.data.sticker_sets import StickerSetSource
-from studio.models.base import unwrap
 from studio.models.build import load
 from studio.models.denoising import Noised, Prompts, errors
 from studio.models.draw import as_pictures, draw
 from studio.models.modes import evaluating
+from studio.models.presence import unwrap
 from studio.records import places, trained
 from studio.same_subject import references
 from studio.settings import serial

@@ -70,7 +70,7 @@ def judged(settings: Mapping[str, Any], trained: Sequence[Path], folder: Path) -
         prompts=exam["prompts"], num_images=exam["images"], seed=FIRST_SEED, steps=exam["steps"],
         guidance=exam["guidance"], scheduler="ddim",
     )  # fmt: skip
-    pictures = draw(family, request, chunk=32)
+    pictures = draw(family, request, most=32)
     folder.mkdir(parents=True, exist_ok=True)
     grid(pictures[:: exam["images"]][:SHOWN], columns=4).save(folder / "sheet.png")
     prompts = [prompt for prompt in exam["prompts"] for _ in range(exam["images"])]
