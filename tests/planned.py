@@ -14,8 +14,8 @@ from studio.catalog import families
 from studio.catalog.checks import check
 from studio.commands.planning import assumed_data
 from studio.flags import flags
-from studio.settings.memory import said
-from studio.training.plan import CARDS, KEPT_GIB
+from studio.settings.memory import CARDS, said
+from studio.training.plan import KEPT_GIB
 from studio.training.savers import changes
 from studio.training.simulate import simulate
 from tests import tree

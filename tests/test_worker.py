@@ -142,7 +142,7 @@ def test_short_jobs_draw_compare_plan_export_and_caption(worker: Worker, jobs: J
     assert [len(row) for row in grid["cells"]] == [2, 2]
     steps = {"x": {"axis": "checkpoint", "values": ["2"]}, "y": {"axis": "", "values": []}}
     assert len(done("grid", request(artifact=[run]) | steps)["cells"]) == 1
-    assert done("plan", settings(tmp_path, "planned", 2))["fits"]
+    assert done("plan", {"run": settings(tmp_path, "planned", 2), "gpu": 0})["fits"]
     assert done("export", {"run": run, "export": {"formats": ["kohya"]}})["files"]
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -12,10 +12,12 @@ from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.queue.jobs import Job
 from studio.settings import serial
+from studio.settings.memory import CARDS
 from ui import boxes, drafts, forms, parts
 from ui.forms import Leaf
 from ui.page import QUICK, SETS, Page, clickable
 
+_CARDS = [("on this machine", 0), *((f"for a GPU of {size} GB", size) for size in CARDS)]
 _LEVELS = [("Simple", "simple"), ("All", "all")]
 _DATA = ("method.data", "method.data.train")
 _START = "Choose pictures of your subject, then start."
@@ -85,6 +87,9 @@ class TrainPage:
         with gr.Row():
             self.go = gr.Button("Start training", variant="primary", elem_id="start", min_width=140)
             self.measure = gr.Button("Measure first", elem_id="plan", min_width=140)
+            self.gpu = gr.Dropdown(
+                _CARDS, value=0, show_label=False, container=False, elem_id="gpu", min_width=140
+            )
         self.planned = clickable("planned")
         code: dict[str, Any] = {"buttons": ["copy"], "interactive": False, "elem_classes": "code"}
         same = "The command that does the same"
@@ -146,12 +151,13 @@ class TrainPage:
         self._redraw([box for leaf, box in boxed if leaf.is_choice], models, values, inputs)
         buttons = (
             (self.go, self._start, [self.verdict, self.page.tabs, self.page.picked]),
-            (self.measure, self._plan, [self.planned, self.planning]),
             (self.saved, self._save, [self.verdict]),
         )
         for button, function, shown in buttons:
             act = _after(values, function)
             self.page.act(button.click, act, inputs, shown, **SETS)
+        plan, told = (lambda gpu, *given: self._plan(values(*given), gpu)), [self.planned, self.planning]
+        self.page.act(self.measure.click, plan, [self.gpu, *inputs], told, **SETS)
 
     def _redraw(
         self, choices: Sequence[Any], models: Sequence[Any], values: Callable[..., Any], inputs: list[Any]
@@ -203,9 +209,10 @@ class TrainPage:
         self.workspace.submit("train", run.to_dict() | {"name": name}, name, run=self.workspace.runs / name)
         return parts.note(f"Started {name}.", "good"), gr.Tabs(selected="runs"), name
 
-    def _plan(self, values: Mapping[str, Any]) -> tuple[str, int]:
+    def _plan(self, values: Mapping[str, Any], gpu: float) -> tuple[str, int]:
         run = drafts.build(values, self.workspace)
-        return "", self.workspace.submit("plan", run.to_dict(), "Measuring a few real steps")
+        title = f"Counting memory for {gpu:g} GB" if gpu else "Measuring a few real steps"
+        return "", self.workspace.submit("plan", {"run": run.to_dict(), "gpu": gpu}, title)
 
     def _save(self, values: Mapping[str, Any]) -> str:
         run = drafts.build(values, self.workspace)
@@ -280,4 +287,5 @@ def _values(given: Sequence[Any], fields: Sequence[Leaf]) -> dict[str, Any]:
 def _planned(job: Job) -> list[str]:
     kind = "good" if job.result["fits"] else "error"
     rows = [(name, value) for name, value in job.result["lines"] if name != "verdict"]
-    return [parts.note(f"This machine: {job.result['advice']}.", kind) + parts.table([], rows)]
+    where = f"A GPU of {job.result['gpu']:g} GB" if job.result["gpu"] else "This machine"
+    return [parts.note(f"{where}: {job.result['advice']}.", kind) + parts.table([], rows)]

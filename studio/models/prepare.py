@@ -30,7 +30,7 @@ def prepare(family: F, backend: Backend) -> F:
     if backend.hardware.gradient_checkpointing:
         _checkpoint(family)
     if backend.hardware.compile:
-        family.denoiser.compile_repeated_blocks()
+        _compile(family.denoiser)
     return family
 
 
@@ -62,6 +62,17 @@ def _checkpoint(family: Family) -> None:
     family.denoiser.enable_gradient_checkpointing(again)
     for encoder in family.text_encoders.values():
         encoder.activation_checkpointing_enable({"use_reentrant": False})
+
+
+def _compile(denoiser: nn.Module) -> None:
+    """Compile each block on its own: the ones that diffusers names, else those in the network's own lists of blocks."""
+    if getattr(denoiser, "_repeated_blocks", None):
+        denoiser.compile_repeated_blocks()
+        return
+    for blocks in denoiser.children():
+        if isinstance(blocks, nn.ModuleList):
+            for block in blocks:
+                block.compile()
 
 
 def _xformers(denoiser: nn.Module) -> None:

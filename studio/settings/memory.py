@@ -8,6 +8,10 @@ _UNITS = {"gib": 1.0, "gb": 1.0, "g": 1.0, "": 1.0, "mib": 2**-10, "mb": 2**-10}
 """Of cards people say GB and mean GiB."""
 
 
+CARDS = (8, 12, 16, 24, 32, 48, 80, 141)
+"""GiB of GPUs that people have."""
+
+
 def gib(text: str, field: str) -> float:
     """GiB of `12GiB`, `12` or `800MiB`.
 

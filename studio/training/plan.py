@@ -16,7 +16,7 @@ from studio.backend.devices import best_device
 from studio.backend.peak import limit_gib
 from studio.catalog.checks import check
 from studio.catalog.run import Run
-from studio.settings.memory import said
+from studio.settings.memory import CARDS, said
 from studio.training.apart import simulating
 from studio.training.measure import existing, measure
 from studio.training.measured import GIB, Look, Measured
@@ -24,8 +24,6 @@ from studio.training.savers import Change, changes
 
 KEPT_GIB = 0.75
 """Of a GPU for its driver, its libraries' work space and what the allocator cannot use (ours; a display takes more)."""
-CARDS = (8, 12, 16, 24, 32, 48, 80, 141)
-"""GiB of GPUs that people have."""
 
 
 @dataclass(frozen=True, kw_only=True)

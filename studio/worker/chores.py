@@ -32,8 +32,9 @@ def do(job: Job, folder: Path) -> dict[str, Any]:
 def _plan(job: Job) -> dict[str, Any]:
     from studio.training.plan import plan
 
-    found = plan(Run.from_dict(dict(job.payload)))
-    return {"lines": found.lines(), "fits": found.fits, "advice": found.advice}
+    gpu = float(job.payload["gpu"])
+    found = plan(Run.from_dict(job.payload["run"]), gpu=gpu)
+    return {"lines": found.lines(), "fits": found.fits, "advice": found.advice, "gpu": gpu}
 
 
 def _caption(job: Job) -> dict[str, Any]:

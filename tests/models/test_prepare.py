@@ -143,3 +143,12 @@ def test_without_offload_nothing_is_embedded_ahead():
     prompts = Prompts(family, trains=False)
     prompts.ready(["a dog"])
     assert not prompts._kept
+
+
+@pytest.mark.parametrize("name", sorted(cards()))
+def test_blocks_of_every_denoiser_are_compiled(name):
+    family = load(f"tiny:{name}", Backend(Hardware(device="cpu", precision="fp32", compile=True)))
+    compiled = [part for part in family.denoiser.modules() if part._compiled_call_impl is not None]
+    lists = [part for part in family.denoiser.modules() if isinstance(part, torch.nn.ModuleList)]
+    assert compiled
+    assert all(any(part is block for blocks in lists for block in blocks) for part in compiled)
