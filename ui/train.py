@@ -17,7 +17,7 @@ from ui import boxes, drafts, forms, parts
 from ui.forms import Leaf
 from ui.page import QUICK, SETS, Page, clickable
 
-_CARDS = [("on this machine", 0), *((f"for a GPU of {size} GB", size) for size in CARDS)]
+_CARDS = [("on this machine", 0), *((f"for {size} GB", size) for size in CARDS)]
 _LEVELS = [("Simple", "simple"), ("All", "all")]
 _DATA = ("method.data", "method.data.train")
 _START = "Choose pictures of your subject, then start."

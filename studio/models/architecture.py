@@ -10,7 +10,7 @@ def component(part: Part) -> Any:
     """A component with fresh weights on torch's default device; a scheduler has none."""
     cls = getattr(importlib.import_module(part.library), part.cls)
     if part.library == "diffusers":
-        return cls(**part.config)
+        return cls.from_config(dict(part.config))  # which leaves out what a class writes and does not take
     return cls._from_config(cls.config_class(**part.config))
 
 

@@ -129,7 +129,7 @@ def _read(
     if known.card is not None:
         check_library(known.card)
     if (machine := simulated.current()) and known.card and (known.variant or known.path):
-        return pretended(machine, known.card, _architecture(known), dtype, known.variant)
+        return pretended(machine, known.card, _architecture(known), dtype, known.variant, known.path)
     given = others(parts, _architecture(known), dtype) if parts.vae or parts.text_encoder else {}
     if known.kind == "file":
         return ready(from_file(known, dtype, given))

@@ -152,3 +152,11 @@ def test_blocks_of_every_denoiser_are_compiled(name):
     lists = [part for part in family.denoiser.modules() if isinstance(part, torch.nn.ModuleList)]
     assert compiled
     assert all(any(part is block for blocks in lists for block in blocks) for part in compiled)
+
+
+def test_a_folder_is_simulated_with_its_own_words():
+    real = load("studio-tiny", Backend(Hardware(device="cpu", precision="fp32"))).embed(["a dog"])
+    with machine():
+        family = load("studio-tiny", Backend(Hardware(device="simulated")))
+        assert family.embed(["a dog"]).tokens.shape == real.tokens.shape
+        assert family.default_size == 64
