@@ -59,7 +59,7 @@ def _bitsandbytes() -> Any:
         importlib.import_module("bitsandbytes")  # registers them
     except ImportError:
         raise StudioError(
-            "--hardware.quantize nf4 needs bitsandbytes; install finetuning-studio[bnb], or set --hardware.quantize fp8.",
+            "--hardware.quantize nf4 needs bitsandbytes; install finetuning-studio[bnb], or set --hardware.quantize int8.",
             field="hardware.quantize",
         ) from None
     return torch.ops.bitsandbytes

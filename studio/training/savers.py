@@ -81,7 +81,7 @@ def _savers(run: Run, parts: list[int]) -> Iterator[Saver]:
     if _trains_whole(run):
         yield from _of_whole(run, parts)
     elif is_diffusion(run) and run.hardware.quantize == "none":
-        yield Saver({"hardware.quantize": "fp8"}, "frozen weights in 8 bits")
+        yield Saver({"hardware.quantize": "int8"}, "frozen weights in 8 bits")
         if _has_bitsandbytes():
             yield Saver({"hardware.quantize": "nf4"}, "frozen weights in 4 bits")
 
