@@ -1,5 +1,6 @@
 """How far a denoiser's prediction moves when its weights are stored in fewer bits: `python -m studio.bench.quantized [MODEL ...]`."""
 
+import logging
 import sys
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from studio.models.build import EMBEDDED_MODELS, load
 from studio.models.quantized import CODINGS
 from studio.settings.run import Hardware
 
+log = logging.getLogger(__name__)
 LEVELS = 8
 PROMPT = "a sticker of a dog"
 EXACT = Hardware(device="cpu", precision="fp32")
@@ -35,6 +37,8 @@ def distances(model: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     quiet()
     for name in sys.argv[1:] or EMBEDDED_MODELS:
-        print(name, *(f"{coding} {share:.1%}" for coding, share in distances(name).items()), sep="  ")
+        told = [f"{coding} {share:.1%}" for coding, share in distances(name).items()]
+        log.info("%s", "  ".join([name, *told]))
