@@ -1,4 +1,4 @@
-# make demo | make test | make check | make docs | make bench      (also: make tree, make flags, make format, make clean)
+# make demo | make test | make check | make docs | make bench | make gpu   (also: make tree, make flags, make format, make clean)
 # Each command installs what it needs into .venv first: Python 3.11 or newer and a network are all it takes.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ RUN := $(BIN)/python -m
 # Compiled files make every start several seconds faster: torch alone has thousands of modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check docs bench tree flags format clean
+.PHONY: demo test check docs bench gpu tree flags format clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/uv:
@@ -48,6 +48,9 @@ bench: .venv/.installed-dev
 	$(RUN) studio.bench.attacks
 	$(RUN) studio.bench.rewards
 	$(RUN) studio.bench.clip
+
+gpu: .venv/.installed-dev
+	$(RUN) tests.gpu
 
 flags: .venv/.installed-dev
 	$(RUN) tests.flags
