@@ -7,7 +7,7 @@ from pydantic import Field
 from studio.adapters.config import Adapter, Lora
 from studio.catalog.cards import Preset
 from studio.catalog.suits import Suits
-from studio.settings.config import Positive, config
+from studio.settings.config import Count, Positive, config
 from studio.settings.run import Hardware
 
 Part = Literal["vision", "projector", "language"]
@@ -23,14 +23,18 @@ class Chat:
     """Folder that the names of pictures start from; empty takes the file's."""
     model: Annotated[str, Field(min_length=1)] = "llava-hf/llava-onevision-qwen2-0.5b-ov-hf"
     """A hub name or folder of an image-text-to-text model of transformers, or a run; tiny:llava is random."""
+    template: str = ""
+    """A chat template (Jinja file) to take for the model's own, or for the one that it lacks; it is exported with the model."""
     adapter: Adapter = Lora(layers="linear")
     """How the language model may move."""
     trains: Annotated[tuple[Part, ...], Field(min_length=1)] = ("projector", "language")
     """Parts that move: vision, projector, language; projector and vision move whole (LLaVA: the last two)."""
     vision_lr_scale: Annotated[float, Field(gt=0)] = 0.2
     """Learning rate of the vision tower relative to the others (LLaVA-OneVision, CAFe: 2e-6 to 1e-5)."""
-    max_tokens: Positive = 2048
-    """Longest conversation in tokens, pictures included (LLaVA-1.5: 2048)."""
+    max_pixels: Count = 0
+    """Most pixels of a picture; a larger one is shrunk, or cut into fewer tiles; 0 leaves what the model was made for."""
+    max_tokens: Count = 0
+    """Longest conversation in tokens, pictures included (LLaVA-1.5: 2048); 0 is what the model was made for."""
     too_long: Literal["stop", "cut"] = "stop"
     """What a longer one does: stop names it, cut drops its end."""
     preview_tokens: Positive = 64

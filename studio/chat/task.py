@@ -1,5 +1,6 @@
 """A chat model with its conversations: what moves, how it answers and is written."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from studio.adapters.config import Full
 from studio.adapters.merge import merged_copy
 from studio.backend.core import Backend
 from studio.chat.config import Chat
+from studio.chat.lengths import lengths
 from studio.chat.model import ChatModel, Encoded, load_vlm
 from studio.contracts.sampling import Output, Request
 from studio.contracts.trainer import Group
@@ -27,6 +29,7 @@ from studio.data.conversations import (
 )
 from studio.models.modes import evaluating
 
+log = logging.getLogger(__name__)
 PREVIEWS = 4
 """Conversations whose first question is asked again in previews."""
 FOLDER = "model"
@@ -87,9 +90,20 @@ def load_task(config: Chat, backend: Backend) -> Task:
         StudioError: A conversation cannot be used, or the model is not there.
     """
     found = open_conversations(config.data, config.pictures)
-    model = load_vlm(config.model)
+    model = load_vlm(config.model, config.max_pixels, config.template)
+    for note in (*model.speech.notes, _measured(config, model, found)):
+        log.info(note)
     backend.place(model.network)
     return Task(config, model, _groups(config, model), found)
+
+
+def _measured(config: Chat, model: ChatModel, found: list[Conversation]) -> str:
+    """How long the conversations are; refused before the first step where one is too long."""
+    how = lengths(model.speech, model.image_token, found)
+    if how.most > (config.max_tokens or model.longest):
+        longest = next(one for one in found if one.name == how.longest)
+        model.encode(longest, config.max_tokens, cut=config.too_long == "cut")
+    return how.told()
 
 
 def _groups(config: Chat, model: ChatModel) -> list[Group]:
@@ -97,7 +111,7 @@ def _groups(config: Chat, model: ChatModel) -> list[Group]:
     found: list[Group] = []
     if "language" in config.trains:
         attached = attach(config.adapter, {"language": model.language})["language"]
-        where = next(name for name, module in model.network.named_modules() if module is model.language)
+        where = model.place(model.language)
         inside = frozenset(f"{where}.{name}" for name in attached)
         found += groups(config.adapter, "language", model.network, inside)
         if isinstance(

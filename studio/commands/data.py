@@ -62,11 +62,21 @@ def _check_pictures(folder: str, argv: list[str], console: Console) -> None:
 
 
 def _check_conversations(file: str, argv: list[str], console: Console) -> None:
-    from studio.data.conversations import check
+    from studio.data.conversations import check, read
 
-    own, rest = flags.take(argv, "pictures")
+    own, rest = flags.take(argv, "pictures", "model", "max_pixels", "template")
     if rest:
-        raise unknown("argument", rest[0], ["--pictures DIR"])
+        raise unknown(
+            "argument", rest[0], ["--pictures DIR", "--model M", "--max-pixels N", "--template FILE"]
+        )
+    if model := own.get("model", ""):
+        from studio.backend.quiet import quiet
+        from studio.chat.lengths import learned
+
+        quiet()
+        found, _ = read(file, own.get("pictures", ""))
+        for line in learned(found, model, flags.number(own, "max_pixels", 0), own.get("template", "")):
+            console.print(line)
     _told(check(file, own.get("pictures", "")), console)
 
 

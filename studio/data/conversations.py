@@ -48,13 +48,19 @@ class Conversation:
         """What the assistant says."""
         return [turn.text for turn in self.turns if turn.role == "assistant"]
 
-    def messages(self, stop: int | None = None) -> list[dict[str, Any]]:
-        """The first `stop` turns as transformers' chat templates take them."""
-        return [{"role": turn.role, "content": _parts(turn.text)} for turn in self.turns[:stop]]
+    def messages(self) -> list[dict[str, Any]]:
+        """The turns as transformers' chat templates take them."""
+        return [{"role": turn.role, "content": _parts(turn.text)} for turn in self.turns]
 
-    def marks(self, stop: int | None = None) -> int:
-        """Pictures that the first `stop` turns show."""
-        return sum(turn.text.count(MARK) for turn in self.turns[:stop])
+    def first(self, stop: int) -> "Conversation":
+        """The first `stop` turns, with the pictures that they show."""
+        turns = self.turns[:stop]
+        return Conversation(self.name, turns, self.pictures[: sum(turn.text.count(MARK) for turn in turns)])
+
+    @property
+    def marks(self) -> int:
+        """Pictures that the turns show."""
+        return sum(turn.text.count(MARK) for turn in self.turns)
 
 
 def _parts(text: str) -> list[dict[str, str]]:
@@ -129,8 +135,8 @@ def _conversation(item: Any, number: int, folder: Path) -> Conversation:
     given = item.get("image", [])
     paths = tuple(folder / one for one in ([given] if isinstance(given, str) else given))
     made = Conversation(name, turns, paths)
-    if made.marks() != len(paths):
-        raise _wrong(name, f"says {MARK} {made.marks()} times but names {len(paths)} pictures")
+    if made.marks != len(paths):
+        raise _wrong(name, f"says {MARK} {made.marks} times but names {len(paths)} pictures")
     for picture in paths:
         _check_picture(picture, name)
     return made
@@ -146,7 +152,9 @@ def _turn(one: Any, name: str) -> Turn:
         raise _wrong(name, f"has a turn from {source!r}; turns are from human, gpt or system")
     if not isinstance(text, str) or not text.strip():
         raise _wrong(name, f"has an empty turn from {source!r}")
-    return Turn(ROLES[source], text)  # pyright: ignore[reportArgumentType]  # the table's values are roles
+    role = ROLES[source]
+    text = text.strip() if role == "assistant" else text  # what is learned begins and ends with a word
+    return Turn(role, text)  # pyright: ignore[reportArgumentType]  # the table's values are roles
 
 
 def _check_roles(roles: Sequence[str], name: str) -> None:
@@ -245,5 +253,5 @@ def first_questions(found: Sequence[Conversation], count: int) -> list[Conversat
     cut: list[Conversation] = []
     for one in itertools.islice(found, count):
         stop = next(place for place, turn in enumerate(one.turns) if turn.role == "assistant")
-        cut.append(Conversation(one.name, one.turns[:stop], one.pictures[: one.marks(stop)]))
+        cut.append(one.first(stop))
     return cut

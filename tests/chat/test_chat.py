@@ -73,7 +73,7 @@ def test_a_batch_gives_the_losses_of_its_conversations(model, data):
 
 
 def test_padding_does_not_change_an_embedding(model, data):
-    prompts = [model.prompt(one, 1, asks=True) for one in open_conversations(data)]
+    prompts = [model.prompt(one.first(1)) for one in open_conversations(data)]
     with torch.no_grad():
         assert torch.allclose(model.last_states(prompts)[2], model.last_states(prompts[2:])[0], atol=1e-5)
 
@@ -123,7 +123,7 @@ def test_an_export_is_a_model_of_transformers_with_the_adapter_merged(data, tmp_
                 value.fill_(0.05)
     trainer.export(tmp_path)
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "model")
-    prompt = trainer.task.model.prompt(open_conversations(data)[0], 1, asks=True)
+    prompt = trainer.task.model.prompt(open_conversations(data)[0].first(1))
     with torch.no_grad():
         own = trainer.task.model.network(**prompt).logits
         assert torch.allclose(again(**prompt).logits, own, atol=1e-5)

@@ -76,9 +76,7 @@ class CafeTrainer(Answers, Trainer):
             conversation.name, (Turn("user", f"{MARK}\n{ASK_IMAGE}"),), conversation.pictures[:1]
         )
         text = Conversation(conversation.name, (Turn("user", f"{answer}\n{ASK_TEXT}"),))
-        return Pair(
-            self.task.encode(conversation), model.prompt(image, asks=True), model.prompt(text, asks=True)
-        )
+        return Pair(self.task.encode(conversation), model.prompt(image), model.prompt(text))
 
     @override
     def loss(self, batch: Batch, rng: Rng) -> Loss:
