@@ -144,7 +144,7 @@ def _tensors(inputs: Any) -> Inputs:
 
 def _inside(inputs: Any, said: Said) -> Bool[Tensor, " l"]:
     """Which tokens lie in the learned parts of a text, whose pictures became longer in front of the tokenizer."""
-    places = inputs.get("text_replacement_offsets") or [[]]  # none without pictures
+    places = inputs.get("text_replacement_offsets", [[]])  # absent without pictures
     moved = [(place["span"][1], place["new_span"][1] - place["span"][1]) for place in places[0]]
     starts, stops = inputs["offset_mapping"][0].unbind(-1)
     learned = torch.zeros(len(starts), dtype=torch.bool)

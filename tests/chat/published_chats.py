@@ -95,6 +95,13 @@ _SMOLLM2 = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
 
 def chat_model(title: str, folder: Path) -> Path:
     """The folder of a shrunk model, as a hub would have it."""
+    chat_files(title, folder)
+    _network(folder).save_pretrained(folder)
+    return folder
+
+
+def chat_files(title: str, folder: Path) -> Path:
+    """A shrunk model's folder without its weights."""
     name, shrinks = NAMES[title]
     whole(f"vlm/{name}", folder)
     file = folder / "config.json"
@@ -105,8 +112,6 @@ def chat_model(title: str, folder: Path) -> Path:
         _vocabulary(_GEMMA2, bos="<bos>", eos="<eos>", pad="<pad>", unk="<unk>").save_pretrained(folder)
     if title == "SmolVLM2":
         _smol(folder)
-    network: Any = _network(folder)
-    network.save_pretrained(folder)
     return folder
 
 
