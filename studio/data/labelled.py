@@ -23,7 +23,7 @@ from studio.data.at_once import at_once
 from studio.data.chance import seeded
 from studio.data.config import Labelled
 from studio.data.images import BadImageError
-from studio.data.order import Order, generator_for
+from studio.data.order import Order, generator_for, spread
 from studio.data.pools import Pool
 from studio.data.prefetch import prefetch
 from studio.errors import StudioError
@@ -123,9 +123,15 @@ class LabelledPhotos:
     def ordered(self, batch_size: int) -> Iterator[Batch]:
         """Every picture once, unvaried, in the order of the pool; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):
-            rows = list(range(start, min(start + batch_size, len(self))))
-            pixels = torch.stack([self._still(index) for index in rows])
-            yield {"images": pixels.float() / 255, "labels": self._labels(rows), "rows": torch.tensor(rows)}
+            yield self._unvaried(list(range(start, min(start + batch_size, len(self)))))
+
+    def look(self, count: int) -> Batch:
+        """The same few pictures every time, unvaried, spread over the classes."""
+        return self._unvaried(spread(self.pool.labels, count).tolist())
+
+    def _unvaried(self, rows: list[int]) -> Batch:
+        pixels = torch.stack([self._still(index) for index in rows])
+        return {"images": pixels.float() / 255, "labels": self._labels(rows), "rows": torch.tensor(rows)}
 
     def stream(self, seed: int, first: int, shard: Shard) -> Iterator[Batch]:
         """Batches of steps `first`, `first + 1`, ...: the rows of `shard`."""

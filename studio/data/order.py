@@ -29,6 +29,18 @@ def permutation(n: int, *keys: int) -> np.ndarray:
     return torch.randperm(n, generator=torch.Generator().manual_seed(mix(*keys))).numpy()
 
 
+def spread(labels: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
+    """Places of `count` examples, or of all, that have the classes in the proportions of all: the same ones every time.
+
+    Args:
+        labels: Class of each example, in any order.
+        count: How many are taken.
+    """
+    by_class = np.argsort(np.asarray(labels), kind="stable")
+    steps = np.linspace(0, len(by_class) - 1, min(count, len(by_class))).round().astype(np.int64)
+    return np.sort(by_class[steps])
+
+
 @dataclass(frozen=True)
 class Order:
     """The order of examples: `buckets` lists the examples (any integers) of each bucket."""

@@ -62,7 +62,7 @@ class Asked:
         return self.task.test if self.task else None
 
     def sample(self, request: Request, rng: Rng) -> Output:
-        """Logits of the request's pictures (or the first held-out ones) over the classes, or over its prompts."""
+        """Logits of the request's pictures (or of held-out ones of all classes) over the classes, or over its prompts."""
         del rng
         matcher = self.tuned.matcher
         names = self.classes or tuple(request.prompts)
@@ -87,7 +87,7 @@ class Asked:
         return {"accuracy": found, "quality": found}
 
     def _look(self) -> dict[str, Any] | None:
-        return next(self.task.test.ordered(LOOK)) if self.task else None
+        return self.task.test.look(LOOK) if self.task else None
 
     def write(
         self, folder: Path, model: str, pretrained: str, tuning: Tuning, templates: Sequence[str]

@@ -105,6 +105,10 @@ class Labels:
         for batch in self.photos.ordered(batch_size):
             yield _signed(batch)
 
+    def look(self, count: int) -> Batch:
+        """The same few pictures every time, unvaried, spread over the classes."""
+        return _signed(self.photos.look(count))
+
     @property
     def varies(self) -> bool:
         """Whether a picture looks different each time."""

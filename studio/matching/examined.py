@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from studio.backend.rng import mix
 from studio.backend.shard import Shard
 from studio.data.config import Labelled
 from studio.data.labelled import LabelledPhotos
+from studio.data.order import spread
 from studio.data.pools import Pool, open_pool, split
 from studio.data.sticker_captions import with_article
 from studio.data.sticker_concepts import COLORS
@@ -22,7 +22,7 @@ from studio.data.sticker_config import Stickers
 from studio.data.stickers import compose, draw_scenes, names, plan_scenes
 from studio.errors import StudioError
 from studio.matching.config import Captioned, VlmEval
-from studio.matching.data import Labels, captioned, only
+from studio.matching.data import Labels, captioned
 from studio.models.dual import DualEncoder
 
 log = logging.getLogger(__name__)
@@ -94,13 +94,13 @@ def _few(request: VlmEval, count: int) -> Labelled:
 
 
 def _named(request: VlmEval, pool: Pool, model: DualEncoder, most: int) -> Named:
-    count = min(most or len(pool), len(pool))
-    chosen = np.linspace(0, len(pool) - 1, count).round().astype(np.int64)
-    part = pool.subset(chosen)
-    present = tuple(name for place, name in enumerate(pool.classes) if place in set(part.labels.tolist()))
-    source = Labels(LabelledPhotos(request.data, only(part, present), model.data_config(), trains=False))
+    """Pictures spread over the classes; asked among all names of the data, whichever happen to be in the sample."""
+    part = pool.subset(spread(pool.labels, most or len(pool)))
+    source = Labels(LabelledPhotos(request.data, part, model.data_config(), trains=False))
     batches = list(source.ordered(request.batch_size))
-    return Named(present, [b["images"] for b in batches], torch.cat([b["labels"] for b in batches]))
+    return Named(
+        tuple(pool.classes), [b["images"] for b in batches], torch.cat([b["labels"] for b in batches])
+    )
 
 
 def _pairs(request: VlmEval, model: DualEncoder) -> Paired:

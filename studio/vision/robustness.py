@@ -21,6 +21,7 @@ from studio.attacks.corruptions import corrupt_all
 from studio.attacks.gradient import Walk, ascend, cross_entropy, under_attack
 from studio.data.config import Labelled
 from studio.data.labelled import LabelledPhotos
+from studio.data.order import spread
 from studio.data.pools import Pool, open_pool, split
 from studio.errors import StudioError
 from studio.metrics.robustness import Evidence, restricted
@@ -55,8 +56,9 @@ class Examined:
             yield first, self.images[first:stop], self.labels[first:stop]
 
     def few(self, count: int) -> "Examined":
-        """The first pictures."""
-        return replace(self, images=self.images[:count], labels=self.labels[:count])
+        """Some of the pictures, spread over the classes."""
+        chosen = torch.from_numpy(spread(self.labels.cpu().numpy(), count)).to(self.labels.device)
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
 
 def held_out(
@@ -75,11 +77,10 @@ def held_out(
 def _read(
     model: Classifier, data: Labelled, pool: Pool, num_images: int, batch_size: int, device: torch.device
 ) -> Examined:  # fmt: skip
-    count = min(num_images or len(pool), len(pool))
-    chosen = np.linspace(0, len(pool) - 1, count).round().astype(np.int64)
+    chosen = spread(pool.labels, num_images or len(pool))
     facts = resolve_model_data_config(model.network)
     photos = LabelledPhotos(data, pool.subset(chosen), facts, trains=False)
-    batch = next(photos.ordered(count))
+    batch = next(photos.ordered(len(chosen)))
     model.check(batch["images"])
     return Examined(batch["images"].to(device), batch["labels"].to(device), batch_size)
 

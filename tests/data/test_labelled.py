@@ -18,6 +18,7 @@ from pyarrow import parquet
 from studio.backend.shard import Shard
 from studio.data.config import Labelled
 from studio.data.labelled import LabelledPhotos
+from studio.data.order import spread
 from studio.data.pools import split
 from studio.errors import StudioError
 from tests.data.conftest import draw
@@ -140,6 +141,23 @@ def test_held_out_pictures_are_not_varied_and_come_in_order(tmp_path: Path):
     assert [len(batch["labels"]) for batch in one] == [4, 4, 1]
     assert torch.cat([batch["labels"] for batch in one]).tolist() == [0] * 3 + [1] * 3 + [2] * 3
     assert all(torch.equal(a["images"], b["images"]) for a, b in zip(one, two, strict=True))
+
+
+def test_a_look_sees_every_class_in_its_proportion_and_the_same_pictures_each_time(tmp_path: Path):
+    folders(tmp_path / "train")
+    folders(tmp_path / "test", count=8)
+    source = photos(Labelled(train=str(tmp_path)), trains=False)
+    one, two = source.look(6), source.look(6)
+    assert one["labels"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert torch.equal(one["rows"], two["rows"])
+    assert len(source.look(1000)["labels"]) == 24
+
+
+def test_examples_are_spread_over_classes_that_come_in_any_order():
+    labels = [0, 1] * 50 + [2] * 100
+    chosen = spread(labels, 20)
+    assert sorted(np.bincount(np.array(labels)[chosen]).tolist()) == [5, 5, 10]
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
 
 
 def test_evaluation_is_timm_s_own_transform(tmp_path: Path):

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from studio.data.config import Labelled
+from studio.data.pools import split
 from studio.errors import StudioError
 from studio.evaluation.vlm import evaluate
 from studio.matching.config import Coop, VlmEval, Whole
+from studio.matching.examined import prepare
 from studio.matching.files import Described, save_matcher
 from studio.matching.measure import fit_head
 from studio.metrics.matching import harmonic, recall, swapped
@@ -86,6 +88,16 @@ def test_what_a_prompt_cannot_be_asked_is_left_out(data: Labelled, tmp_path: Pat
     assert "new" not in found.after
     assert "new" in found.before
     assert found.line == []
+
+
+def test_a_sample_without_some_classes_is_asked_among_all_names(data: Labelled, tmp_path: Path) -> None:
+    few = SMALL | {"num_images": 1}
+    request = VlmEval(data=data, output=str(tmp_path / "out"), **few)
+    whole = split(data).test
+    found = prepare(request, tuned(Whole(), "studio-tiny-clip").matcher.model).held_out
+    assert found.classes == tuple(whole.classes)
+    assert len(found.labels) == 1
+    assert len({"base", "new"} & set(evaluate(request).after)) == 1
 
 
 def test_a_shift_with_other_classes_is_refused(data: Labelled, tmp_path: Path) -> None:

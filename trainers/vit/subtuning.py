@@ -86,7 +86,7 @@ class Search:
             classification_loss(model(batch["images"]), batch).backward()
             optimizer.step()
         stream.close()  # pyright: ignore[reportAttributeAccessIssue]  # a generator: stops reading ahead
-        batch = self.backend.move(next(self.unseen.ordered(SCORED)))
+        batch = self.backend.move(self.unseen.look(SCORED))
         with evaluating(model), torch.no_grad():
             right = (model(batch["images"]).argmax(1) == batch["labels"]).float().mean()
         return Trial(blocks, float(right))
