@@ -216,6 +216,24 @@ def test_the_page_of_presets_is_as_the_cards_have_them():
     assert page.FILE.read_text(encoding="utf-8") == page.render(), "python -m tests.presets writes it"
 
 
+@pytest.mark.parametrize(("method", "given", "names"), page.BY_NAME)
+def test_no_real_name_of_a_vision_or_chat_model_is_left_to_the_method_s_defaults(method, given, names):
+    for name in names:
+        choice = chosen(method, name, **dict([given] if given else []))
+        assert choice.name not in (presets.NONE, "tiny"), name
+        assert presets.values_of(methods.card(method), choice.name)["optim"]["schedule"] == "cosine", name
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"), [("vit", "linear-probe"), ("vit", "lp-ft"), ("vit", "adapt-former"), ("clip", "probe"), ("clip", "lp-ft")]
+)  # fmt: skip
+def test_a_head_never_learns_at_the_rate_of_all_weights(method, kind):
+    model = {"vit": "vit_base_patch16_224.augreg_in21k", "clip": "ViT-B-16"}[method]
+    run, _ = flags.started(method, ["--tuning", kind, "--model", model])
+    scale = getattr(run.method.tuning, "head_lr_scale", getattr(run.method, "head_lr_scale", 1.0))
+    assert run.optim.lr * scale >= 1e-3
+
+
 def test_cola_has_a_preset_for_published_clips():
     assert chosen("cola", "studio-tiny-clip").name == "tiny"
     choice = chosen("cola", "ViT-B-32")

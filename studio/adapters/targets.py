@@ -20,16 +20,22 @@ class Preset:
     more: tuple[str, ...]
 
 
+_TIMM = Preset(("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), ())
 PRESETS = {
     "CLIPTextModel": Preset(CLIP, ("fc1", "fc2")),
     "CLIPTextModelWithProjection": Preset(CLIP, ("fc1", "fc2")),
     "CLIPModel": Preset(CLIP, ("fc1", "fc2")),
     "SiglipModel": Preset(CLIP, ("fc1", "fc2")),
     "T5EncoderModel": Preset(("q", "k", "v", "o"), ("wi_0", "wi_1", "wo")),
-    "VisionTransformer": Preset(("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), ()),  # timm
-    "CLIP": Preset(("mlp.c_fc", "mlp.c_proj"), ()),  # open_clip
-    "CustomTextCLIP": Preset(  # open_clip; its image tower may be timm's
-        ("mlp.c_fc", "mlp.c_proj", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), ()
+    **dict.fromkeys(("VisionTransformer", "SwinTransformer", "SwinTransformerV2", "Beit"), _TIMM),
+    "Eva": Preset(  # also DINOv3's
+        (*_TIMM.auto, "attn.q_proj", "attn.k_proj", "attn.v_proj", "mlp.fc1_g", "mlp.fc1_x"), ()
+    ),
+    "ConvNeXt": Preset(("mlp.fc1", "mlp.fc2"), ()),
+    # open_clip; its fused attention is made of linear layers before (studio.models.split_attention)
+    "CLIP": Preset((*CLIP, "mlp.c_fc", "mlp.c_proj"), ()),
+    "CustomTextCLIP": Preset(  # its image tower may be timm's
+        (*CLIP, "mlp.c_fc", "mlp.c_proj", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), ()
     ),
 }
 """By class name, looked up along the class's ancestors: timm and open_clip need not be imported. Denoisers have theirs on

@@ -29,6 +29,8 @@ class Chat:
     """How the language model may move."""
     trains: Annotated[tuple[Part, ...], Field(min_length=1)] = ("projector", "language")
     """Parts that move: vision, projector, language; projector and vision move whole (LLaVA: the last two)."""
+    projector_lr_scale: Annotated[float, Field(gt=0)] = 1.0
+    """Learning rate of the projector relative to the language model's (0.1 beside LoRA: LLaVA-1.5's mm_projector_lr)."""
     vision_lr_scale: Annotated[float, Field(gt=0)] = 0.2
     """Learning rate of the vision tower relative to the others (LLaVA-OneVision, CAFe: 2e-6 to 1e-5)."""
     max_pixels: Count = 0
@@ -55,9 +57,10 @@ PRESETS = {
     ),
     "lora": Preset(
         {"optim.lr": 2e-4, "optim.schedule": "cosine", "optim.warmup": 30, "optim.weight_decay": 0.0,
-         "method.adapter.rank": 128, "method.adapter.alpha": 256.0, "loop.batch_size": 16},
+         "method.adapter.rank": 128, "method.adapter.alpha": 256.0, "method.projector_lr_scale": 0.1,
+         "loop.batch_size": 16},
         suits=Suits(small=False, chosen=("adapter",)),
-        note="LLaVA-1.5's LoRA script: rank 128, alpha 256, 2e-4",
+        note="LLaVA-1.5's LoRA script: rank 128, alpha 256, 2e-4, the projector 2e-5",
     ),
     "tiny": Preset(
         {"optim.lr": 1e-3, "loop.batch_size": 4, "loop.steps": 50},

@@ -120,7 +120,7 @@ def _groups(config: Chat, model: ChatModel) -> list[Group]:
             found += _freed(model, "head", _named(model, lambda key: key.startswith("lm_head.")), 1.0)
     for part in config.trains:
         if part != "language":
-            scale = config.vision_lr_scale if part == "vision" else 1.0
+            scale = config.vision_lr_scale if part == "vision" else config.projector_lr_scale
             found += _freed(model, part, _named(model, partial(_belongs, model, part)), scale)
     return found
 

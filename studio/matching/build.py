@@ -41,14 +41,22 @@ class Tuned:
     trains: frozenset[str]
     pictures: bool
 
-    def groups(self) -> list[Group]:
+    def groups(self, head_lr_scale: float = 1.0) -> list[Group]:
         """What is optimized; norms, biases and the temperature have no weight decay (CLIP, section 2.5)."""
         shapes = {name: value.ndim for name, value in self.matcher.named_parameters()}
         flat = frozenset(name for name in self.trains if shapes[name] < 2)
-        parts = {"weights": (self.trains - flat, None), "vectors": (flat, 0.0)}
+        head = frozenset(name for name in self.trains if name.startswith("head."))
+        if head_lr_scale == 1.0:
+            head = frozenset[str]()
+        parts = {
+            "weights": (self.trains - flat - head, None, 1.0),
+            "vectors": (flat - head, 0.0, 1.0),
+            "head": (head - flat, None, head_lr_scale),
+            "head-vectors": (head & flat, 0.0, head_lr_scale),
+        }
         return [
-            Group(name=name, module=self.matcher, names=names, weight_decay=decay)
-            for name, (names, decay) in parts.items()
+            Group(name=name, module=self.matcher, names=names, weight_decay=decay, lr_scale=scale)
+            for name, (names, decay, scale) in parts.items()
             if names
         ]
 
@@ -80,6 +88,8 @@ def tune(
     model: DualEncoder, tuning: Tuning, classes: Sequence[str], templates: Sequence[str], backend: Backend
 ) -> Tuned:
     """A matcher in its place, with only that free to move which the settings name."""
+    if isinstance(tuning, Adapted):
+        model.open_attention()
     backend.place(model, trains=isinstance(tuning, (Whole, Adapted, LpFt)))
     matcher = make(model, tuning, classes, templates).to(backend.device)
     trains = frozenset(matcher.learned())

@@ -71,6 +71,8 @@ class LpFt:
 
     probe_steps: Positive = 200
     """Steps in which only the head moves (ours; the paper probes to convergence)."""
+    head_lr_scale: Annotated[float, Field(gt=0)] = 100.0
+    """Learning rate of the head relative to the tower's (ours: at the tower's 1e-5 a probe learns nothing)."""
 
 
 @config

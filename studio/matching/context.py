@@ -80,14 +80,17 @@ def text_context(model: DualEncoder, slots: Bool[Tensor, "n l"], layers: Sequenc
 
 @contextmanager
 def image_context(model: DualEncoder, layers: Sequence[Float[Tensor, "m w"]]) -> Iterator[None]:
-    """Inside, the image tower has further tokens behind the patches, new ones at the input of each of `layers`."""
+    """Inside, the image tower has further tokens behind the patches, new ones at the input of each of `layers`.
+
+    The first ones stand before the tower's own norm where it has one, as in MaPLe's and PromptSRC's code (`ln_pre`).
+    """
     blocks, count = model.blocks("image"), len(layers[0])
 
     def added(x: Tensor, vectors: Tensor) -> Tensor:
         return torch.cat([x, repeat(vectors.to(x.dtype), "m w -> n m w", n=len(x))], dim=1)
 
     with ExitStack() as stack:
-        stack.callback(_before(blocks[0], lambda x: added(x, layers[0])).remove)
+        stack.callback(_before(model.entry(), lambda x: added(x, layers[0])).remove)
         for block, vectors in zip(blocks[1:], layers[1:], strict=False):
             stack.callback(_before(block, lambda x, vectors=vectors: added(x[:, :-count], vectors)).remove)
         last = blocks[-1].register_forward_hook(lambda _module, _inputs, output: output[:, :-count])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from studio.errors import StudioError
+from studio.models import split_attention
 from studio.models.dual import DualEncoder, Tower, no_blocks
 
 Tokenizer = Callable[[list[str]], Tensor]
@@ -95,6 +96,19 @@ class OpenClip(DualEncoder):
             return list(trunk["blocks"])
         raise no_blocks(self.name, tower)
 
+    @override
+    def entry(self) -> nn.Module:
+        visual = self.network.visual
+        parts = {
+            **dict(visual.named_children()),
+            **dict(getattr(visual, "trunk", nn.Module()).named_children()),
+        }
+        return parts.get("ln_pre", parts.get("norm_pre", self.blocks("image")[0]))
+
+    @override
+    def open_attention(self) -> None:
+        split_attention.split(self.network)
+
     @property
     @override
     def num_prefix(self) -> int:
@@ -117,7 +131,8 @@ class OpenClip(DualEncoder):
     @override
     def save(self, network: nn.Module, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+        state = split_attention.joined(network).state_dict()
+        tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
         save_file(tensors, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
         (folder / "open_clip_config.json").write_text(
             json.dumps(self.description, indent=2) + "\n", encoding="utf-8"
@@ -139,16 +154,26 @@ def load_open_clip(name: str, folder: Path | None, pretrained: str = "") -> Open
     source = f"local-dir:{folder}" if folder else name
     tags = [] if folder or ":" in name else open_clip.list_pretrained_tags_by_model(name)
     weights = None if folder else (pretrained or next(iter(tags), None))
+    quick = quick_gelu(source, weights)
     try:
-        network: Any = open_clip.create_model(source, pretrained=weights, require_pretrained=True)
+        network: Any = open_clip.create_model(
+            source, pretrained=weights, require_pretrained=True, force_quick_gelu=quick
+        )
     except (OSError, RuntimeError, ValueError) as error:
         raise missing_weights(name, error) from error
     if folder:
         described = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
     else:
-        described = {"model_cfg": open_clip.get_model_config(name), "preprocess_cfg": preprocessing(network)}
+        model = {**(open_clip.get_model_config(name) or {}), **({"quick_gelu": True} if quick else {})}
+        described = {"model_cfg": model, "preprocess_cfg": preprocessing(network)}
     shown = f"{name} {weights}" if weights else name
     return OpenClip(network.float(), open_clip.get_tokenizer(source), shown, described, folder)
+
+
+def quick_gelu(name: str, weights: str | None) -> bool:
+    """Whether weights were trained with QuickGELU, as their tag says: open_clip warns of it and takes the model's own GELU."""
+    tagged = open_clip.get_pretrained_cfg(name, weights) if weights and ":" not in name else {}
+    return bool(tagged.get("quick_gelu"))
 
 
 def preprocessing(network: Any) -> dict[str, Any]:

@@ -81,6 +81,11 @@ class TransformersClip(DualEncoder):
         model = self.network.vision_model if tower == "image" else self.network.text_model
         return list(model.encoder.layers)
 
+    @override
+    def entry(self) -> nn.Module:
+        parts = dict(self.network.vision_model.named_children())
+        return parts.get("pre_layrnorm", self.blocks("image")[0])  # transformers' own spelling
+
     @property
     @override
     def num_prefix(self) -> int:

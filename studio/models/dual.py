@@ -90,6 +90,13 @@ class DualEncoder(nn.Module, ABC):
             StudioError: The tower is no plain transformer.
         """
 
+    def entry(self) -> nn.Module:
+        """The first module of the image tower that is called on all tokens: a norm before the blocks, or the first block."""
+        return self.blocks("image")[0]
+
+    def open_attention(self) -> None:
+        """Have attention made of linear layers that adapters can sit on; nothing where it is so."""
+
     @property
     @abstractmethod
     def num_prefix(self) -> int:
@@ -120,8 +127,17 @@ class DualEncoder(nn.Module, ABC):
 
     @property
     def logit_scale(self) -> Float[Tensor, ""]:
-        """Factor on cosines, at most 100 (CLIP, section 2.5)."""
-        return self.network.logit_scale.exp().clamp(max=100).squeeze()
+        """Factor on cosines, as it is.
+
+        Training holds CLIP's at 100 after a step (section 2.5), not here, where the bound would end its gradient; SigLIP's
+        has no bound.
+        """
+        return self.network.logit_scale.exp().squeeze()
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the logits have a bias: the model was pretrained with the sigmoid loss."""
+        return any(name == "logit_bias" for name, _ in self.network.named_parameters())
 
     @property
     def logit_bias(self) -> Float[Tensor, ""]:

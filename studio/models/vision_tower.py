@@ -27,6 +27,7 @@ from typing_extensions import override
 from studio import assets
 from studio.backend.core import Backend
 from studio.errors import StudioError, unknown
+from studio.models.clip_open import quick_gelu
 
 TINY = "tiny:clip"
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -196,9 +197,11 @@ def _build(name: str, folder: Path, backend: Backend, layer: int) -> VisionTower
         source = f"local-dir:{folder}" if folder.is_dir() else name
         tags = [] if folder.is_dir() else open_clip.list_pretrained_tags_by_model(name)
         weights = next(iter(tags), None)
-        return OpenClip(
-            name, open_clip.create_model(source, pretrained=weights, require_pretrained=True), layer
+        quick = quick_gelu(source, weights)
+        network: Any = open_clip.create_model(
+            source, pretrained=weights, require_pretrained=True, force_quick_gelu=quick
         )
+        return OpenClip(name, network, layer)
     if (folder / "config.json").is_file() and "architecture" in json.loads(
         (folder / "config.json").read_text()
     ):

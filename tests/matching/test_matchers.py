@@ -6,8 +6,10 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
+from studio.adapters.config import Lora
 from studio.backend.core import Backend
 from studio.errors import StudioError
 from studio.matching.build import Tuned, tune
@@ -116,6 +118,54 @@ def test_deep_prompts_reach_both_towers_of_both_libraries(name: str, tuning: Tun
     torch.testing.assert_close(matcher.model.images(pictures(2)), plain, rtol=0, atol=0)
     (matcher.images(pictures(2)).sum() + matcher.names(NAMES).square().sum()).backward()
     assert all(value.grad is not None for value in matcher.learned().values())
+
+
+@pytest.mark.parametrize("name", ["tiny:clip", "tiny:open-clip"])
+def test_the_first_deep_tokens_stand_before_the_tower_s_own_norm(name: str) -> None:
+    matcher = tuned(Maple(), name).matcher
+    model, vectors = matcher.model, matcher.image_layers()[0]
+    norm = model.entry()
+    assert isinstance(norm, nn.LayerNorm)
+    with torch.no_grad():
+        norm.weight.mul_(3)
+    seen: list[torch.Tensor] = []
+    model.blocks("image")[0].register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    matcher.images(pictures(2))
+    torch.testing.assert_close(seen[0][:, -len(vectors) :], norm(vectors).expand(2, -1, -1))
+
+
+def test_lora_reaches_attention_of_open_clip_and_the_export_is_open_clip_s_own(tmp_path: Path) -> None:
+    made = tuned(Adapted(adapter=Lora(rank=2)), "tiny:open-clip")
+    assert {"q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"} == {
+        name.split(".lora_")[0].rsplit(".", 1)[-1] for name in made.trains if "lora_" in name
+    }
+    plain, images, texts = fresh("tiny:open-clip"), pictures(2), ["a cat", "dog"]
+    torch.testing.assert_close(made.matcher.model.images(images), plain.images(images))
+    torch.testing.assert_close(made.matcher.model.texts(texts), plain.texts(texts))
+    with torch.no_grad():
+        for key, value in made.matcher.named_parameters():
+            if "lora_B" in key:
+                value.add_(0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1)))
+    described = Described(base="tiny:open-clip", tuning=Adapted(), templates=TEMPLATES)
+    save_matcher(made.matcher.eval(), described, tmp_path / "export")
+    assert (
+        load_file(tmp_path / "export" / "open_clip_model.safetensors").keys()
+        == plain.network.state_dict().keys()
+    )
+    back = load_matcher(str(tmp_path), TEMPLATES).matcher.model
+    for moved, first, again in (
+        (made.matcher.model.images(images), plain.images(images), back.images(images)),
+        (made.matcher.model.texts(texts), plain.texts(texts), back.texts(texts)),
+    ):
+        assert not torch.allclose(moved, first, atol=1e-3)
+        torch.testing.assert_close(again, moved, rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_of_lp_ft_has_a_rate_of_its_own() -> None:
+    groups = tuned(LpFt()).groups(LpFt().head_lr_scale)
+    rates = {name: group.lr_scale for group in groups for name in group.names or ()}
+    assert {name: rate for name, rate in rates.items() if rate != 1} == {"head.weight": 100, "head.bias": 100}
+    assert any(name.startswith("model.") for name in rates)
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -46,6 +46,30 @@ def test_the_sigmoid_loss_gets_its_bias_and_keeps_it(data: Labelled, tmp_path: P
         ready(ClipTrainer(Clip(model="tiny:clip", data=data, objective="sigmoid")))
 
 
+def test_a_model_that_was_pretrained_with_the_sigmoid_loss_goes_on_with_it(data: Labelled) -> None:
+    trainer = ready(ClipTrainer(Clip(model="tiny:siglip", data=data)))
+    model = trainer.tuned.matcher.model
+    asked = ready(ClipTrainer(Clip(model="tiny:siglip", data=data, objective="sigmoid")))
+    assert first_loss(trainer) == first_loss(asked)
+    assert not ready(ClipTrainer(Clip(model="tiny:clip", data=data))).sigmoid
+    with torch.no_grad():
+        model.network.logit_scale.fill_(4.77)  # as released: about 117
+    loss = first_loss(trainer)
+    loss.backward()
+    assert model.network.logit_scale.grad.item() != 0
+    trainer.after_step(1)
+    assert float(model.logit_scale.detach()) == pytest.approx(117.9, abs=0.1)
+
+
+def test_softmax_holds_the_scale_at_a_hundred_or_where_it_started(data: Labelled) -> None:
+    trainer = ready(ClipTrainer(Clip(model="tiny:clip", data=data)))
+    model = trainer.tuned.matcher.model
+    with torch.no_grad():
+        model.network.logit_scale.fill_(5.0)
+    trainer.after_step(1)
+    assert float(model.logit_scale.detach()) == pytest.approx(100)
+
+
 def test_a_locked_tower_keeps_its_weights(data: Labelled) -> None:
     trainer = ready(ClipTrainer(Clip(model="tiny:clip", data=data, tuning=Whole(locked="image"))))
     model = trainer.tuned.matcher.model

@@ -29,7 +29,7 @@ class Clip:
     """What moves."""
     objective: Literal["auto", "softmax", "sigmoid", "cross-entropy"] = "auto"
     """softmax: CLIP's loss, with labelled data FLYP (arXiv 2212.00638); sigmoid: SigLIP's (arXiv 2303.15343);
-    cross-entropy over the classes; auto: cross-entropy for prompts and heads, else softmax."""
+    cross-entropy over the classes; auto: cross-entropy for prompts and heads, else what the model was pretrained with."""
     templates: tuple[str, ...] = TEMPLATES
     """Sentences about a class; contrastive losses draw one for each picture, others average them."""
     chunk: Count = 0

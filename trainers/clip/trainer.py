@@ -67,7 +67,9 @@ class ClipTrainer(Counts, Asked, Trainer):
         self.tuned = tune(model, config.tuning, self.classes, config.templates, backend)
         if self.task and not self.contrastive:
             self.cache()
-        return self.tuned.groups()
+        self.sigmoid = config.objective == "sigmoid" or (config.objective == "auto" and model.has_bias)
+        self.highest = max(_HIGHEST, float(model.network.logit_scale.detach()))
+        return self.tuned.groups(config.tuning.head_lr_scale if isinstance(config.tuning, LpFt) else 1.0)
 
     @override
     def source(self) -> Source:
@@ -82,7 +84,7 @@ class ClipTrainer(Counts, Asked, Trainer):
         images = in_chunks(model.images, batch["images"], config.chunk)
         texts = in_chunks(model.texts, self._captions(batch, rng), config.chunk)
         logits = model.logits(images, texts)
-        loss = sigmoid_loss(logits) if config.objective == "sigmoid" else softmax_loss(logits)
+        loss = sigmoid_loss(logits) if self.sigmoid else softmax_loss(logits)
         target = torch.arange(len(logits), device=logits.device)
         return Loss(loss, {"retrieved": (logits.detach().argmax(1) == target).float().mean()})
 
@@ -116,8 +118,8 @@ class ClipTrainer(Counts, Asked, Trainer):
     def after_step(self, step: int) -> None:
         super().after_step(step)
         scale = self.tuned.matcher.model.network.logit_scale
-        if scale.requires_grad:
-            scale.clamp_(0, _HIGHEST)  # open_clip's training loop
+        if scale.requires_grad and not self.sigmoid:
+            scale.clamp_(0, self.highest)  # open_clip's training loop
 
     @override
     def export(self, folder: Path) -> list[Path]:

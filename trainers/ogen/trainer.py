@@ -29,7 +29,7 @@ from studio.errors import StudioError
 from studio.matching.asked import Asked, Counts
 from studio.matching.build import tune
 from studio.matching.config import Adapted, Whole
-from studio.matching.losses import softmax_loss
+from studio.matching.losses import sigmoid_loss, softmax_loss
 from studio.matching.words import drawn
 from studio.models.clip import load_clip
 from trainers.ogen.config import NewClasses, Ogen, Teacher
@@ -170,7 +170,8 @@ class OgenTrainer(Counts, Asked, Trainer):
         matcher = self.tuned.matcher
         if self.contrastive:
             said = drawn(self.config.templates, self.classes, batch["labels"].tolist(), rng)
-            return softmax_loss(matcher.model.logits(features, matcher.model.texts(said)))
+            logits = matcher.model.logits(features, matcher.model.texts(said))
+            return sigmoid_loss(logits) if matcher.model.has_bias else softmax_loss(logits)
         logits = matcher.model.logits(features, texts.known)
         pulls = matcher.pull(features, logits, batch["images"], self.classes) if "images" in batch else {}
         return F.cross_entropy(logits, batch["labels"]) + sum(pulls.values())

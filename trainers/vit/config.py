@@ -47,6 +47,17 @@ METHOD = Card(
             suits=Suits(small=False, chosen=("linear-probe", "adapt-former")),
             note="AdaptFormer's official main_image.py: SGD, base rate 0.1 for 256 pictures, no weight decay, cosine",
         ),
+        "lp-ft": Preset(
+            {
+                "optim.lr": 1e-5,
+                "optim.weight_decay": 1e-4,
+                "optim.schedule": "cosine",
+                "loop.batch_size": 64,
+                "method.head_lr_scale": 100.0,
+            },
+            suits=Suits(small=False, chosen=("lp-ft",)),
+            note="ours: the rate of all weights, and 1e-3 for the head, at which a probe learns (LP-FT's paper tunes both)",
+        ),
         "adapter": Preset(
             {
                 "optim.lr": 2e-4,
