@@ -13,6 +13,7 @@ from studio.contracts.trainer import Loss
 from studio.data import pools
 from studio.data.config import Labelled
 from studio.errors import StudioError
+from studio.flags import flags
 from studio.matching.config import Classes, Coop, Maple, Whole
 from studio.metrics.matching import harmonic
 from tests.trainers.pictures import class_folders, ready
@@ -195,3 +196,39 @@ def test_what_cannot_work_is_refused_before_anything_loads(data: Labelled) -> No
 
 def test_harmonic_mean_is_that_of_the_papers_table() -> None:
     assert round(harmonic(82.69, 63.22), 2) == 71.66
+
+
+def test_the_window_and_the_warm_up_follow_the_length_of_the_run() -> None:
+    for steps in (500, 5000):
+        run, _ = flags.started("ogen", ["--loop.steps", str(steps)])
+        assert run.method.warmup == steps // 5
+        taken = steps // run.method.teacher.period
+        assert window(taken, run.method.teacher) == run.method.teacher.longest
+        assert window(taken // 2, run.method.teacher) < run.method.teacher.longest
+    run, _ = flags.started("ogen", ["--warmup", "7", "--teacher.period", "3", "--loop.steps", "500"])
+    assert (run.method.warmup, run.method.teacher.period) == (7, 3)
+
+
+@pytest.mark.parametrize(("tuning", "looks"), [("coop", 0), ("maple", 50), ("whole", 50)])
+def test_statistics_are_taken_anew_where_the_image_tower_moves(tuning: str, looks: int) -> None:
+    run, _ = flags.started("ogen", ["--tuning", tuning, "--loop.steps", "500"])
+    assert run.method.refresh == looks
+
+
+@pytest.mark.parametrize("tuning", ["whole", "adapted"])
+def test_the_generator_learns_at_a_rate_of_its_own_beside_slow_towers(tuning: str, data: Labelled) -> None:
+    run, _ = flags.started("ogen", ["--tuning", tuning, "--model", "ViT-B-16"])
+    assert run.optim.lr * run.method.generator_lr_scale == pytest.approx(1e-3)
+    trainer = ready(OgenTrainer(method(data, generator_lr_scale=5.0)))
+    assert {group.name: group.lr_scale for group in trainer.groups}["generator"] == 5.0
+
+
+def test_neighbors_are_those_of_the_names_as_they_are_now(data: Labelled) -> None:
+    trainer = ready(
+        OgenTrainer(method(data, names=Words(words=("fox", "bus", "tree", "car", "cup")), neighbors=1))
+    )
+    spread = torch.zeros(trainer.known.spread.shape)
+    texts = trainer._texts()
+    first = trainer._known(texts, spread).tables.new
+    turned = dataclasses.replace(texts, new=texts.new.roll(1, 0))
+    assert torch.equal(trainer._known(turned, spread).tables.new, (first + 1) % 5)

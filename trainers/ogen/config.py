@@ -1,17 +1,25 @@
 """Settings and card of OGEN."""
 
-from typing import Annotated, Any, Literal
+import dataclasses
+from collections.abc import Set
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from studio.catalog import parts
 from studio.catalog.cards import Card, Preset
 from studio.catalog.suits import Suits
 from studio.data.config import Labelled
 from studio.errors import StudioError
-from studio.matching.config import TEMPLATES, Classes, Coop, Open
+from studio.matching.config import TEMPLATES, Classes, Cocoop, Coop, Open
 from studio.matching.presets import ADAPTER, MAPLE, PROMPTSRC
 from studio.settings.config import Count, Positive, config
 
+if TYPE_CHECKING:
+    from studio.catalog.run import Run
+
+WARMS = 5
+"""The generator warms up in one of so many parts of a run (official code)."""
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -57,7 +65,7 @@ class Teacher:
     """The student's mean over a recent window, which grows along a cosine (adaptive local mean teacher)."""
 
     period: Positive = 50
-    """Steps between two snapshots of the student: an epoch in the paper."""
+    """Steps between two snapshots of the student (paper: an epoch); where it is not given, the run's steps by `horizon`."""
     shortest: Positive = 2
     """Snapshots in the window at the start (paper: 2)."""
     longest: Positive = 9
@@ -100,15 +108,40 @@ class Ogen:
     """Nearest classes (official code: 3)."""
     heads: Positive = 4
     """Attention heads of the generator; divides the features' width (official code: 4)."""
+    generator_lr_scale: Annotated[float, Field(gt=0)] = 1.0
+    """Learning rate of the generator relative to the inner method's (official code, with prompts: 1; where towers move slowly the
+    generator must not: presets take it to 1e-3)."""
     warmup: Count = 100
-    """Steps in which only the generator learns (official code: a fifth of the run)."""
+    """Steps in which only the generator learns; a fifth of the run where it is not given (official code)."""
     joint_softmax: bool = False
     """Let new classes compete with the known ones, too (ours; official code: among themselves only)."""
     refresh: Count = 0
-    """Steps between two looks at the training pictures' statistics where the image tower moves; 0 keeps the first."""
+    """Steps between two looks at the training pictures' statistics where the image tower moves; 0 keeps the first; the teacher's
+    period where it is not given."""
     weights: Weights = Weights()
     teacher: Teacher | NoTeacher = Teacher()
     """Self-distillation."""
+
+
+def follow(run: "Run", given: Set[str]) -> "Run":
+    """The run with a warm-up, a window of the teacher and looks at the statistics that fit its length, where nobody gave them.
+
+    Args:
+        run: A run of OGEN.
+        given: Dotted names of the settings that a person gave.
+    """
+    run = parts.follow(run, given)
+    own: Ogen = run.method
+    values: dict[str, Any] = {}
+    if "method.warmup" not in given:
+        values["warmup"] = run.loop.steps // WARMS
+    period = own.teacher.period if isinstance(own.teacher, Teacher) else run.loop.steps // Teacher().horizon
+    if isinstance(own.teacher, Teacher) and "method.teacher.period" not in given:
+        period = max(1, run.loop.steps // own.teacher.horizon)
+        values["teacher"] = dataclasses.replace(own.teacher, period=period)
+    if "method.refresh" not in given and not isinstance(own.tuning, (Coop, Cocoop)):
+        values["refresh"] = max(1, period)
+    return dataclasses.replace(run, method=dataclasses.replace(own, **values))
 
 
 def check(settings: Any) -> None:
@@ -144,6 +177,7 @@ METHOD = Card(
     trainer="trainers.ogen.trainer:OgenTrainer",
     offers=("classification", "retrieval"),
     check=check,
+    follow=follow,
     presets={
         "coop": Preset(
             {
@@ -158,11 +192,22 @@ METHOD = Card(
         ),
         "maple": MAPLE,
         "promptsrc": PROMPTSRC,
-        "adapter": ADAPTER,
+        "adapter": dataclasses.replace(
+            ADAPTER,
+            values={**ADAPTER.values, "method.generator_lr_scale": 5.0},
+            note=f"{ADAPTER.note}; generator 1e-3 (ours)",
+        ),
         "whole": Preset(
-            {"optim.lr": 1e-5, "optim.weight_decay": 0.1, "optim.schedule": "cosine", "loop.batch_size": 256},
+            {
+                "optim.lr": 1e-5,
+                "optim.weight_decay": 0.1,
+                "optim.schedule": "cosine",
+                "loop.batch_size": 256,
+                "method.generator_lr_scale": 100.0,
+            },
             suits=Suits(small=False, chosen=("whole",)),
-            note="FLYP's code, whose finetuning of all weights OGEN is put on here (ours): AdamW, lr 1e-5, weight decay 0.1",
+            note="FLYP's code, whose finetuning of all weights OGEN is put on here (ours): AdamW, lr 1e-5, weight decay 0.1; "
+            "generator 1e-3",
         ),
         "tiny": Preset(
             {

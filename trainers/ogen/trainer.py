@@ -69,7 +69,8 @@ class OgenTrainer(Counts, Asked, Trainer):
     def _groups(self) -> list[Group]:
         groups = self.tuned.groups()
         if self.config.invents == "generator":
-            groups.append(Group(name="generator", module=self.generator))
+            scale = self.config.generator_lr_scale
+            groups.append(Group(name="generator", module=self.generator, lr_scale=scale))
         student = {f"{g.name}/{k}": p for g in groups for k, p in g.parameters().items()}
         settings = self.config.teacher
         self.teacher = LocalMean(settings, student) if isinstance(settings, Teacher) else None
@@ -107,9 +108,9 @@ class OgenTrainer(Counts, Asked, Trainer):
         labels = batch["labels"]
         features = batch["features"] if "features" in batch else self._seen(batch["images"], moves=warm)
         spread = torch.rand(features.shape[1], generator=rng.generator).to(features.device)
-        known = Known(self.known.statistics, self.known.tables, spread)
-        lesson = self._lesson(features.detach(), labels, known) if warm else None
         texts = self._texts()
+        known = self._known(texts, spread)
+        lesson = self._lesson(features.detach(), labels, known) if warm else None
         made = self._invent(features.detach(), labels, texts, known)
         own = distance(made.known, features.detach()) + distance(made.near, made.near_targets)
         parts = {"generated": self.config.weights.generated * own}
@@ -128,6 +129,12 @@ class OgenTrainer(Counts, Asked, Trainer):
             return self.tuned.matcher.images(images)
         with torch.no_grad():
             return self.tuned.matcher.images(images)
+
+    def _known(self, texts: Texts, spread: Tensor) -> Known:
+        """What is known of the classes, with the neighbors that the names have now: prompts and towers move (as released)."""
+        found, still = self.known.statistics, texts.detached()
+        near = tables(found.mean, still.known.float(), still.new.float(), self.config.neighbors)
+        return Known(found, near, spread)
 
     def _texts(self) -> Texts:
         """Features of all names, in one pass."""
