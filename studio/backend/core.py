@@ -10,6 +10,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.nn.functional import all_gather
 from torch.nn.parallel import DistributedDataParallel
 
 from studio.backend import sharding
@@ -167,6 +168,15 @@ class Backend:
         value = value.detach().clone()
         torch.distributed.all_reduce(value)
         return value / self.world
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows of all processes in their order, with their gradients: a loss over all of them has the gradient of one process.
+
+        Each process computes the whole loss; what it says of another's rows goes back to that one, and `wrap` takes the mean.
+        """
+        if self.world == 1:
+            return rows
+        return torch.cat(all_gather(rows.contiguous()))
 
     def any(self, flag: bool) -> bool:
         """Whether any process says yes; every process must ask."""

@@ -13,7 +13,7 @@ from studio.settings.run import Hardware
 from trainers.cola.config import Cola, LinearProbe, Multimodal, PromptTuning
 from trainers.cola.exam import hard_average_precision, multi_object
 from trainers.cola.heads import MultimodalHead, PromptHead
-from trainers.cola.trainer import ColaTrainer, load_head, match
+from trainers.cola.trainer import ColaTrainer, apart, both_ways, load_head, match
 
 SMALL = Multimodal(feed_forward=16)
 SCENES = StickerPairs(num_concepts=8)
@@ -126,3 +126,25 @@ def test_a_preview_scores_twins_that_training_never_shows():
     assert output.logits is not None
     assert output.logits.shape == (2, 2)
     assert 0 <= trainer.score(output, Request())["multi-object"] <= 1
+
+
+def test_an_equal_caption_of_another_row_is_no_wrong_answer():
+    logits = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    found = apart(logits, ["a", "b", "a", "c"])
+    hidden = found.isinf()
+    assert hidden.nonzero().tolist() == [[0, 2], [2, 0]]
+    assert torch.equal(found[~hidden], logits[~hidden])
+    perfect = torch.full((4, 4), -30.0)
+    perfect[[0, 0, 1, 2, 2, 3], [0, 2, 1, 0, 2, 3]] = 30.0  # rows 0 and 2 say the same
+    assert both_ways(apart(perfect, ["a", "b", "a", "c"])) < 1e-6
+    assert both_ways(perfect) > 0.3
+
+
+def test_twins_are_told_apart_among_themselves_as_well():
+    trainer = started()
+    batch = next(trainer.source().stream(0, 0, trainer.backend.shard(6)))
+    loss = trainer.loss(batch, Rng.single(0, 1, 6))
+    scores = trainer.scores(batch["images"], batch["captions"]) / trainer.config.temperature
+    twins = torch.stack([both_ways(scores[n : n + 2, n : n + 2]) for n in (0, 2, 4)]).mean()
+    torch.testing.assert_close(loss.parts["loss_twins"], twins)
+    torch.testing.assert_close(loss.total, loss.parts["loss_batch"] + twins)

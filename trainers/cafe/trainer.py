@@ -10,8 +10,7 @@ Both embeddings come from the decoder that writes, with two more prompts in chat
 image in one word:", the text and "Compress this sentence in one word:". An embedding is the last layer's state at the
 last token of the prompt, the opened answer included, of unit length.
 
-Departures: a pair is a conversation's first picture and first answer; negatives are those of one process (the authors
-gather over GPUs); a large batch fits by recomputing chunks, which gives the gradient of the whole batch exactly.
+Departures: a pair is a conversation's first picture and first answer; a large batch fits by recomputing chunks, which gives the gradient of the whole batch exactly.
 """
 
 from collections.abc import Sequence
@@ -86,6 +85,7 @@ class CafeTrainer(Answers, Trainer):
         pairs: list[Pair] = batch["examples"]
         written = self.task.model.answer_loss([pair.whole for pair in pairs]).mean()
         seen, read = self.embed([pair.picture for pair in pairs]), self.embed([pair.text for pair in pairs])
+        seen, read = self.backend.gather(seen), self.backend.gather(read)
         contrast, right = contrastive(seen, read, self.config.temperature)
         parts = {"loss_lm": written, "loss_contrast": contrast, "retrieval": right}
         return Loss(written + self.config.contrast_weight * contrast, parts)

@@ -7,8 +7,7 @@
     LP-FT      Kumar et al., 2022, arXiv 2202.10054; prompts: studio/matching/{coop,cocoop,deep}.py
 
 Departures: FLYP draws one sentence a picture and keeps pictures of one class as false negatives of each other, as its
-code does. LP-FT's stages run in one loop with one schedule. Several processes train on labels only: the contrast is
-not gathered over them.
+code does. LP-FT's stages run in one loop with one schedule.
 """
 
 import math
@@ -25,7 +24,6 @@ from studio.backend.rng import Rng
 from studio.contracts.batch import Batch, Source
 from studio.contracts.trainer import Group, Loss, Trainer
 from studio.data.config import Labelled
-from studio.errors import StudioError
 from studio.matching.asked import Asked, Counts
 from studio.matching.build import tune
 from studio.matching.config import LpFt
@@ -51,12 +49,6 @@ class ClipTrainer(Counts, Asked, Trainer):
     @override
     def setup(self, backend: Backend) -> list[Group]:
         config = self.config
-        if self.contrastive and backend.world > 1:
-            raise StudioError(
-                "Contrastive losses compare within one process only; take --hardware.num-processes 1 and a larger "
-                "--loop.batch-size with --chunk.",
-                field="hardware.num_processes",
-            )
         model = load_clip(config.model, config.pretrained)
         if config.objective == "sigmoid":
             model.add_bias(SIGLIP_BIAS)
@@ -83,7 +75,7 @@ class ClipTrainer(Counts, Asked, Trainer):
         model, config = self.tuned.matcher.model, self.config
         images = in_chunks(model.images, batch["images"], config.chunk)
         texts = in_chunks(model.texts, self._captions(batch, rng), config.chunk)
-        logits = model.logits(images, texts)
+        logits = model.logits(self.backend.gather(images), self.backend.gather(texts))
         loss = sigmoid_loss(logits) if self.sigmoid else softmax_loss(logits)
         target = torch.arange(len(logits), device=logits.device)
         return Loss(loss, {"retrieved": (logits.detach().argmax(1) == target).float().mean()})

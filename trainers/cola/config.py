@@ -59,6 +59,9 @@ class Cola:
     """What is trained."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """The adapter's scores are divided by it in the loss (ours; the other heads have CLIP's own)."""
+    twin_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the loss among twins alone, each of two pictures with each of two captions (ours: among a whole batch, twins are few
+    of the pairs and teach little; 0 is the paper's loss)."""
 
 
 def check(settings: Cola) -> None:

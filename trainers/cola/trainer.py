@@ -9,7 +9,8 @@ with h_v, h_t the tokens of both towers behind the layer before the last. The lo
 scores of a batch, both ways; batches hold hard negatives: each scene with its twin whose attributes are swapped, and
 objects from a pool of a few.
 
-Departures: padding, start and end take no part in M (the official sketch has no mask); s is divided by the square root
+Departures: captions that a batch has twice are no wrong answers of each other (with few objects and colors that is a third of
+the rows); besides, twins are told apart among themselves, since among a whole batch they teach little; padding, start and end take no part in M (the official sketch has no mask); s is divided by the square root
 of the width and by a temperature; a baseline is a linear map on each tower's feature, or prompt tuning with one set of
 vectors for all captions.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -74,10 +76,13 @@ class ColaTrainer(Trainer):
         del rng
         scores = self.scores(batch["images"], batch["captions"])
         logits = scores / self.config.temperature if isinstance(self.config.head, Multimodal) else scores
+        batched = both_ways(apart(logits, batch["captions"]))
+        pairs = rearrange(logits, "(p i) (q j) -> p q i j", i=2, j=2).diagonal().permute(2, 0, 1)
+        among = torch.stack([both_ways(twins) for twins in pairs]).mean()
         target = torch.arange(len(logits), device=logits.device)
         right = (logits.detach().argmax(1) == target).float().mean()
-        total = (F.cross_entropy(logits, target) + F.cross_entropy(logits.mT, target)) / 2
-        return Loss(total, {"accuracy": right})
+        found = {"loss_batch": batched, "loss_twins": among, "accuracy": right}
+        return Loss(batched + self.config.twin_weight * among, found)
 
     def scores(self, images: Float[Tensor, "b c h w"], captions: Sequence[str]) -> Float[Tensor, "b t"]:
         """Every picture with every caption."""
@@ -126,6 +131,22 @@ class ColaTrainer(Trainer):
         if any(not torch.equal(value, again[key]) for key, value in tensors.items()):
             raise RuntimeError(f"{folder} does not read back as it was written")
         return [folder / WEIGHTS, folder / DESCRIPTION]
+
+
+def apart(logits: Float[Tensor, "b b"], captions: Sequence[str]) -> Float[Tensor, "b b"]:
+    """Scores without those of a picture with an equal caption of another row, which is no wrong answer."""
+    number = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
+    which = torch.tensor([number[caption] for caption in captions], device=logits.device)
+    equal = which[:, None] == which
+    return logits.masked_fill(
+        equal & ~torch.eye(len(which), dtype=torch.bool, device=logits.device), -torch.inf
+    )
+
+
+def both_ways(logits: Float[Tensor, "b b"]) -> Float[Tensor, ""]:
+    """Cross-entropy over rows and over columns, averaged; row i belongs to column i."""
+    target = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.mT, target)) / 2
 
 
 def match(

@@ -177,7 +177,8 @@ class OgenTrainer(Counts, Asked, Trainer):
         matcher = self.tuned.matcher
         if self.contrastive:
             said = drawn(self.config.templates, self.classes, batch["labels"].tolist(), rng)
-            logits = matcher.model.logits(features, matcher.model.texts(said))
+            gather = self.backend.gather
+            logits = matcher.model.logits(gather(features), gather(matcher.model.texts(said)))
             return sigmoid_loss(logits) if matcher.model.has_bias else softmax_loss(logits)
         logits = matcher.model.logits(features, texts.known)
         pulls = matcher.pull(features, logits, batch["images"], self.classes) if "images" in batch else {}
