@@ -6,6 +6,7 @@ that people know. Axes: `o` output, `i` input features of a layer; codes and sca
 
 import functools
 import importlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -162,11 +163,12 @@ def quantize(network: nn.Module, coding: str, device: torch.device, dtype: torch
 
 def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     """The Linear layers inside lists of blocks, by name."""
-    for place, blocks in network.named_modules():
-        if isinstance(blocks, nn.ModuleList):
-            for name, each in blocks.named_modules(prefix=place):
-                if type(each) is nn.Linear:
-                    yield name, each
+    lists = ((place, each) for place, each in network.named_modules() if isinstance(each, nn.ModuleList))
+    for name, layer in itertools.chain.from_iterable(
+        blocks.named_modules(prefix=place) for place, blocks in lists
+    ):
+        if type(layer) is nn.Linear:
+            yield name, layer
 
 
 def is_quantized(modules: Iterable[nn.Module]) -> bool:
