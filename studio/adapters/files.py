@@ -1,26 +1,21 @@
 """Adapter files and folders: written whole or not at all, and read back into a model."""
 
 import json
-import logging
 import os
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from diffusers import DiffusionPipeline
 from peft import PeftConfig
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from studio.adapters.build import activate, inject, load_tensors, put_on, tensors
-from studio.adapters.formats import from_native, to_diffusers
 from studio.adapters.orthogonal_files import adapter_in, folder_config
-from studio.catalog.family import FamilyCard
 from studio.errors import StudioError
 from studio.records.runs import share
 
@@ -82,55 +77,6 @@ def read(path: Path, *, pickle: bool = False) -> tuple[dict[str, Tensor], dict[s
         raise StudioError(
             f"{path} is not a whole safetensors file ({error}); copy or download it again."
         ) from error
-
-
-def is_native(values: Mapping[str, Tensor]) -> bool:
-    """Whether keys are kohya's or Comfy's."""
-    return any(key.endswith(".lora_down.weight") for key in values)
-
-
-def load_lora(
-    pipeline: DiffusionPipeline, path: Path, card: FamilyCard, name: str, *, pickle: bool = False
-) -> None:
-    """Put a LoRA file on a pipeline's models, through diffusers' own loader.
-
-    kohya and Comfy keys of transformers are renamed first: diffusers 0.42 has no reader for SD3's, and reads FLUX's at full
-    width only.
-
-    Raises:
-        StudioError: The file cannot be read or does not fit the models.
-    """
-    values, _ = read(path, pickle=pickle)
-    modules = {key: part for key, part in pipeline.components.items() if isinstance(part, nn.Module)}
-    given: str | dict[str, Tensor] = str(path) if path.suffix == ".safetensors" else values
-    if is_native(values) and card.names.scheme == "blocks":
-        given = to_diffusers(from_native(values, card, modules))
-    try:
-        with warnings.catch_warnings(), _one_voice():
-            # Stacking is meant; and where warnings are errors, diffusers turns this one into a KeyError.
-            warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
-            pipeline.load_lora_weights(given, adapter_name=name)
-    except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:  # diffusers' ways to say it
-        lines = [line.strip() for line in str(error).strip().splitlines()]
-        told = next(
-            (line for line in lines if line.startswith("size mismatch")), lines[0]
-        )  # of hundreds the first
-        raise StudioError(
-            f"{path} does not fit the {card.name} model: {told.rstrip('.')}; load it on its own base."
-        ) from error
-    for module in modules.values():
-        activate(module)
-
-
-@contextmanager
-def _one_voice() -> Iterator[None]:
-    """Keep diffusers from listing every layer that does not fit: our own sentence names the first."""
-    logger = logging.getLogger("diffusers.loaders.peft")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def write_peft(

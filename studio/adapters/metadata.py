@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from torch import Tensor, uint8
+from safetensors.torch import save
+from torch import Tensor
 
 from studio.adapters.config import Export
 from studio.models.base import Family
@@ -40,19 +41,51 @@ class Facts:
 PREDICTIONS = {"eps": "epsilon", "v": "v", "flow": "flow"}
 
 
-def header(family: Family, tensors: Mapping[str, Tensor], settings: Export, facts: Facts) -> dict[str, str]:
-    """Metadata of a safetensors file; all values are text, as the format wants."""
+_DOWN = (".lora_down.weight", ".lora_A.weight", ".hada_w1_b", ".lokr_w2_b")
+"""Ends of the tensors that have as many rows as the rank."""
+_ALGORITHMS = {".hada_w1_a": "loha", ".lokr_w": "lokr", ".dora_scale": "lora"}
+"""What LyCORIS calls what sd-scripts has not, by a part of its keys."""
+
+
+def header(
+    family: Family,
+    tensors: Mapping[str, Tensor],
+    settings: Export,
+    facts: Facts,
+    *,
+    kind: str = "/lora",
+    native: bool = False,
+) -> dict[str, str]:
+    """Metadata of a safetensors file; all values are text, as the format wants.
+
+    Args:
+        family: The model.
+        tensors: What the file holds.
+        settings: What to tell, or that nothing is to be told.
+        facts: What is known about the run.
+        kind: What modelspec's architecture says after the model: an adapter, or nothing of a whole model.
+        native: The keys are those of the original code, as sd-scripts' are, and not diffusers'.
+    """
     if settings.strip_metadata:
         return {"format": "pt"}
-    digest = content_hash(tensors)
+    scripts = _sd_scripts(family, tensors, settings, facts) if kind else {}
+    scripts = {key: value for key, value in {**scripts, **_text(family)}.items() if value}
+    digest, legacy = hashes(tensors, scripts)
     told = {
         "format": "pt",
         **_modelspec(family, settings, digest),
-        **_sd_scripts(family, tensors, settings, facts),
-        **_text(family),
+        "modelspec.architecture": architecture(family) + kind,
+        "modelspec.implementation": family.card.names.implementation if native else "diffusers",
+        **scripts,
         "sshs_model_hash": digest,
+        "sshs_legacy_hash": legacy,
     }
     return {key: value for key, value in told.items() if value}
+
+
+def architecture(family: Family) -> str:
+    """Modelspec's name of the model: the variant's own where it has one."""
+    return (family.variant.modelspec if family.variant else "") or family.card.names.modelspec
 
 
 def _text(family: Family) -> dict[str, str]:
@@ -62,21 +95,22 @@ def _text(family: Family) -> dict[str, str]:
     return {texts.KEY: texts.written(family.text), **told}
 
 
-def content_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the tensors' names and bytes, whatever the metadata."""
-    digest = hashlib.sha256()
-    for key in sorted(tensors):
-        digest.update(key.encode())
-        digest.update(tensors[key].contiguous().flatten().view(uint8).numpy().tobytes())
-    return digest.hexdigest()
+def hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[str, str]:
+    """sd-scripts' two hashes of a file: SHA-256 of all after its header, and the first 8 digits of 64 KiB at 1 MiB.
+
+    The second counts from the start of a file whose metadata are the `ss_` keys alone, so that later ones do not change it.
+    """
+    kept = {key: value for key, value in metadata.items() if key.startswith("ss_")}
+    whole = memoryview(save({key: value.contiguous() for key, value in tensors.items()}, kept))
+    start = 8 + int.from_bytes(whole[:8], "little")
+    legacy = hashlib.sha256(whole[0x100000:0x110000]).hexdigest()[:8]
+    return hashlib.sha256(whole[start:]).hexdigest(), legacy
 
 
 def _modelspec(family: Family, settings: Export, digest: str) -> dict[str, str]:
     size = family.default_size
     return {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{family.card.names.modelspec}/lora",
-        "modelspec.implementation": "diffusers",
         "modelspec.title": settings.name,
         "modelspec.resolution": f"{size}x{size}",
         "modelspec.prediction_type": PREDICTIONS[family.prediction],
@@ -92,15 +126,17 @@ def _modelspec(family: Family, settings: Export, digest: str) -> dict[str, str]:
 def _sd_scripts(
     family: Family, tensors: Mapping[str, Tensor], settings: Export, facts: Facts
 ) -> dict[str, str]:
-    ranks = [
-        len(value) for key, value in tensors.items() if key.endswith((".lora_down.weight", ".lora_A.weight"))
-    ]
+    ranks = [len(value) for key, value in tensors.items() if key.endswith(_DOWN)]
     alphas = [float(value) for key, value in tensors.items() if key.endswith(".alpha")]
-    rank = max(set(ranks), key=ranks.count)
+    rank = max(set(ranks), key=ranks.count) if ranks else ""
+    algorithm = next((name for part, name in _ALGORITHMS.items() if any(part in key for key in tensors)), "")
     return {
-        "ss_network_module": family.card.names.network,
+        "ss_network_module": "lycoris.kohya" if algorithm else family.card.names.network,
+        "ss_network_args": json.dumps({"algo": algorithm}) if algorithm else "",
         "ss_network_dim": str(rank),
-        "ss_network_alpha": str(max(set(alphas), key=alphas.count) if alphas else float(rank)),
+        "ss_network_alpha": str(max(set(alphas), key=alphas.count) if alphas else float(rank))
+        if ranks
+        else "",
         "ss_base_model_version": family.card.names.base_version,
         "ss_v2": str(family.card.names.base_version.startswith("sd_v2")),
         "ss_output_name": settings.name,

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from studio.adapters.build import tensors
 from studio.adapters.config import Bitfit, Boft, Diablo, Oft
-from studio.adapters.formats import Factors, LowRank
 from studio.adapters.layer import adapter_on
+from studio.adapters.nearest import nearest
 from studio.adapters.orthogonal import RotatedLinear, rotated_layers
+from studio.adapters.updates import Update, Updates
 from studio.errors import StudioError
 
 NATIVE = "STUDIO"
@@ -91,7 +91,7 @@ def take_up(folder: Path, module: nn.Module, name: str) -> None:
 
 
 @torch.no_grad()
-def low_rank(modules: Mapping[str, nn.Module], name: str, rank: int) -> tuple[Factors, dict[str, float]]:
+def low_rank(modules: Mapping[str, nn.Module], name: str, rank: int) -> tuple[Updates, dict[str, float]]:
     """LoRA factors that come nearest to a rotation, and the share of the change's energy that each layer keeps.
 
     The change W0 (R^T - I) has full rank, so this is never lossless: say the shares with the file.
@@ -99,7 +99,7 @@ def low_rank(modules: Mapping[str, nn.Module], name: str, rank: int) -> tuple[Fa
     Raises:
         StudioError: The adapter is no rotation, or sits on convolutions.
     """
-    parts: Factors = {}
+    parts: Updates = {}
     shares: dict[str, float] = {}
     for key, module in modules.items():
         for path, layer in rotated_layers(module, name):
@@ -109,17 +109,7 @@ def low_rank(modules: Mapping[str, nn.Module], name: str, rank: int) -> tuple[Fa
                 )
             weight = layer.get_base_layer().weight.float()
             low, shares[f"{key}.{path}"] = nearest(layer.turned(weight) - weight, rank)
-            parts.setdefault(key, {})[path] = low
+            parts.setdefault(key, {})[path] = Update(low)
     if not parts:
         raise StudioError(f"Adapter {name!r} is no rotation; export it in its own format.")
     return parts, shares
-
-
-def nearest(change: Float[Tensor, "n d"], rank: int) -> tuple[LowRank, float]:
-    """The best approximation of rank `rank`, and the share of the squared norm it keeps (1 if there is no change)."""
-    left, values, right = torch.linalg.svd(change.cpu(), full_matrices=False)
-    root = values[:rank].sqrt()
-    energy = values.square()
-    total = float(energy.sum())
-    low = LowRank(root[:, None] * right[:rank], left[:, :rank] * root, float(min(rank, len(values))))
-    return low, float(energy[:rank].sum()) / total if total else 1.0

@@ -60,6 +60,8 @@ class Variant:
     """What tells it from the family's others: `component.setting` (or `index.setting`) to its value."""
     keys: tuple[str, ...] = ()
     """Keys that its denoiser in one file has (original or diffusers' names) and the family's others lack: any of them."""
+    modelspec: str = ""
+    """modelspec's architecture, where it is another than the family's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +148,8 @@ class Names:
     """modelspec's architecture, without `/lora`."""
     base_version: str
     """sd-scripts' `ss_base_model_version`."""
+    implementation: str = "diffusers"
+    """modelspec's implementation of a LoRA in sd-scripts' keys: the code whose names they are."""
     network: str = "networks.lora"
     """sd-scripts' or musubi-tuner's `ss_network_module`."""
     text: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])

@@ -1,6 +1,7 @@
 """Load what was trained into a model: `--artifact` takes a run, a file or a folder, from here or from elsewhere."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from studio.adapters.build import names
-from studio.adapters.files import load_lora, read, read_peft
+from studio.adapters.files import read, read_peft
+from studio.adapters.loading import is_adapter, load_adapter
 from studio.adapters.strength import set_strength
 from studio.catalog import methods
 from studio.contracts.sampling import Edit
@@ -22,6 +24,8 @@ from studio.records import places, trained
 from studio.records.trained import Trained
 from studio.weights.embeddings import is_embedding, load_embedding
 from studio.weights.made_for import families_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def _load_file(path: Path, family: Family, name: str, *, allow_pickle: bool) -> 
     if is_embedding(values):
         words = load_embedding(path, values, family, name)
         return Artifact(path, "embedding", words[0], " ".join(words))
-    if not any(".lora" in key or key.startswith("lora_") for key in values):
+    if not is_adapter(values):
         raise StudioError(
             f"{path} is neither a LoRA nor a text embedding; give a whole checkpoint as --model instead."
         )
@@ -155,11 +159,12 @@ def _load_file(path: Path, family: Family, name: str, *, allow_pickle: bool) -> 
         raise StudioError(
             f"{path} was made for {theirs}, but the model is {family.name}; load it on a {theirs} model."
         )
-    load_lora(family.pipeline(), path, family.card, name, pickle=allow_pickle)
-    if not any(name in names(module) for module in family.modules().values()):
-        raise StudioError(f"{path} has no weights for any layer of {family.name}; load it on its own model.")
+    found = load_adapter(path, family.card, family.modules(), name, pickle=allow_pickle)
+    log.info("%s: %s", path, found.told(family.card.title))
+    words = [w for key, vectors in found.words.items() for w in load_embedding(path, vectors, family, key)]
     _freeze(family, name)
-    return Artifact(path, "lora", name, header.get("modelspec.trigger_phrase", ""))
+    trigger = header.get("modelspec.trigger_phrase", "") or " ".join(words)
+    return Artifact(path, "lora", name, trigger)
 
 
 def _load_peft(folder: Path, family: Family, name: str) -> Artifact:

@@ -17,10 +17,13 @@ from torch import Tensor, nn
 from studio.adapters import formats
 from studio.adapters.build import NAME, names
 from studio.adapters.config import Export, Format
-from studio.adapters.files import load_lora, read_peft, staged, write, write_peft
+from studio.adapters.dialects.reading import BASE_NORM
+from studio.adapters.files import read_peft, staged, write, write_peft
+from studio.adapters.loading import load_adapter, load_by_diffusers
 from studio.adapters.merge import bare, merged_copy
 from studio.adapters.metadata import Facts, header
 from studio.adapters.strength import set_strength
+from studio.adapters.updates import Updates
 from studio.adapters.verify import Answer, ask, tolerance
 from studio.catalog.family import FamilyCard
 from studio.errors import StudioError
@@ -31,6 +34,8 @@ from studio.records import texts
 log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+Rename = Callable[[Updates, FamilyCard, Mapping[str, nn.Module]], dict[str, Tensor]]
+BY_BASE = {BASE_NORM: "base"}
 CHECK = "check"
 """Adapter name in the fresh model."""
 
@@ -108,8 +113,11 @@ def export(
 def _one(job: _Job, chosen: Format, folder: Path, wanted: Answer) -> Exported:
     writers: dict[Format, tuple[str, Callable[[_Job, Path], dict[str, nn.Module]]]] = {
         "diffusers": ("pytorch_lora_weights.safetensors", _diffusers),
-        "kohya": (f"{job.settings.name}.safetensors", partial(_native, rename=formats.to_kohya)),
-        "comfy": (f"{job.settings.name}-comfy.safetensors", partial(_native, rename=formats.to_comfy)),
+        "kohya": (f"{job.settings.name}.safetensors", partial(_native, rename=formats.to_kohya, told={})),
+        "comfy": (
+            f"{job.settings.name}-comfy.safetensors",
+            partial(_native, rename=formats.to_comfy, told=BY_BASE),
+        ),
         "peft": ("peft", _peft),
         "merged": ("merged", _merged),
     }
@@ -144,36 +152,34 @@ def _fitting(job: _Job, adapted: Mapping[str, nn.Module]) -> tuple[Format, ...]:
 
 
 def _diffusers(job: _Job, path: Path) -> dict[str, nn.Module]:
-    parts = formats.factors(job.modules, job.name)
+    parts = formats.updates(job.modules, job.name)
     values = _cast(formats.to_diffusers(parts), job.dtype)
     told = header(job.family, values, job.settings, job.facts)
     write(path, values, told | formats.lora_metadata(parts, job.modules, job.name))
-    return _reload(job, path, parts)
+    pipeline, fresh = job.family.pipeline(), _fresh(job)
+    pipeline.register_modules(**fresh)
+    load_by_diffusers(pipeline, path, CHECK)
+    return _arrived(path, parts, fresh)
 
 
-def _native(
-    job: _Job,
-    path: Path,
-    *,
-    rename: Callable[[formats.Factors, FamilyCard, Mapping[str, nn.Module]], dict[str, Tensor]],
-) -> dict[str, nn.Module]:
-    parts = formats.factors(job.modules, job.name)
+def _native(job: _Job, path: Path, *, rename: Rename, told: Mapping[str, str]) -> dict[str, nn.Module]:
+    parts = formats.updates(job.modules, job.name)
     values = _cast(rename(parts, job.family.card, job.modules), job.dtype)
-    write(path, values, header(job.family, values, job.settings, job.facts))
-    return _reload(job, path, parts)
+    magnitudes = any(key.endswith(".dora_scale") for key in values)
+    own = header(job.family, values, job.settings, job.facts, native=True)
+    write(path, values, own | (told if magnitudes else {}))
+    fresh = _fresh(job)
+    load_adapter(path, job.family.card, fresh, CHECK)
+    return _arrived(path, parts, fresh)
 
 
-def _reload(job: _Job, path: Path, parts: formats.Factors) -> dict[str, nn.Module]:
-    """Fresh models with the file loaded into them.
+def _arrived(path: Path, parts: Updates, fresh: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """The fresh models with the file loaded into them.
 
     Raises:
         StudioError: Some layers of the adapter did not arrive.
     """
-    pipeline = job.family.pipeline()
-    fresh = _fresh(job)
-    pipeline.register_modules(**fresh)
-    load_lora(pipeline, path, job.family.card, CHECK)
-    arrived = formats.factors(fresh, CHECK)
+    arrived = formats.updates(fresh, CHECK)
     lost = {f"{key}.{layer}" for key, layers in parts.items() for layer in layers} - {
         f"{key}.{layer}" for key, layers in arrived.items() for layer in layers
     }

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from peft.tuners.lora.layer import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 
 from studio.adapters.build import NAME, attach, load_tensors
 from studio.adapters.config import Adapter, Full, Lora
-from studio.adapters.files import PREFIX, load_lora, read
-from studio.adapters.formats import Factors, LowRank, factors
+from studio.adapters.files import PREFIX, read
 from studio.adapters.layer import adapter_on
-from studio.adapters.merge import bare
+from studio.adapters.loading import read_adapter
 from studio.adapters.orthogonal_files import take_up
+from studio.adapters.updates import LowRank, Update, Updates, kinds
 from studio.errors import StudioError
 from studio.models.base import Family
 from studio.records import places, texts
@@ -52,7 +52,7 @@ def attach_from(
             f"{found} cannot be gone on from: --start is for adapters; give a whole model as --model."
         )
     texts.warn_of_other(found, family.text)
-    given = _lora(found, adapter, family) if found.is_file() else None
+    given = _read(found, adapter, family) if found.is_file() else None
     attached = attach(adapter, modules, name)
     folders = {} if given is not None else artifacts.peft_folders(found, family)
     for component in (given or folders).keys() - modules.keys():
@@ -68,17 +68,16 @@ def attach_from(
     return attached
 
 
-def _lora(path: Path, adapter: Adapter, family: Family) -> Factors:
-    """The factors of a LoRA file, read by way of a copy of the model that shares its weights."""
+def _read(path: Path, adapter: Adapter, family: Family) -> Updates:
+    """The updates of a file."""
     if not isinstance(adapter, Lora):
         raise _refusal(f"{path} is a LoRA, and these settings train another adapter; set --adapter lora.")
-    pipeline, fresh = family.pipeline(), {key: bare(module) for key, module in family.modules().items()}
-    pipeline.register_modules(**fresh)
-    load_lora(pipeline, path, family.card, "start")
-    return factors(fresh, "start")
+    found = read_adapter(path, family.card, family.modules())
+    log.info("%s: %s", path, found.told(family.card.title))
+    return found.updates
 
 
-def _take_lora(path: Path, given: Mapping[str, LowRank], module: nn.Module, name: str) -> None:
+def _take_lora(path: Path, given: Mapping[str, Update], module: nn.Module, name: str) -> None:
     """Fill a LoRA's layers; those that the file has not stay at the base model."""
     own = {
         key.replace(".base_layer", ""): layer
@@ -90,23 +89,37 @@ def _take_lora(path: Path, given: Mapping[str, LowRank], module: nn.Module, name
             f"{path} adapts {len(extra)} layers that these settings do not train, first {extra[0]}; choose them with "
             "--adapter.layers or --adapter.only."
         )
-    for key, low in given.items():
-        _fill(path, own[key], low, name)
+    for key, update in given.items():
+        low = update.additive
+        if (
+            not isinstance(low, LowRank)
+            or low.mid is not None
+            or update.bias is not None
+            or update.by_columns
+        ):
+            kind = kinds({"": {key: update}})[0]
+            raise _refusal(f"{path} holds another adapter than LoRA and DoRA in {key} ({kind}), from which none can go on; merge it "
+                           "into the base model (studio weights merge) and train on that.")  # fmt: skip
+        _fill(path, own[key], low, update.magnitude, name)
 
 
-def _fill(path: Path, layer: LoraLayer, low: LowRank, name: str) -> None:
+def _fill(path: Path, layer: LoraLayer, low: LowRank, magnitude: Tensor | None, name: str) -> None:
     rank, dora = layer.r[name], name in layer.lora_magnitude_vector
     if rank != low.rank:
         raise _refusal(
             f"{path} has rank {low.rank} and these settings {rank}; set --adapter.rank {low.rank}."
         )
-    if dora != (low.magnitude is not None):
+    if dora != (magnitude is not None):
         raise _refusal(f"{path} is {'a plain LoRA' if dora else 'a DoRA'}; set --adapter.{'no-' * dora}dora.")
-    scale = low.alpha / low.rank / layer.scaling[name]
-    layer.lora_A[name].load_state_dict({"weight": low.down})
-    layer.lora_B[name].load_state_dict({"weight": low.up * scale})
-    if low.magnitude is not None:
-        layer.lora_magnitude_vector[name].load_state_dict({"weight": low.magnitude})
+    scale = low.scale / layer.scaling[name]
+    _fill_one(layer.lora_A[name], low.down)
+    _fill_one(layer.lora_B[name], low.up * scale)
+    if magnitude is not None:
+        _fill_one(layer.lora_magnitude_vector[name], magnitude)
+
+
+def _fill_one(to: nn.Module, value: Tensor) -> None:
+    to.load_state_dict({"weight": value.reshape(to.weight.shape)})
 
 
 def _take_folder(folder: Path, module: nn.Module, name: str) -> None:

@@ -1,5 +1,6 @@
 """Exports of every family load through the ecosystem's loaders and give the trained model."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from studio.adapters import files
-from studio.adapters.config import Export, Full, Lokr, Lora
-from studio.adapters.formats import LowRank, factors, to_comfy, to_kohya
+from studio.adapters.config import Export, Full, Hra, Loha, Lokr, Lora
+from studio.adapters.formats import to_comfy, to_kohya, updates
 from studio.adapters.merge import bare
-from studio.adapters.metadata import Facts
+from studio.adapters.metadata import Facts, architecture
+from studio.adapters.updates import LowRank, Update
 from studio.adapters.verify import ask
 from studio.catalog import families
 from studio.errors import StudioError
@@ -60,6 +62,34 @@ def test_other_adapters_load_in_every_format_that_fits(name, adapter, untrained,
         fresh = untrained(name)
         artifacts.load(one.path, fresh)
         assert ask(family, {}).difference(ask(fresh, {})) <= 1e-4, one.format
+
+
+@pytest.mark.parametrize(
+    ("name", "adapter", "chosen"),
+    [
+        ("sdxl", Lora(rank=4, alpha=2, dora=True, conv=True), "kohya"),
+        ("flux", Lora(rank=4, dora=True, layers="linear"), "comfy"),
+        ("sd3", Lora(rank=4, layers="linear"), "kohya"),
+        ("flux2-klein", Lora(rank=4, layers="linear"), "comfy"),
+        ("sdxl", Loha(rank=2, alpha=1, conv=True), "kohya"),
+        ("flux", Loha(rank=2, layers="linear"), "comfy"),
+        ("sd1", Lokr(rank=2, alpha=1, conv=True), "kohya"),
+        ("z-image", Lokr(rank=2), "comfy"),
+    ],
+)
+def test_keys_of_comfy_and_kohya_hold_more_than_lora(name, adapter, chosen, untrained, tmp_path):
+    family = untrained(name)
+    [one] = export(family, train(family, adapter), tmp_path / "export", settings=Export(formats=(chosen,)))
+    fresh = untrained(name)
+    artifacts.load(one.path, fresh)
+    assert ask(family, {}).difference(ask(fresh, {})) <= 1e-4
+
+
+def test_a_lokr_of_layers_that_are_one_elsewhere_is_refused(untrained, tmp_path):
+    family = untrained("flux")
+    modules = train(family, Lokr(rank=2))
+    with pytest.raises(StudioError, match=r"are the one layer double_blocks.* in kohya and comfy files"):
+        export(family, modules, tmp_path, settings=Export(formats=("kohya",)))
 
 
 @pytest.mark.parametrize("name", ["sd1", "sdxl"])
@@ -115,7 +145,8 @@ def test_diffusers_reads_fused_flux_files_at_full_width(rename):
     layers = [f"{block}.0.attn.{end}" for block in ("transformer_blocks", "single_transformer_blocks")
               for end in ("to_q", "to_v")]  # fmt: skip
     low = {layer: LowRank(torch.randn(2, 3072), torch.randn(3072, 2), alpha=1.0) for layer in layers}
-    written = rename({"transformer": low}, families.cards()["flux"], {"transformer": FluxLayers()})
+    parts = {layer: Update(one) for layer, one in low.items()}
+    written = rename({"transformer": parts}, families.cards()["flux"], {"transformer": FluxLayers()})
     read = _convert_kohya_flux_lora_to_diffusers(dict(written))
     for layer, one in low.items():
         update = read[f"transformer.{layer}.lora_B.weight"] @ read[f"transformer.{layer}.lora_A.weight"]
@@ -139,13 +170,13 @@ def test_diffusers_own_converters_read_our_files(name, rename, convert, untraine
     """In every block layer, with an alpha that is not the rank."""
     family = untrained(name)
     modules = train(family, Lora(rank=4, alpha=8, layers="blocks"))
-    low = factors(modules, "studio")
+    low = updates(modules, "studio")
     read = convert(dict(rename(low, family.card, modules)))
     for component, layers in low.items():
-        for layer, one in layers.items():
-            stem = f"{component}.{layer}"
-            update = read[f"{stem}.lora_B.weight"] @ read[f"{stem}.lora_A.weight"]
-            torch.testing.assert_close(update, one.up @ one.down * one.alpha / one.rank)
+        for layer, update in layers.items():
+            stem, one = f"{component}.{layer}", update.additive
+            product = read[f"{stem}.lora_B.weight"] @ read[f"{stem}.lora_A.weight"]
+            torch.testing.assert_close(product, one.up @ one.down * one.alpha / one.rank)
 
 
 def test_merged_folder_holds_no_pickle(family, tmp_path):
@@ -189,6 +220,22 @@ def test_file_tells_alpha_trigger_base_and_rank(family, tmp_path):
     assert json.loads(told["ss_tag_frequency"]) == {"1_sks": {"dog": 3}}
     with safe_open(native.path, "pt") as opened:
         assert json.loads(opened.metadata()["lora_adapter_metadata"])["unet.r"] == 4
+
+
+def test_hashes_are_those_of_sd_scripts(untrained, tmp_path):
+    """SHA-256 of the file after its header, whatever the header; and SD3.5 and SDXL's code are named."""
+    family = untrained("sdxl")
+    [one] = export(family, train(family, LORA), tmp_path / "export", settings=Export(formats=("kohya",)))
+    whole = one.path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    with safe_open(one.path, "pt") as opened:
+        told = opened.metadata()
+    assert told["sshs_model_hash"] == hashlib.sha256(whole[start:]).hexdigest()
+    assert told["modelspec.hash_sha256"] == f"0x{told['sshs_model_hash']}"
+    assert told["modelspec.implementation"] == "https://github.com/Stability-AI/generative-models"
+    family = untrained("sd3")
+    family.variant = family.card.variant("sd35")
+    assert architecture(family) == "stable-diffusion-3-5-medium"
 
 
 def test_stripped_files_tell_nothing(family, tmp_path):
@@ -249,16 +296,16 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_half_written(chosen, family
     assert before.path.exists()
 
 
-def test_dora_in_kohya_keys_is_refused(family, tmp_path):
-    modules = train(family, Lora(dora=True))
-    with pytest.raises(StudioError, match="drops DoRA's magnitudes"):
-        export(family, modules, tmp_path, settings=Export(formats=("kohya",)))
-
-
-def test_other_adapters_have_no_lora_file(family, tmp_path):
+def test_diffusers_files_hold_lora_alone(family, tmp_path):
     modules = train(family, Lokr())
-    with pytest.raises(StudioError, match="not a LoRA"):
+    with pytest.raises(StudioError, match=r"hold LoRA and DoRA, and down_blocks.* has another adapter"):
         export(family, modules, tmp_path, settings=Export(formats=("diffusers",)))
+
+
+def test_adapters_of_no_file_are_told(family, tmp_path):
+    modules = train(family, Hra())
+    with pytest.raises(StudioError, match="not a LoRA, DoRA, LoHa or LoKr"):
+        export(family, modules, tmp_path, settings=Export(formats=("kohya",)))
 
 
 def test_comfy_keys_are_for_transformers(family, tmp_path):

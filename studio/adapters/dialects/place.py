@@ -20,6 +20,8 @@ class Place:
 
     native: str
     ours: tuple[str, ...]
+    swapped: bool = False
+    """The halves of its rows stand the other way round there."""
 
 
 def place(card: FamilyCard, component: str, layer: str, module: nn.Module) -> Place:
@@ -30,12 +32,12 @@ def place(card: FamilyCard, component: str, layer: str, module: nn.Module) -> Pl
     """
     if component.startswith("text_encoder"):
         _require_named(card, component)
-        return Place(clip_name(layer), (layer,))
+        return Place(file_name(layer), (layer,))
     match card.names.scheme:
         case "sgm":
             return Place(sgm_name(layer, int(module.config.layers_per_block)), (layer,))
         case "blocks":
-            return _in_blocks(card, layer)
+            return _in_blocks(card, layer, module)
         case "same":
             return Place(layer, (layer,))
 
@@ -57,17 +59,39 @@ def clip_name(layer: str) -> str:
     return layer if layer.startswith(("text_model.", "text_projection")) else f"text_model.{layer}"
 
 
-def _in_blocks(card: FamilyCard, layer: str) -> Place:
+def file_name(layer: str) -> str:
+    """Name of a text encoder's layer in files: CLIP's with `text_model.`, others' as they are."""
+    return (
+        clip_name(layer)
+        if layer.startswith(("encoder.layers.", "embeddings.", "final_layer_norm"))
+        else layer
+    )
+
+
+def with_clip(component: str, layer: str) -> tuple[str, ...]:
+    """A layer's name as files of a component spell it: of text encoders with and without `text_model.`."""
+    return (file_name(layer), layer) if component.startswith("text_encoder") else (layer,)
+
+
+def _in_blocks(card: FamilyCard, layer: str, module: nn.Module) -> Place:
+    swapped = _shift_first(layer, module)
     if layer in card.names.top:
-        return Place(card.names.top[layer], (layer,))
+        return Place(card.names.top[layer], (layer,), swapped)
     for blocks, (native, table) in card.names.blocks.items():
         index, _, rest = layer.removeprefix(f"{blocks}.").partition(".")
         for theirs, ours in table.items() if layer.startswith(f"{blocks}.") else ():
             if rest in ours:
-                return Place(f"{native}.{index}.{theirs}", tuple(f"{blocks}.{index}.{one}" for one in ours))
+                return Place(
+                    f"{native}.{index}.{theirs}", tuple(f"{blocks}.{index}.{one}" for one in ours), swapped
+                )
     raise StudioError(
         f"Layer {layer} of {card.name} has no name in kohya or comfy files; export diffusers or peft instead."
     )
+
+
+def _shift_first(layer: str, module: nn.Module) -> bool:
+    """Whether a layer gives scale and shift to diffusers' class, and shift and scale in the original."""
+    return type(module.get_submodule(layer.rpartition(".")[0])).__name__ == "AdaLayerNormContinuous"
 
 
 def _require_named(card: FamilyCard, component: str) -> None:

@@ -135,7 +135,7 @@ def test_lora_approximation_says_what_it_keeps(net, tmp_path):
     attach(LINEAR, {"net": net})
     shake(net)
     all_of_it, shares = low_rank({"unet": net}, "studio", 64)
-    low = all_of_it["unet"]["a"]
+    low = all_of_it["unet"]["a"].additive
     change = net.a.turned(net.a.weight) - net.a.weight
     torch.testing.assert_close(low.up @ low.down, change.detach(), rtol=1e-4, atol=1e-5)
     assert all(share == pytest.approx(1.0) for share in shares.values())

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from studio.catalog.family import FamilyCard, Part, Recognize, Variant, Words
 from studio.models.families import parts
-from studio.models.families.flux.card import LAYERS, LORA, NAMES
+from studio.models.families.flux.card import LAYERS, LORA, NAMES, blocks
 
 _HD = Variant(
     name="chroma",
@@ -22,6 +22,7 @@ _HD = Variant(
     },
 )
 """Steps and guidance of its own card (40 and 3.0)."""
+_TOP = {name: NAMES.top[name] for name in ("x_embedder", "context_embedder", "proj_out")}
 
 FAMILY = FamilyCard(
     name="chroma",
@@ -36,5 +37,13 @@ FAMILY = FamilyCard(
     ),
     words=Words(length=512, mask=True, reads=("t5_tokens",)),
     layers=LAYERS,
-    names=replace(NAMES, modelspec="chroma", base_version="chroma", text={}),
+    names=replace(
+        NAMES,
+        modelspec="chroma",
+        base_version="chroma",
+        implementation="https://huggingface.co/lodestones/Chroma",
+        text={},
+        blocks=blocks(),
+        top=_TOP,
+    ),
 )

@@ -1,8 +1,10 @@
 """FLUX.1 dev and schnell: a transformer with joint attention over T5's rows and, after them, the picture."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
-from studio.catalog.family import FamilyCard, Layers, Names, Part, Recognize, Variant, Words
+from studio.catalog.family import Blocks, FamilyCard, Layers, Names, Part, Recognize, Variant, Words
 from studio.models.families import parts
 
 TRANSFORMER = {
@@ -45,32 +47,53 @@ LAYERS = Layers(
     text="first",
 )
 """diffusers' script for FLUX trains attention and feed-forward of the double blocks."""
+_DOUBLE = {
+    "img_attn.qkv": parts.QKV,
+    "txt_attn.qkv": parts.ADDED_QKV,
+    "img_attn.proj": ("attn.to_out.0",),
+    "txt_attn.proj": ("attn.to_add_out",),
+    "img_mlp.0": ("ff.net.0.proj",),
+    "img_mlp.2": ("ff.net.2",),
+    "txt_mlp.0": ("ff_context.net.0.proj",),
+    "txt_mlp.2": ("ff_context.net.2",),
+}
+_SINGLE = {"linear1": (*parts.QKV, "proj_mlp"), "linear2": ("proj_out",)}
+_Layers = Mapping[str, tuple[str, ...]]
+
+
+def blocks(double: _Layers = MappingProxyType({}), single: _Layers = MappingProxyType({})) -> Blocks:
+    """The blocks in the original names, with the layers that a relative has besides."""
+    return {
+        "transformer_blocks": ("double_blocks", {**_DOUBLE, **double}),
+        "single_transformer_blocks": ("single_blocks", {**_SINGLE, **single}),
+    }
+
+
 NAMES = Names(
     modelspec="flux-1-dev",
     base_version="flux1",
+    implementation="https://github.com/black-forest-labs/flux",
     network="networks.lora_flux",
     text={"text_encoder": parts.KOHYA_CLIP_L},
     scheme="blocks",
-    blocks={
-        "transformer_blocks": (
-            "double_blocks",
-            {
-                "img_attn.qkv": parts.QKV,
-                "txt_attn.qkv": parts.ADDED_QKV,
-                "img_attn.proj": ("attn.to_out.0",),
-                "txt_attn.proj": ("attn.to_add_out",),
-                "img_mlp.0": ("ff.net.0.proj",),
-                "img_mlp.2": ("ff.net.2",),
-                "txt_mlp.0": ("ff_context.net.0.proj",),
-                "txt_mlp.2": ("ff_context.net.2",),
-            },
-        ),
-        "single_transformer_blocks": (
-            "single_blocks",
-            {"linear1": (*parts.QKV, "proj_mlp"), "linear2": ("proj_out",)},
-        ),
+    blocks=blocks(
+        {"img_mod.lin": ("norm1.linear",), "txt_mod.lin": ("norm1_context.linear",)},
+        {"modulation.lin": ("norm.linear",)},
+    ),
+    top={
+        "x_embedder": "img_in",
+        "context_embedder": "txt_in",
+        "time_text_embed.timestep_embedder.linear_1": "time_in.in_layer",
+        "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer",
+        "time_text_embed.text_embedder.linear_1": "vector_in.in_layer",
+        "time_text_embed.text_embedder.linear_2": "vector_in.out_layer",
+        "time_text_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
+        "time_text_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
+        "norm_out.linear": "final_layer.adaLN_modulation.1",
+        "proj_out": "final_layer.linear",
     },
 )
+"""The original names: what sd-scripts trains (blocks by default, the layers outside with `in_dims`) and ComfyUI reads."""
 LORA = ("single_transformer_blocks", "double_blocks", "single_blocks")
 """Parts of the keys of LoRA files, which its relatives' have too."""
 WORDS = Words(
@@ -110,6 +133,7 @@ FAMILY = FamilyCard(
                 "transformer": Part("FluxTransformer2DModel", TRANSFORMER | {"guidance_embeds": False}),
                 "scheduler": parts.flow(),
             },
+            modelspec="flux-1-schnell",
             tells={"transformer.guidance_embeds": False},
             keys=(),
         ),

@@ -55,6 +55,7 @@ FAMILY = FamilyCard(
         replace(
             _SD3,
             name="sd35",
+            modelspec="stable-diffusion-3-5-medium",
             hub="stabilityai/stable-diffusion-3.5-medium",
             also=("sd35-medium",),
             title="Stable Diffusion 3.5 medium",
@@ -69,6 +70,7 @@ FAMILY = FamilyCard(
         replace(
             _SD3,
             name="sd35-large",
+            modelspec="stable-diffusion-3-5-large",
             hub="stabilityai/stable-diffusion-3.5-large",
             also=(),
             title="Stable Diffusion 3.5 large",
@@ -127,8 +129,20 @@ FAMILY = FamilyCard(
                     "x_block.mlp.fc2": ("ff.net.2",),
                     "context_block.mlp.fc1": ("ff_context.net.0.proj",),
                     "context_block.mlp.fc2": ("ff_context.net.2",),
+                    "x_block.adaLN_modulation.1": ("norm1.linear",),
+                    "context_block.adaLN_modulation.1": ("norm1_context.linear",),
                 },
             )
+        },
+        top={
+            "pos_embed.proj": "x_embedder.proj",
+            "context_embedder": "context_embedder",
+            "time_text_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+            "time_text_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+            "time_text_embed.text_embedder.linear_1": "y_embedder.mlp.0",
+            "time_text_embed.text_embedder.linear_2": "y_embedder.mlp.2",
+            "norm_out.linear": "final_layer.adaLN_modulation.1",
+            "proj_out": "final_layer.linear",
         },
     ),
 )

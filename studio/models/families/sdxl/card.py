@@ -67,6 +67,7 @@ FAMILY = FamilyCard(
     names=Names(
         modelspec="stable-diffusion-xl-v1-base",
         base_version="sdxl_base_v1-0",
+        implementation="https://github.com/Stability-AI/generative-models",
         scheme="sgm",
         comfy=False,
         text={"text_encoder": parts.KOHYA_CLIP_L, "text_encoder_2": parts.KOHYA_CLIP_G},

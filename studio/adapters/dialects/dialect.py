@@ -1,0 +1,68 @@
+"""What a dialect is: how one tool, or several, spell the layers of a model in the keys of an adapter's file."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from studio.adapters.dialects.place import Place, place
+from studio.adapters.targets import root
+from studio.catalog.family import FamilyCard
+from studio.errors import StudioError
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A component, and the layers of it that a start of keys stands for, in the order of their rows there."""
+
+    component: str
+    layers: tuple[str, ...]
+    swapped: bool = False
+    """The halves of its rows stand the other way round there."""
+    dialect: str = ""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One spelling.
+
+    Attributes:
+        name: What the dialect is called in a sentence: kohya, OneTrainer.
+        spells: Starts of keys of one place of a component, each with the layers of ours that it stands for.
+    """
+
+    name: str
+    spells: Callable[[FamilyCard, str, Place], Iterator[tuple[str, tuple[str, ...]]]]
+
+
+def places(card: FamilyCard, component: str, module: nn.Module) -> list[Place]:
+    """Every layer with weights of a component, by its place in the original model; alone where it has none there."""
+    found: dict[tuple[str, ...], Place] = {}
+    for layer, one in module.named_modules():
+        if not layer or inside(layer) or "weight" not in dict(root(one).named_parameters(recurse=False)):
+            continue
+        try:
+            where = place(card, component, layer, module)
+        except StudioError:  # a layer that those files have no name for
+            where = Place("", (layer,))
+        found[where.ours] = where
+    return list(found.values())
+
+
+def inside(layer: str) -> bool:
+    """Whether a module is a part of an adapter."""
+    return any(part in layer for part in (".base_layer", ".lora_", ".hada_", ".lokr_", ".patch"))
+
+
+def table(
+    card: FamilyCard, modules: Mapping[str, nn.Module], dialects: tuple[Dialect, ...]
+) -> dict[str, Spot]:
+    """Every start of keys in every dialect, and what it stands for; of two, the first dialect's holds."""
+    found: dict[str, Spot] = {}
+    order = sorted(modules, key=lambda name: name.startswith("text_encoder"))  # a bare name is the denoiser's
+    for component in order:
+        for where in places(card, component, modules[component]):
+            for dialect in dialects:
+                for stem, layers in dialect.spells(card, component, where):
+                    found.setdefault(stem, Spot(component, layers, where.swapped, dialect.name))
+    return found
