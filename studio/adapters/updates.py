@@ -124,10 +124,7 @@ class Kronecker:
     @property
     def sizes(self) -> tuple[int, int]:
         """Rows of the weight that it is for, and numbers in a row."""
-        pairs = [
-            _sizes(*parts) if len(parts) > 1 else (len(parts[0]), parts[0][0].numel())
-            for parts in (self.w1, self.w2)
-        ]
+        pairs = [_sizes_of(parts) for parts in (self.w1, self.w2)]
         return pairs[0][0] * pairs[1][0], pairs[0][1] * pairs[1][1]
 
     def change(self, shape: torch.Size) -> Tensor:
@@ -285,6 +282,12 @@ def _product(a: Tensor, b: Tensor, kernel: Tensor | None = None) -> Tensor:
     if kernel is None:
         return a.float() @ b.float()
     return einsum(kernel.float(), a.float(), b.float(), "i j ..., i p, j r -> p r ...")
+
+
+def _sizes_of(parts: tuple[Tensor, ...]) -> tuple[int, int]:
+    """Rows and numbers in a row of a factor, whole or a product."""
+    whole = parts[0]
+    return _sizes(*parts) if len(parts) > 1 else (len(whole), whole[0].numel())
 
 
 def _sizes(a: Tensor, b: Tensor, kernel: Tensor | None = None) -> tuple[int, int]:

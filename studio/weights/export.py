@@ -167,7 +167,7 @@ def _native(job: _Job, path: Path, *, rename: Rename, told: Mapping[str, str]) -
     values = _cast(rename(parts, job.family.card, job.modules), job.dtype)
     magnitudes = any(key.endswith(".dora_scale") for key in values)
     own = header(job.family, values, job.settings, job.facts, native=True)
-    write(path, values, own | (told if magnitudes else {}))
+    write(path, values, {**own, **(told if magnitudes else {})})
     fresh = _fresh(job)
     load_adapter(path, job.family.card, fresh, CHECK)
     return _arrived(path, parts, fresh)

@@ -119,7 +119,7 @@ def _fill(path: Path, layer: LoraLayer, low: LowRank, magnitude: Tensor | None, 
 
 
 def _fill_one(to: nn.Module, value: Tensor) -> None:
-    to.load_state_dict({"weight": value.reshape(to.weight.shape)})
+    to.load_state_dict({"weight": value.reshape(to.state_dict()["weight"].shape)})
 
 
 def _take_folder(folder: Path, module: nn.Module, name: str) -> None:
