@@ -46,7 +46,11 @@ def ours(start, change=lambda name: name, ends="peft", *, only=None, alpha=False
 
     def write(family, kind):
         weights = layers(denoiser(family).state_dict())
-        stems = {layer: start + change(layer) for layer in weights if by_blocks(layer) and (only is None or only(layer))}
+        stems = {
+            layer: start + change(layer)
+            for layer in weights
+            if by_blocks(layer) and (only is None or only(layer))
+        }
         file, changes = spelled(stems, weights, kind, ends, alpha)
         return file, {f"{layer}.weight": change for layer, change in changes.items()}
 
@@ -71,7 +75,9 @@ def in_ours(family, original, changes):
     module = denoiser(family)
     moved = {key: value + changes.get(key.removesuffix(".weight"), 0) if key.endswith(".weight") else value
              for key, value in original.items()}  # fmt: skip
-    before, after = (converted(module, {key: value.clone() for key, value in state.items()}) for state in (original, moved))
+    before, after = (
+        converted(module, {key: value.clone() for key, value in state.items()}) for state in (original, moved)
+    )
     return {key: after[key] - before[key] for key in after if not torch.equal(after[key], before[key])}
 
 
@@ -89,11 +95,18 @@ def converted(module, state):
 
 def processor(layer):
     for end in (".to_q", ".to_k", ".to_v", ".to_out.0"):
-        layer = layer.replace(end, f".processor{end.removesuffix('.0')}_lora") if layer.endswith(end) else layer
+        layer = (
+            layer.replace(end, f".processor{end.removesuffix('.0')}_lora") if layer.endswith(end) else layer
+        )
     return layer
 
 
-XLABS = {"img_attn.qkv": "qkv_lora1", "txt_attn.qkv": "qkv_lora2", "img_attn.proj": "proj_lora1", "txt_attn.proj": "proj_lora2"}
+XLABS = {
+    "img_attn.qkv": "qkv_lora1",
+    "txt_attn.qkv": "qkv_lora2",
+    "img_attn.proj": "proj_lora1",
+    "txt_attn.proj": "proj_lora2",
+}
 
 
 def xlabs(family, kind):
@@ -166,7 +179,11 @@ def reading(dialect, family, kind):
     return found.layers, _difference(changes, wanted)
 
 
-WRITERS = {"kohya": to_kohya, "comfy": to_comfy, "diffusers": lambda parts, card, modules: to_diffusers(parts)}
+WRITERS = {
+    "kohya": to_kohya,
+    "comfy": to_comfy,
+    "diffusers": lambda parts, card, modules: to_diffusers(parts),
+}
 ADAPTERS = {"LoRA": Lora(rank=4, alpha=3, layers="blocks"), "DoRA": Lora(rank=4, dora=True, layers="blocks"),
             "LoHa": Loha(rank=2, layers="blocks"), "LoKr": Lokr(rank=2, layers="blocks")}  # fmt: skip
 
@@ -180,7 +197,11 @@ def writing(chosen, family, kind):
     wanted = {key: after[key] - before[key] for key in before if not torch.equal(after[key], before[key])}
     number, changes = original_names.applied(file, family, denoiser(family), by_base=chosen == "comfy")
     original = changes.pop("original", None)
-    found = in_ours(family, original, changes) if original is not None else {f"{k}.weight": v for k, v in changes.items()}
+    found = (
+        in_ours(family, original, changes)
+        if original is not None
+        else {f"{k}.weight": v for k, v in changes.items()}
+    )
     return number, _difference(found, wanted)
 
 
@@ -222,7 +243,11 @@ def all_cells():
 def wanted(names):
     for way, name, family, kind in all_cells():
         card = families.cards()[family]
-        there = fits(name, family) if way == "read" else {"kohya": card.names.kohya, "comfy": card.names.comfy}.get(name, True)
+        there = (
+            fits(name, family)
+            if way == "read"
+            else {"kohya": card.names.kohya, "comfy": card.names.comfy}.get(name, True)
+        )
         if there and set(names) <= {way, name, family, kind}:
             yield way, name, family, kind
 
@@ -247,12 +272,26 @@ def render(cells):
     reasons = []
     for way, title in (("read", "Reading"), ("write", "Writing (`--export.formats`)")):
         names = list(families.cards())
-        lines = [f"\n## {title}\n", _row("file" if way == "read" else "format", "adapter", *names), _row(*["---"] * (len(names) + 2))]
-        keys = dict.fromkeys((name, kind) for key in cells for w, name, _, kind in [key.split(" | ")] if w == way)
+        lines = [
+            f"\n## {title}\n",
+            _row("file" if way == "read" else "format", "adapter", *names),
+            _row(*["---"] * (len(names) + 2)),
+        ]
+        keys = dict.fromkeys(
+            (name, kind) for key in cells for w, name, _, kind in [key.split(" | ")] if w == way
+        )
         for name, kind in sorted(keys):
-            lines.append(_row(name, kind, *(_short(cells.get(" | ".join((way, name, f, kind))), reasons) for f in names)))
+            lines.append(
+                _row(
+                    name, kind, *(_short(cells.get(" | ".join((way, name, f, kind))), reasons) for f in names)
+                )
+            )
         parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts) + "".join(f"\n{n}. {reason}" for n, reason in enumerate(reasons, 1)) + "\n" * bool(reasons)
+    return (
+        "\n".join(parts)
+        + "".join(f"\n{n}. {reason}" for n, reason in enumerate(reasons, 1))
+        + "\n" * bool(reasons)
+    )
 
 
 def _short(said, reasons):

@@ -35,5 +35,7 @@ def components(family):
     tiny = parts[card.denoiser]
     published = empty(card.variants[0].architecture[card.denoiser]).config
     settings = {key: published[key] for key in COUNTS if key in published}
-    parts[card.denoiser] = type(tiny).from_config({**tiny.config, **settings, **WIDTHS.get(family, {})}).eval()
+    parts[card.denoiser] = (
+        type(tiny).from_config({**tiny.config, **settings, **WIDTHS.get(family, {})}).eval()
+    )
     return parts

@@ -24,15 +24,26 @@ def of(family, module):
 def applied(file, family, module, by_base):
     """Layers that a file of kohya, ComfyUI or diffusers names, and the changes of their weights; with the original weights
     under `original`, where they are the original layers."""
-    by_ours = family in ("sd1", "sd2", *SAME) or any(key.startswith(("unet.", "transformer.")) for key in file)
+    by_ours = family in ("sd1", "sd2", *SAME) or any(
+        key.startswith(("unet.", "transformer.")) for key in file
+    )
     state = dict(module.state_dict()) if by_ours else of(family, module)
     found = {}
     rest = set(file)
     for key, weight in state.items():
         layer = key.removesuffix(".weight")
-        stems = (f"lora_unet_{layer.replace('.', '_')}", f"diffusion_model.{layer}", f"unet.{layer}", f"transformer.{layer}")
+        stems = (
+            f"lora_unet_{layer.replace('.', '_')}",
+            f"diffusion_model.{layer}",
+            f"unet.{layer}",
+            f"transformer.{layer}",
+        )
         own = {k: v for stem in stems for k, v in file.items() if k.startswith(f"{stem}.")}
-        own = {k: v for k, v in own.items() if k.removeprefix(next(s for s in stems if k.startswith(f"{s}."))).count(".lora_") < 2}
+        own = {
+            k: v
+            for k, v in own.items()
+            if k.removeprefix(next(s for s in stems if k.startswith(f"{s}."))).count(".lora_") < 2
+        }
         if own and key.endswith(".weight"):
             parts = {k[len(next(s for s in stems if k.startswith(f"{s}."))) + 1 :]: v for k, v in own.items()}
             found[layer] = change(parts, weight, by_base)

@@ -172,6 +172,43 @@ COMMANDS: Mapping[str, Command] = {
             ),
         },
     ),
+    "weights": Command(
+        summary="look into files of LoRAs and their like, convert, resize, merge, extract, compare",
+        text="FILE is a LoRA, DoRA, LoHa or LoKr of any tool (docs/dialects.md). Formats: kohya (A1111, Forge, ComfyUI), comfy,\n"
+        "diffusers. --model NAME, FOLDER or FILE is the base; without it the published model that the file fits.",
+        verbs={
+            "inspect": Command(
+                summary="what a file is: tool, kind, model, layers, rank, alpha, trigger, who reads it",
+                where="studio.commands.weights:inspect",
+                usage="FILE [--model MODEL]",
+            ),
+            "convert": Command(
+                summary="the same adapter in another dialect",
+                where="studio.commands.weights:convert",
+                usage="FILE --to FILE [--format kohya|comfy|diffusers] [--precision fp32|fp16|bf16] [--model MODEL]",
+            ),
+            "resize": Command(
+                summary="the nearest LoRA of a rank, or of a share of the change to keep",
+                where="studio.commands.weights:resize",
+                usage="FILE --to FILE (--rank N | --keep 0.95) [--format ...] [--precision ...] [--model MODEL]",
+            ),
+            "merge": Command(
+                summary="several as one LoRA: exact, with the sum of their ranks, or the nearest of --rank",
+                where="studio.commands.weights:merge",
+                usage="FILE:0.7 FILE ... --to FILE [--rank N] [--format ...] [--precision ...] [--model MODEL]",
+            ),
+            "extract": Command(
+                summary="the difference of two models as a LoRA",
+                where="studio.commands.weights:extract",
+                usage="BASE TUNED --to FILE [--rank 16] [--format ...] [--precision ...]",
+            ),
+            "compare": Command(
+                summary="how far two adapters are apart: layers in common, largest and relative difference",
+                where="studio.commands.weights:compare",
+                usage="FILE FILE [--model MODEL]",
+            ),
+        },
+    ),
     "decor": Command(
         summary="look into a prompt's embedding and keep projections of it",
         text="docs/edits.md explains them.",

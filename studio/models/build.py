@@ -129,8 +129,8 @@ def _read(
     if known.card is not None:
         check_library(known.card)
     if (machine := simulated.current()) and known.card and (known.variant or known.path):
-        return pretended(machine, known.card, _architecture(known), dtype, known.variant, known.path)
-    given = others(parts, _architecture(known), dtype) if parts.vae or parts.text_encoder else {}
+        return pretended(machine, known.card, architecture_of(known), dtype, known.variant, known.path)
+    given = others(parts, architecture_of(known), dtype) if parts.vae or parts.text_encoder else {}
     if known.kind == "file":
         return ready(from_file(known, dtype, given))
     if known.path is not None:
@@ -140,7 +140,7 @@ def _read(
     return ready(found, parts.prediction)
 
 
-def _architecture(known: Known) -> Mapping[str, Part]:
+def architecture_of(known: Known) -> Mapping[str, Part]:
     """The parts of a model: as its folder has them, else as published."""
     folder = settings_beside(known.path) if known.kind == "file" and known.path else known.path
     if folder is not None:
