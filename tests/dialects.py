@@ -7,6 +7,7 @@ A cell of writing is the same way back. Names limit what is measured anew.
 """
 
 import copy
+import functools
 import inspect
 import json
 from pathlib import Path
@@ -20,7 +21,6 @@ from studio.adapters.config import Loha, Lokr, Lora
 from studio.adapters.dialects.reading import read_updates
 from studio.adapters.formats import to_comfy, to_diffusers, to_kohya, updates
 from studio.adapters.merge import merged_copy
-from studio.adapters.patched import put_updates
 from studio.catalog import families
 from studio.errors import StudioError
 from studio.models.checkpoints.convert import of_diffusers
@@ -89,7 +89,7 @@ def converted(module, state):
         return of_diffusers(module, state)
     wide = source.replace("inner_dim = 3072", f"inner_dim = {module.inner_dim}")
     names = dict(vars(single_file_utils))
-    exec(wide, names)  # noqa: S102  # diffusers' own text with one number changed
+    exec(wide, names)  # diffusers' own text with one number changed
     return names[kind["checkpoint_mapping_fn"].__name__](checkpoint=state, config=module.config)
 
 
@@ -133,7 +133,7 @@ DIALECTS = {
     "LyCORIS in kohya keys": (kohya, ("DoRA", "LoHa", "LoKr", "diff")),
     "ComfyUI, diffusion-pipe": (lambda f, k: (ours("diffusion_model.") if f in UNETS or original_names.same(f)
                                 else theirs("diffusion_model.", ends="peft", alpha=False))(f, k), ("LoRA",)),
-    "original names alone": (lambda f, k: theirs("", ends="peft", alpha=False)(f, k), ("LoRA",)),
+    "original names alone": (theirs("", ends="peft", alpha=False), ("LoRA",)),
     "diffusers, SimpleTuner, ai-toolkit": (lambda f, k: ours(f"{families.cards()[f].denoiser}.")(f, k), ("LoRA",)),
     "diffusers with lora_down": (lambda f, k: ours(f"{families.cards()[f].denoiser}.", ends="kohya", alpha=True)(f, k), ("LoRA",)),
     "PEFT (adapter_model.safetensors)": (ours("base_model.model."), ("LoRA",)),
@@ -145,6 +145,11 @@ DIALECTS = {
     "XLabs": (xlabs, ("LoRA",)),
 }  # fmt: skip
 """How each tool writes, and what."""
+
+
+KIN = {"flux": ("flux-kontext", "flux-fill"), "flux2-klein": ("flux2",), "qwen-image": ("qwen-image-edit",)}
+"""Families whose layers have the names of another, which stands for them."""
+FAMILIES = tuple(name for name in families.cards() if not any(name in kin for kin in KIN.values()))
 
 
 def fits(dialect, family):
@@ -162,21 +167,15 @@ def denoiser(family):
     return narrow.components(family)[families.cards()[family].denoiser]
 
 
-def moved(family, put):
-    """Changes of a denoiser's weights by what is put on a copy of it."""
-    module = copy.deepcopy(denoiser(family))
-    put(module)
-    after, before = merged_copy(module).state_dict(), denoiser(family).state_dict()
-    return {key: after[key] - before[key] for key in before if not torch.equal(after[key], before[key])}
-
-
 def reading(dialect, family, kind):
     """How many layers were matched and how far the changes of the weights are from the tool's own."""
     file, wanted = DIALECTS[dialect][0](family, kind)
     card = families.cards()[family]
     found = read_updates(file, {}, card, narrow.components(family))
-    changes = moved(family, lambda module: put_updates(found.updates[card.denoiser], module, "x"))
-    return found.layers, _difference(changes, wanted)
+    state = denoiser(family).state_dict()
+    updates = found.updates[card.denoiser]
+    changes = {f"{layer}.weight": one.change(state[f"{layer}.weight"]) for layer, one in updates.items()}
+    return found.layers, _difference({key: change for key, change in changes.items() if change.any()}, wanted)
 
 
 WRITERS = {
@@ -188,21 +187,25 @@ ADAPTERS = {"LoRA": Lora(rank=4, alpha=3, layers="blocks"), "DoRA": Lora(rank=4,
             "LoHa": Loha(rank=2, layers="blocks"), "LoKr": Lokr(rank=2, layers="blocks")}  # fmt: skip
 
 
+@functools.cache
+def trained(family, kind):
+    """A denoiser with an adapter that moved, and the changes of the weights when it is merged."""
+    module = copy.deepcopy(denoiser(family))
+    shake(module, ADAPTERS[kind])
+    after, before = merged_copy(module).state_dict(), denoiser(family).state_dict()
+    return module, {key: after[key] - before[key] for key in before if not torch.equal(after[key], before[key])}
+
+
 def writing(chosen, family, kind):
     """The same of a file of ours, whose keys are applied to the weights that they name there."""
-    card, module = families.cards()[family], copy.deepcopy(denoiser(family))
-    shake(module, ADAPTERS[kind])
-    file = WRITERS[chosen](updates({card.denoiser: module}, NAME), card, {card.denoiser: module})
-    after, before = merged_copy(module).state_dict(), denoiser(family).state_dict()
-    wanted = {key: after[key] - before[key] for key in before if not torch.equal(after[key], before[key])}
+    card = families.cards()[family]
+    module, wanted = trained(family, kind)
+    modules = {card.denoiser: module}
+    file = WRITERS[chosen](updates(modules, NAME), card, modules)
     number, changes = original_names.applied(file, family, denoiser(family), by_base=chosen == "comfy")
     original = changes.pop("original", None)
-    found = (
-        in_ours(family, original, changes)
-        if original is not None
-        else {f"{k}.weight": v for k, v in changes.items()}
-    )
-    return number, _difference(found, wanted)
+    ours_ = {f"{key}.weight": value for key, value in changes.items()}
+    return number, _difference(ours_ if original is None else in_ours(family, original, changes), wanted)
 
 
 @torch.no_grad()
@@ -231,7 +234,7 @@ def cell(way, name, family, kind):
 
 
 def all_cells():
-    for family in families.cards():
+    for family in FAMILIES:
         for dialect, (_, kinds) in DIALECTS.items():
             for kind in kinds:
                 yield "read", dialect, family, kind
@@ -257,7 +260,8 @@ HEAD = """# Dialects of adapters
 Made by `python -m tests.dialects`: each tool's file for a model with the published blocks at small width, read and put on the model;
 and each of our formats, its keys applied to the weights that they name in the tool's own model. A cell says how many layers were
 matched, and the largest difference of a weight from what the tool's own formula makes it (the changes are of the order of 1).
-An empty cell: there is no such file. A number in brackets is a refusal.
+FLUX.1 stands for Kontext and Fill, FLUX.2 klein for dev,
+Qwen-Image for its Edit: their layers have the same names. An empty cell: there is no such file. A number in brackets is a refusal.
 
 A file is told when it is loaded: `kohya LoRA for FLUX.1, 190 layers, rank 32, alpha 16`. Alpha is the file's own: a tensor, or
 diffusers' entry in the metadata, or the rank. The magnitudes of a DoRA are those of LyCORIS and PEFT, which divide by the lengths of
@@ -271,7 +275,7 @@ def render(cells):
     parts = [HEAD]
     reasons = []
     for way, title in (("read", "Reading"), ("write", "Writing (`--export.formats`)")):
-        names = list(families.cards())
+        names = list(FAMILIES)
         lines = [
             f"\n## {title}\n",
             _row("file" if way == "read" else "format", "adapter", *names),

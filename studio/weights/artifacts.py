@@ -100,6 +100,8 @@ def find(path: Path) -> Path:
     """
     if not path.exists():
         raise places.absent(path)
+    if path.name == "adapter_model.safetensors" and (path.parent / "adapter_config.json").is_file():
+        return path.parent  # alpha stands in its settings
     if path.is_file() or _is_peft(path) or (path / "model_index.json").is_file():
         return path
     folder = path / "export" if (path / "config.json").is_file() else path
