@@ -193,7 +193,9 @@ def trained(family, kind):
     module = copy.deepcopy(denoiser(family))
     shake(module, ADAPTERS[kind])
     after, before = merged_copy(module).state_dict(), denoiser(family).state_dict()
-    return module, {key: after[key] - before[key] for key in before if not torch.equal(after[key], before[key])}
+    return module, {
+        key: after[key] - before[key] for key in before if not torch.equal(after[key], before[key])
+    }
 
 
 def writing(chosen, family, kind):

@@ -244,7 +244,7 @@ Adapter = Peft | Orthogonal | Diablo | Bitfit | Full | Custom
 or a function (module, **options) -> PeftConfig. Layers, strength, merging and files are then PEFT's own; a run's export
 is read without the person's code."""
 
-Format = Literal["diffusers", "kohya", "comfy", "peft", "merged"]
+Format = Literal["diffusers", "kohya", "comfy", "peft", "merged", "single-file"]
 
 
 @config
@@ -253,7 +253,7 @@ class Export:
 
     formats: tuple[Format, ...] = ()
     """Formats; none writes what fits: diffusers and kohya for LoRA, peft for other adapters, merged for full
-    finetuning."""
+    finetuning. single-file: the whole model in one file (SD 1.x, 2.x, XL)."""
     name: str = ""
     """Name of the files, as people type it in a prompt's <lora:NAME:1>; empty takes the run's."""
     trigger: str = ""
@@ -265,6 +265,6 @@ class Export:
     license: str = ""
     """License of the weights, written into the files; the base model's own terms go on applying."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """Precision of the tensors in the files."""
+    """Precision of the tensors in the files; of whole models fp32 leaves each part in what it has."""
     strip_metadata: bool = False
     """Leave out everything that tells how the file was made."""

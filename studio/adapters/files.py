@@ -2,11 +2,13 @@
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from peft import PeftConfig
@@ -56,20 +58,20 @@ def write(path: Path, values: Mapping[str, Tensor], header: Mapping[str, str]) -
     save_file({key: value.contiguous().clone() for key, value in values.items()}, path, metadata=dict(header))
 
 
-def read(path: Path, *, pickle: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a file.
 
     Args:
-        path: A safetensors file, or a pickle (.bin, .pt, .ckpt) of tensors.
-        pickle: Allow pickles; only tensors are read from them (`weights_only`).
+        path: A safetensors file, or a pickle (.bin, .pt, .pth, .ckpt), of which tensors alone are read: torch's `weights_only`
+            reader runs no code.
 
     Raises:
-        StudioError: The file is missing or damaged, or is a pickle and those are not allowed.
+        StudioError: The file is missing or damaged, or is a pickle of more than tensors.
     """
     if not path.is_file():
         raise StudioError(f"{path} does not exist; give a run folder, a .safetensors file or a PEFT folder.")
     if path.suffix != ".safetensors":
-        return _unpickled(path, allowed=pickle), {}
+        return _unpickled(path), {}
     try:
         with safe_open(path, "pt") as opened:
             return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118  # no dict
@@ -86,6 +88,7 @@ def write_peft(
     base_model: str,
     *,
     told: Mapping[str, str] = MappingProxyType({}),
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write an adapter as a folder that `PeftModel.from_pretrained` reads, if PEFT has the method.
 
@@ -95,6 +98,7 @@ def write_peft(
         name: The adapter's.
         base_model: What it was trained on.
         told: What the header of its weights says besides.
+        dtype: Type of the weights in the file; as they are if none is given.
     """
     folder.mkdir(parents=True)
     config: PeftConfig = module.peft_config[name]
@@ -102,7 +106,7 @@ def write_peft(
     listed = {key: sorted(value) if isinstance(value, set) else value for key, value in saved.items()}
     listed |= folder_config(module, name)
     (folder / "adapter_config.json").write_text(json.dumps(listed, indent=2, default=str))
-    values = {PREFIX + key: value.detach().cpu() for key, value in tensors(module, name).items()}
+    values = {PREFIX + key: value.detach().to("cpu", dtype) for key, value in tensors(module, name).items()}
     write(folder / "adapter_model.safetensors", values, {"format": "pt", **told})
 
 
@@ -122,18 +126,27 @@ def read_peft(folder: Path, module: nn.Module, name: str) -> None:
     activate(module)
 
 
-def _unpickled(path: Path, *, allowed: bool) -> dict[str, Tensor]:
+def _unpickled(path: Path) -> dict[str, Tensor]:
     if path.suffix not in PICKLES:
         raise StudioError(f"{path} holds no weights that can be read; give a .safetensors file.")
-    if not allowed:
+    try:
+        with torch.serialization.safe_globals([nn.ParameterDict]):  # as the first embeddings were saved
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise StudioError(
-            f"{path} is a pickle, which can run code when read; convert it to .safetensors, or if you trust where it "
-            "comes from, load it in Python with allow_pickle=True.",
-            field="allow_pickle",
-        )
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    values = loaded.get("state_dict", loaded)
-    return {key: value for key, value in values.items() if isinstance(value, Tensor)}
+            f"{path} is a pickle that holds more than weights, or is damaged; nothing of it is run. Convert it to .safetensors where "
+            "it comes from."
+        ) from error
+    return _tensors(loaded)
+
+
+def _tensors(loaded: Any) -> dict[str, Tensor]:
+    """The tensors of what was saved: at its top, under `state_dict`, or as A1111 keeps the vectors of a word."""
+    if isinstance(loaded, dict) and "string_to_param" in loaded:
+        vectors = dict(loaded["string_to_param"]).values()
+        return {"emb_params": next(iter(vectors)).detach()}
+    values = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    return {key: value.detach() for key, value in values.items() if isinstance(value, Tensor)}
 
 
 def _sync(path: Path) -> None:

@@ -12,7 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from studio.adapters.dialects.place import comfy_stem, file_name, kohya_stem, place
-from studio.adapters.fusing import fused
+from studio.adapters.fusing import fused, require_together
 from studio.adapters.on_layers import update_on
 from studio.adapters.targets import root
 from studio.adapters.updates import LowRank, Update, Updates
@@ -58,18 +58,41 @@ def to_diffusers(parts: Updates) -> dict[str, Tensor]:
     for component, layers in parts.items():
         text = component.startswith("text_encoder")
         for layer, update in layers.items():
-            low = update.additive
-            if not isinstance(low, LowRank) or low.mid is not None or update.bias is not None:
-                raise StudioError(
-                    f"diffusers' files hold LoRA and DoRA, and {layer} has another adapter; export kohya, comfy or peft instead.",
-                    field="export.formats",
-                )
+            low = _low_rank(update, layer)
             stem = f"{component}.{file_name(layer) if text else layer}"
             found[f"{stem}.lora_A.weight"] = low.down
             found[f"{stem}.lora_B.weight"] = low.folded().up
             if update.magnitude is not None:  # as each library's reader wants it
                 found[f"{stem}.lora_magnitude_vector{'.weight' if text else ''}"] = update.magnitude
     return found
+
+
+def _low_rank(update: Update, layer: str) -> LowRank:
+    low = update.additive
+    if not isinstance(low, LowRank) or low.mid is not None or update.bias is not None:
+        raise StudioError(
+            f"diffusers' files hold LoRA and DoRA, and {layer} has another adapter; export kohya, comfy or peft instead.",
+            field="export.formats",
+        )
+    return low
+
+
+def require_held(
+    parts: Updates, card: FamilyCard, modules: Mapping[str, nn.Module], wanted: Collection[str]
+) -> None:
+    """Refuse formats that cannot hold updates, by their kinds and the names of their layers: before anything is trained.
+
+    Raises:
+        StudioError: One of them cannot.
+    """
+    require_named(card, wanted)
+    for component, layers in parts.items():
+        if "diffusers" in wanted:
+            for layer, update in layers.items():
+                _low_rank(update, layer)
+        if {"kohya", "comfy"} & set(wanted):
+            for where in {place(card, component, layer, modules[component]) for layer in layers}:
+                require_together([layers.get(layer) for layer in where.ours], where)
 
 
 def lora_metadata(parts: Updates, modules: Mapping[str, nn.Module], name: str) -> dict[str, str]:

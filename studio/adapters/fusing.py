@@ -25,11 +25,9 @@ def fused(pieces: Sequence[Update | None], where: Place, module: nn.Module) -> U
     """
     if len(pieces) == 1 and pieces[0] is not None:
         return _swapped(pieces[0], where) if where.swapped else pieces[0]
+    require_together(pieces, where)
     weights = [root(module.get_submodule(layer)).weight for layer in where.ours]
     there = [piece for piece in pieces if piece is not None]
-    kinds = {type(piece.additive) for piece in there}
-    if len(kinds) > 1 or any(piece.by_columns for piece in there):
-        raise _apart(where)
     widths = [len(weight) for weight in weights]
     additive = _together([None if piece is None else piece.additive for piece in pieces], widths, where)
     magnitude = None
@@ -42,6 +40,24 @@ def fused(pieces: Sequence[Update | None], where: Place, module: nn.Module) -> U
         own = [None if piece is None else piece.bias for piece in pieces]
         bias = torch.cat([torch.zeros(w) if b is None else b for b, w in zip(own, widths, strict=True)])
     return Update(additive, magnitude, there[0].norm, bias)
+
+
+def require_together(pieces: Sequence[Update | None], where: Place) -> None:
+    """Refuse what has no form as one layer, by its kind alone.
+
+    Raises:
+        StudioError: Updates that are none together: LoKr, magnitudes of columns, or several kinds.
+    """
+    there = [piece for piece in pieces if piece is not None]
+    if len(where.ours) == 1 and not where.swapped:
+        return
+    own = [piece.additive for piece in there if piece.additive is not None]
+    whole = all(
+        isinstance(one, LowRank | Difference) or (isinstance(one, Hadamard) and not one.kernels)
+        for one in own
+    )
+    if not whole or len({type(one) for one in own}) > 1 or any(piece.by_columns for piece in there):
+        raise _apart(where)
 
 
 def _together(parts: Sequence[Additive | None], widths: list[int], where: Place) -> Additive | None:

@@ -23,36 +23,31 @@ def is_adapter(values: Mapping[str, Tensor]) -> bool:
     return any(role_of(key) is not None or any(part in key for part in UNREAD) for key in values)
 
 
-def read_adapter(
-    path: Path, card: FamilyCard, modules: Mapping[str, nn.Module], *, pickle: bool = False
-) -> Reading:
+def read_adapter(path: Path, card: FamilyCard, modules: Mapping[str, nn.Module]) -> Reading:
     """The updates that a file holds.
 
     Args:
         path: The file.
         card: The family of the model.
         modules: Its parts, by component.
-        pickle: Allow pickles; only tensors are read from them.
 
     Raises:
         StudioError: The file cannot be read, or does not fit the model; it names the file.
     """
-    values, header = read(path, pickle=pickle)
+    values, header = read(path)
     try:
         return read_updates(values, header, card, modules)
     except StudioError as error:
         raise StudioError(f"{path}: {error}", field=error.field) from error
 
 
-def load_adapter(
-    path: Path, card: FamilyCard, modules: Mapping[str, nn.Module], name: str, *, pickle: bool = False
-) -> Reading:
+def load_adapter(path: Path, card: FamilyCard, modules: Mapping[str, nn.Module], name: str) -> Reading:
     """Put a file's adapter on a model's parts, beside those that are there.
 
     Raises:
         StudioError: The file cannot be read, or does not fit the model; nothing is put on it.
     """
-    found = read_adapter(path, card, modules, pickle=pickle)
+    found = read_adapter(path, card, modules)
     for component, layers in found.updates.items():
         put_updates(layers, modules[component], name)
     return found

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakSet
 
 import torch
@@ -94,6 +95,16 @@ def merged_copy(module: nn.Module) -> nn.Module:
             owner, _, leaf = name.rpartition(".")
             setattr(target.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
     return twin
+
+
+def as_type(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of a model whose numbers have another type; the model itself stays as it is."""
+    memo: dict[int, Any] = {
+        id(value): nn.Parameter(value.detach().to(dtype), requires_grad=False)
+        for value in module.parameters()
+        if value.is_floating_point()
+    }
+    return copy.deepcopy(module, memo)
 
 
 @torch.no_grad()

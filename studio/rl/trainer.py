@@ -80,6 +80,7 @@ class AdaptedTrainer(Trainer, Generic[C]):
         self.trained = self.modules(self.family)
         self.family.hold(*self.trained)
         attached = attach(self.adapter(), self.trained)
+        exporting.require_writable(self.family, self.trained, self.config.export)
         for module in self.trained.values():
             module.eval()  # a policy with dropout would not be the one that drew
         self.prepare(self.trained, backend)

@@ -47,19 +47,16 @@ class Artifact:
     edit: Edit | None = None
 
 
-def load(
-    path: str | Path, family: Family, strength: float = 1.0, name: str = "", *, allow_pickle: bool = False
-) -> Artifact:
+def load(path: str | Path, family: Family, strength: float = 1.0, name: str = "") -> Artifact:
     """Put an artifact on a family's models; call it again to stack another.
 
     Args:
-        path: A run folder, its export folder, a LoRA file (diffusers, kohya or Comfy keys), a PEFT folder, a
-            textual-inversion file, a diffusers pipeline folder of the same architecture, a method's own folder, or the
+        path: A run folder, its export folder, a file of an adapter in any dialect (docs/dialects.md), a PEFT folder, a
+            textual-inversion file (A1111's .pt too), a diffusers pipeline folder of the same architecture, a method's own folder, or the
             name of an embedded one.
         family: The base model.
         strength: 0 is the base, 1 as trained; a method's own folder says what it means there.
         name: Name for the adapter; empty makes one from the file's name.
-        allow_pickle: Read .bin, .pt and .ckpt files too; only tensors are taken from them.
 
     Raises:
         StudioError: Nothing is there, it is damaged, or it was made for another model family.
@@ -69,7 +66,7 @@ def load(
     found = find(Path(path))
     name = name or _free_name(found, family)
     if found.is_file():
-        artifact = _load_file(found, family, name, allow_pickle=allow_pickle)
+        artifact = _load_file(found, family, name)
     elif (found / "model_index.json").is_file():
         artifact = _load_merged(found, family, name, strength)
     else:
@@ -100,8 +97,7 @@ def find(path: Path) -> Path:
     """
     if not path.exists():
         raise places.absent(path)
-    if path.name == "adapter_model.safetensors" and (path.parent / "adapter_config.json").is_file():
-        return path.parent  # alpha stands in its settings
+    path = _with_settings(path)
     if path.is_file() or _is_peft(path) or (path / "model_index.json").is_file():
         return path
     folder = path / "export" if (path / "config.json").is_file() else path
@@ -118,6 +114,12 @@ def find(path: Path) -> Path:
     if folder != path:
         raise StudioError(f"Run {path} has no export yet; write one with `studio export {path}`.")
     raise StudioError(f"{path} holds nothing that can be loaded; give a run, a LoRA file or a PEFT folder.")
+
+
+def _with_settings(path: Path) -> Path:
+    """The folder of a file of PEFT's whose settings lie beside it: alpha stands there."""
+    beside = path.name == "adapter_model.safetensors" and (path.parent / "adapter_config.json").is_file()
+    return path.parent if beside else path
 
 
 def _is_peft(folder: Path) -> bool:
@@ -141,13 +143,13 @@ def _free_name(path: Path, family: Family) -> str:
     return next(one for one in (stem, *(f"{stem}_{i}" for i in range(2, 1000))) if one not in taken)
 
 
-def _load_file(path: Path, family: Family, name: str, *, allow_pickle: bool) -> Artifact:
+def _load_file(path: Path, family: Family, name: str) -> Artifact:
     if (path.parent / "manifest.json").is_file():
         run = path.parents[2]
         raise StudioError(
             f"{path} is a checkpoint, from which training goes on; give what the run exported: {run}."
         )
-    values, header = read(path, pickle=allow_pickle)
+    values, header = read(path)
     if is_embedding(values):
         words = load_embedding(path, values, family, name)
         return Artifact(path, "embedding", words[0], " ".join(words))
@@ -161,7 +163,7 @@ def _load_file(path: Path, family: Family, name: str, *, allow_pickle: bool) -> 
         raise StudioError(
             f"{path} was made for {theirs}, but the model is {family.name}; load it on a {theirs} model."
         )
-    found = load_adapter(path, family.card, family.modules(), name, pickle=allow_pickle)
+    found = load_adapter(path, family.card, family.modules(), name)
     log.info("%s: %s", path, found.told(family.card.title))
     words = [w for key, vectors in found.words.items() for w in load_embedding(path, vectors, family, key)]
     _freeze(family, name)

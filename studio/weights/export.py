@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from peft import PeftType
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ from studio.adapters.config import Export, Format
 from studio.adapters.dialects.reading import BASE_NORM
 from studio.adapters.files import read_peft, staged, write, write_peft
 from studio.adapters.loading import load_adapter, load_by_diffusers
-from studio.adapters.merge import bare, merged_copy
+from studio.adapters.merge import as_type, bare, merged_copy
 from studio.adapters.metadata import Facts, header
 from studio.adapters.strength import set_strength
 from studio.adapters.updates import Updates
@@ -28,6 +30,8 @@ from studio.adapters.verify import Answer, ask, tolerance
 from studio.catalog.family import FamilyCard
 from studio.errors import StudioError
 from studio.models.base import Family
+from studio.models.checkpoints.fill import again
+from studio.models.checkpoints.original import DENOISER, one_file, require_one_file
 from studio.models.files import absent
 from studio.records import texts
 
@@ -110,6 +114,28 @@ def export(
     return [_one(job, each, Path(folder), wanted) for each in chosen]
 
 
+def require_writable(
+    family: Family, modules: Mapping[str, nn.Module], settings: Export, name: str = NAME
+) -> None:
+    """Refuse formats that cannot hold what is trained: asked once adapters are on, before the first step.
+
+    Raises:
+        StudioError: A format that was asked for cannot.
+    """
+    if "single-file" in settings.formats:
+        require_one_file(family.card)
+    files = [one for one in settings.formats if one in ("diffusers", "kohya", "comfy")]
+    adapted = {key: module for key, module in modules.items() if name in names(module)}
+    if len(adapted) < len(modules) and (files or "peft" in settings.formats):
+        raise StudioError(
+            f"{min(modules.keys() - adapted.keys())} is finetuned whole, which {' and '.join(settings.formats)} cannot hold; set "
+            "export.formats merged.",
+            field="export.formats",
+        )
+    if files:
+        formats.require_held(formats.updates(adapted, name), family.card, adapted, files)
+
+
 def _one(job: _Job, chosen: Format, folder: Path, wanted: Answer) -> Exported:
     writers: dict[Format, tuple[str, Callable[[_Job, Path], dict[str, nn.Module]]]] = {
         "diffusers": ("pytorch_lora_weights.safetensors", _diffusers),
@@ -120,9 +146,10 @@ def _one(job: _Job, chosen: Format, folder: Path, wanted: Answer) -> Exported:
         ),
         "peft": ("peft", _peft),
         "merged": ("merged", _merged),
+        "single-file": (f"{job.settings.name}-model.safetensors", _single),
     }
     file, write_and_reload = writers[chosen]
-    allowed = tolerance(job.family, torch.float32 if chosen in ("peft", "merged") else job.dtype)
+    allowed = tolerance(job.family, job.dtype)
     with staged(folder / file) as path:
         difference = wanted.difference(ask(job.family, write_and_reload(job, path)))
         if not difference <= allowed:
@@ -195,20 +222,51 @@ def _peft(job: _Job, path: Path) -> dict[str, nn.Module]:
     for key, module in job.modules.items():
         if job.name not in names(module):
             raise StudioError(f"{key} was finetuned whole, so it has no PEFT folder; export merged instead.")
-        write_peft(path / key, module, job.name, job.facts.base_model, told=_told(job))
+        write_peft(path / key, module, job.name, job.facts.base_model, told=_told(job), dtype=job.dtype)
         read_peft(path / key, fresh[key], CHECK)
     return fresh
 
 
 def _merged(job: _Job, path: Path) -> dict[str, nn.Module]:
-    pipeline = job.family.pipeline()
-    pipeline.register_modules(**{key: merged_copy(module) for key, module in job.modules.items()})
+    pipeline = _whole(job)
     pipeline.save_pretrained(path, safe_serialization=True)
     for told in _told(job).values():
         (path / texts.FILE).write_text(told, encoding="utf-8")
     again = job.family.pipeline_class.from_pretrained(str(path), local_files_only=True, **absent(path))
-    found = {key: part for key, part in again.components.items() if key in job.modules}
-    return {key: part.to(_device(job.modules[key]), _dtype(job.modules[key])) for key, part in found.items()}
+    return _read_back(job, again.components)
+
+
+def _single(job: _Job, path: Path) -> dict[str, nn.Module]:
+    """One file in the original names, read back by our own reader of such files, with the model's sizes."""
+    pipeline, card = _whole(job), job.family.card
+    values = one_file(card, pipeline.components)
+    if card.name == "sdxl" and job.family.prediction == "v":  # how its readers tell (NoobAI)
+        values |= {"v_pred": torch.empty(0), "ztsnr": torch.empty(0)}
+    write(path, values, header(job.family, values, job.settings, job.facts, kind="", native=True))
+    starts = {card.denoiser: DENOISER} | {name: own[0] for name, own in card.recognize.text.items()}
+    found = {name: again(pipeline.components[name], path, start) for name, start in starts.items()}
+    return _read_back(job, found)
+
+
+def _whole(job: _Job) -> DiffusionPipeline:
+    """The pipeline with the adapters folded in, in the precision that was asked for."""
+    pipeline = job.family.pipeline()
+    pipeline.register_modules(**{key: merged_copy(module) for key, module in job.modules.items()})
+    if job.dtype != torch.float32:
+        kept = job.family.card.fp32 if job.dtype == torch.float16 else ()
+        parts = {
+            key: part
+            for key, part in pipeline.components.items()
+            if isinstance(part, nn.Module) and key not in kept
+        }
+        pipeline.register_modules(**{key: as_type(part, job.dtype) for key, part in parts.items()})
+    return pipeline
+
+
+def _read_back(job: _Job, found: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """The trained parts as they were read, in the type that is computed in."""
+    own = {key: part for key, part in found.items() if key in job.modules}
+    return {key: part.to(_device(job.modules[key]), _dtype(job.modules[key])) for key, part in own.items()}
 
 
 def _told(job: _Job) -> dict[str, str]:

@@ -61,7 +61,7 @@ def opened(path: Path, model: str = "") -> Opened:
     Raises:
         StudioError: It is none, is damaged, or fits no model that is known.
     """
-    values, header = read(path, pickle=True)
+    values, header = read(path)
     if not is_adapter(values):
         raise StudioError(f"{path} is no adapter's file; `studio models inspect` says what a checkpoint is.")
     refused: StudioError | None = None

@@ -112,7 +112,10 @@ def test_mixed_ranks_bf16_and_fp8_are_read(sd1, tmp_path):
     for i, (layer, weight) in enumerate(weights.items()):
         down, up = torch.randn(1 + i % 3, weight.shape[1]), torch.randn(len(weight), 1 + i % 3)
         kind = (torch.bfloat16, torch.float8_e4m3fn, torch.float16)[i % 3]
-        values[f"unet.{layer}.lora_A.weight"], values[f"unet.{layer}.lora_B.weight"] = down.to(kind), up.to(kind)
+        values[f"unet.{layer}.lora_A.weight"], values[f"unet.{layer}.lora_B.weight"] = (
+            down.to(kind),
+            up.to(kind),
+        )
         wanted[layer] = up.to(kind).float() @ down.to(kind).float()
     found = changes(sd1, tmp_path, values)
     for layer, change in wanted.items():
@@ -183,7 +186,9 @@ def test_files_of_lycoris_do_what_lycoris_does(settings, sd1, tmp_path):
             for value in network.parameters():
                 value.add_(0.1 * torch.randn(value.shape))
         values = {key: value.detach().contiguous().clone() for key, value in network.state_dict().items()}
-        theirs = ask(sd1, {"unet": trained})  # as it is trained; its merge_to of LoHa and LoKr multiplies by the scale twice
+        theirs = ask(
+            sd1, {"unet": trained}
+        )  # as it is trained; its merge_to of LoHa and LoKr multiplies by the scale twice
     found = read_updates(values, {}, sd1.card, sd1.modules())
     module = dialects.copy.deepcopy(sd1.denoiser)
     put_updates(found.updates["unet"], module, "x")

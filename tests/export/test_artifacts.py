@@ -154,13 +154,32 @@ def test_a_checkpoint_is_refused_with_the_run_to_give(tmp_path, family):
         artifacts.load(folder / "weights.safetensors", family)
 
 
-def test_pickles_need_permission(run, untrained):
+def test_pickles_of_weights_are_read_and_of_more_are_not(run, untrained):
     fresh = untrained()
     path = run / "export" / "rex.bin"
     torch.save(load_file(run / "export" / "pytorch_lora_weights.safetensors"), path)
-    with pytest.raises(StudioError, match="is a pickle, which can run code"):
+    assert artifacts.load(path, fresh).kind == "lora"
+    torch.save({"a": Path}, path)
+    with pytest.raises(StudioError, match="is a pickle that holds more than weights"):
         artifacts.load(path, fresh)
-    assert artifacts.load(path, fresh, allow_pickle=True).kind == "lora"
+
+
+@pytest.mark.parametrize("kept", [dict, torch.nn.ParameterDict])
+def test_an_embedding_of_a1111_adds_its_word(kept, untrained, tmp_path):
+    family, vectors = untrained(), torch.randn(2, 32)
+    saved = {
+        "string_to_token": {"*": 265},
+        "string_to_param": kept({"*": torch.nn.Parameter(vectors)}),
+        "name": "x",
+        "step": 9,
+    }
+    torch.save(saved, tmp_path / "rex.pt")
+    found = artifacts.load(tmp_path / "rex.pt", family)
+    assert (found.kind, found.name) == ("embedding", "<rex>")
+    ids = family.tokenizers["tokenizer"]("<rex>").input_ids
+    torch.testing.assert_close(
+        family.text_encoders["text_encoder"].get_input_embeddings().weight[ids[1]], vectors[0]
+    )
 
 
 def test_a_run_without_export_says_how_to_get_one(tmp_path, family):

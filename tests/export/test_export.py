@@ -25,10 +25,12 @@ from studio.adapters.updates import LowRank, Update
 from studio.adapters.verify import ask
 from studio.catalog import families
 from studio.errors import StudioError
+from studio.models.checkpoints.original import one_file
 from studio.weights import artifacts
 from studio.weights import export as exporting
 from studio.weights.export import export
 from tests.export.conftest import LORA, train
+from tests.models import original_layout
 
 
 @pytest.mark.parametrize("name", families.cards())
@@ -190,6 +192,70 @@ def test_full_finetuning_exports_a_pipeline(family, tmp_path):
     modules = train(family, Full(), size=0.01)
     done = export(family, modules, tmp_path / "export")
     assert [one.format for one in done] == ["merged"]
+
+
+@pytest.mark.filterwarnings("ignore")  # diffusers asks for settings of safety checkers
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl"])
+def test_a_whole_model_in_one_file_is_read_by_diffusers_with_equal_pictures(name, untrained, tmp_path):
+    family = untrained(name)
+    modules = train(family, Full(), size=0.01)
+    settings = Export(name="rex", formats=("merged", "single-file"))
+    merged, single = export(family, modules, tmp_path / "export", settings=settings)
+    assert single.difference <= 1e-4
+    kind = family.pipeline_class
+    given = {"safety_checker": None}
+    if name == "sdxl":  # diffusers tells its two encoders apart by their widths, which are one in tiny models; ours read it above
+        given["text_encoder_2"] = modules["text_encoder_2"]
+    one = kind.from_single_file(
+        str(single.path), config=str(merged.path), local_files_only=True, **given
+    )
+    other = kind.from_pretrained(str(merged.path), **given)
+    pictures = [
+        pipeline(
+            "a dog", num_inference_steps=2, output_type="pt", generator=torch.Generator().manual_seed(0)
+        ).images
+        for pipeline in (one, other)
+    ]
+    torch.testing.assert_close(*pictures, rtol=0, atol=1e-5)
+    with safe_open(single.path, "pt") as opened:
+        assert opened.metadata()["modelspec.architecture"] == family.card.names.modelspec
+
+
+def test_one_file_has_the_names_of_the_published_ones(untrained, tmp_path):
+    """Every name, as a second writer of such files spells it, and no other."""
+    for name in ("sd1", "sdxl"):
+        family = untrained(name)
+        parts = family.pipeline().components
+        assert one_file(family.card, parts).keys() == original_layout.whole(name, parts).keys()
+
+
+@pytest.mark.parametrize("chosen", ["merged", "peft", "single-file"])
+def test_precision_holds_for_every_format(chosen, family, tmp_path):
+    modules = train(family, LORA)
+    settings = Export(formats=(chosen,), precision="fp16")
+    [one] = export(family, modules, tmp_path / "export", settings=settings)
+    files = [one.path] if one.path.is_file() else [*one.path.rglob("*.safetensors")]
+    types = {value.dtype for file in files for value in load_file(file).values() if value.is_floating_point()}
+    assert types == {torch.float16}
+    assert next(family.denoiser.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "adapter", "formats", "said"),
+    [
+        ("flux", Lokr(rank=2), ("kohya",), "are the one layer (double|single)_blocks"),
+        ("flux", LORA, ("single-file",), "is not written as one file here"),
+        ("sd1", Loha(rank=2), ("diffusers",), "hold LoRA and DoRA"),
+        ("sd1", Hra(), ("kohya",), "is not a LoRA, DoRA, LoHa or LoKr"),
+        ("sd1", LORA, ("comfy",), "No tool reads LoRAs"),
+        ("sd1", Full(), ("kohya",), "is finetuned whole, which kohya cannot hold"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_training(name, adapter, formats, said, untrained):
+    family = untrained(name)
+    modules = train(family, adapter)
+    with pytest.raises(StudioError, match=said):
+        exporting.require_writable(family, modules, Export(formats=formats))
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT asks transformers

@@ -59,6 +59,7 @@ class DreamBoothTrainer(Trainer):
             self.trained |= self.family.clip_encoders
         self.family.hold(*self.trained)
         attached = attach_from(config.start, config.adapter, self.family, self.trained)
+        exporting.require_writable(self.family, self.trained, config.export)
         texts = texts_of(self.family, config.images)
         self.prompts_of = Prompts(self.family, trains=config.text_encoder, store=texts)
         found: list[Group] = []

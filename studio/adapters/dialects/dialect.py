@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import nn
 
@@ -22,17 +23,25 @@ class Spot:
     dialect: str = ""
 
 
+class Stem(NamedTuple):
+    """A start of keys, the layers of ours that it stands for, and whether the halves of their rows are turned there."""
+
+    start: str
+    layers: tuple[str, ...]
+    swapped: bool = False
+
+
 @dataclass(frozen=True)
 class Dialect:
     """One spelling.
 
     Attributes:
         name: What the dialect is called in a sentence: kohya, OneTrainer.
-        spells: Starts of keys of one place of a component, each with the layers of ours that it stands for.
+        spells: Starts of keys of one place of a component.
     """
 
     name: str
-    spells: Callable[[FamilyCard, str, Place], Iterator[tuple[str, tuple[str, ...]]]]
+    spells: Callable[[FamilyCard, str, Place], Iterator[Stem]]
 
 
 def places(card: FamilyCard, component: str, module: nn.Module) -> list[Place]:
@@ -63,6 +72,7 @@ def table(
     for component in order:
         for where in places(card, component, modules[component]):
             for dialect in dialects:
-                for stem, layers in dialect.spells(card, component, where):
-                    found.setdefault(stem, Spot(component, layers, where.swapped, dialect.name))
+                for stem in dialect.spells(card, component, where):
+                    spot = Spot(component, stem.layers, stem.swapped, dialect.name)
+                    found.setdefault(stem.start, spot)
     return found

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 
-from studio.adapters.dialects.dialect import Dialect
+from studio.adapters.dialects.dialect import Dialect, Stem
 from studio.adapters.dialects.place import Place, with_clip
 from studio.catalog.family import FamilyCard
 
 
-def spells(card: FamilyCard, component: str, where: Place) -> Iterator[tuple[str, tuple[str, ...]]]:
+def spells(card: FamilyCard, component: str, where: Place) -> Iterator[Stem]:
     """A component and a layer's name; CLIP's with and without `text_model.`."""
     for layer in where.ours:
         for name in with_clip(component, layer):
-            yield f"{component}.{name}", (layer,)
+            yield Stem(f"{component}.{name}", (layer,))
 
 
 DIFFUSERS = Dialect("diffusers", spells)

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 
-from studio.adapters.dialects.dialect import Dialect
+from studio.adapters.dialects.dialect import Dialect, Stem
 from studio.adapters.dialects.kohya import flat
 from studio.adapters.dialects.place import Place, with_clip
 from studio.catalog.family import FamilyCard
 
 
-def spells(card: FamilyCard, component: str, where: Place) -> Iterator[tuple[str, tuple[str, ...]]]:
+def spells(card: FamilyCard, component: str, where: Place) -> Iterator[Stem]:
     """Diffusers' names."""
     for layer in where.ours:
         for name in with_clip(component, layer):
-            yield f"lycoris_{flat(name)}", (layer,)
+            yield Stem(f"lycoris_{flat(name)}", (layer,))
 
 
 LYCORIS = Dialect("LyCORIS", spells)

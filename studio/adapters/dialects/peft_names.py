@@ -2,20 +2,20 @@
 
 from collections.abc import Iterator
 
-from studio.adapters.dialects.dialect import Dialect
+from studio.adapters.dialects.dialect import Dialect, Stem
 from studio.adapters.dialects.place import Place, with_clip
 from studio.catalog.family import FamilyCard
 
 START = "base_model.model."
 
 
-def spells(card: FamilyCard, component: str, where: Place) -> Iterator[tuple[str, tuple[str, ...]]]:
+def spells(card: FamilyCard, component: str, where: Place) -> Iterator[Stem]:
     """The names of the model that was wrapped."""
     for layer in where.ours:
         for name in with_clip(component, layer):
-            yield f"{START}{name}", (layer,)
-            yield f"{component}.{START}{name}", (layer,)
-            yield name, (layer,)
+            yield Stem(f"{START}{name}", (layer,))
+            yield Stem(f"{component}.{START}{name}", (layer,))
+            yield Stem(name, (layer,))
 
 
 PEFT = Dialect("PEFT", spells)

@@ -35,7 +35,7 @@ def place(card: FamilyCard, component: str, layer: str, module: nn.Module) -> Pl
         return Place(file_name(layer), (layer,))
     match card.names.scheme:
         case "sgm":
-            return Place(sgm_name(layer, int(module.config.layers_per_block)), (layer,))
+            return Place(sgm_name(layer, module.config), (layer,))
         case "blocks":
             return _in_blocks(card, layer, module)
         case "same":

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from studio.adapters.dialects.dialect import Dialect
+from studio.adapters.dialects.dialect import Dialect, Stem
 from studio.adapters.dialects.place import Place
 from studio.catalog.family import FamilyCard
 
@@ -16,7 +16,7 @@ _ENDS = {
 }
 
 
-def spells(card: FamilyCard, component: str, where: Place) -> Iterator[tuple[str, tuple[str, ...]]]:
+def spells(card: FamilyCard, component: str, where: Place) -> Iterator[Stem]:
     """1 is the picture's stream, 2 the text's; of a single block's first layer query, key and value alone."""
     if not where.native.startswith(("double_blocks.", "single_blocks.")):
         return
@@ -24,7 +24,7 @@ def spells(card: FamilyCard, component: str, where: Place) -> Iterator[tuple[str
         if where.native.endswith(theirs):
             layers = where.ours[:3] if theirs == ".linear1" else where.ours
             for start in ("", "diffusion_model."):
-                yield f"{start}{where.native.removesuffix(theirs)}{end}", layers
+                yield Stem(f"{start}{where.native.removesuffix(theirs)}{end}", layers)
 
 
 XLABS = Dialect("XLabs", spells)

@@ -1,5 +1,6 @@
 """An empty network and a file's weights, to a network that has all of them."""
 
+import copy
 import logging
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
+from diffusers import ModelMixin
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -34,6 +36,18 @@ def weights_in(file: Path, start: str = "") -> State:
 def converted(module: nn.Module, part: Part, state: State) -> State:
     """A file's weights in the names of the network that they are for."""
     return of_diffusers(module, state) if part.library == "diffusers" else of_text(module, state)
+
+
+def again(module: nn.Module, file: Path, start: str) -> nn.Module:
+    """A second network like this one, with the weights that a file has under `start`.
+
+    Raises:
+        StudioError: Weights are absent or have other shapes.
+    """
+    state = weights_in(file, start)
+    fresh = copy.deepcopy(module)
+    own = of_diffusers(fresh, state) if isinstance(fresh, ModelMixin) else of_text(fresh, state)
+    return filled(fresh, own, next(module.parameters()).dtype, f"{file} ({start})")
 
 
 def unfit(module: nn.Module, state: State) -> list[str]:
