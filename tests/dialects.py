@@ -320,12 +320,13 @@ def read():
 
 
 def main(names):
-    cells = read()
     for way, name, family, kind in wanted(names):
-        cells[" | ".join((way, name, family, kind))] = said = cell(way, name, family, kind)
+        said = cell(way, name, family, kind)
+        cells = read()  # anew: several of this command may run
+        cells[" | ".join((way, name, family, kind))] = said
         print(way, name, family, kind, said, flush=True)
         FILE.write_text(json.dumps(cells, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    PAGE.write_text(render(cells), encoding="utf-8")
+    PAGE.write_text(render(read()), encoding="utf-8")
     return 0
 
 

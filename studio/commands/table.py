@@ -85,7 +85,7 @@ COMMANDS: Mapping[str, Command] = {
     "export": Command(
         summary="write a run's weights in another format",
         where="studio.commands.use_cases:export",
-        usage="RUN [--formats diffusers kohya comfy peft merged] [--precision fp32|fp16|bf16] [...]",
+        usage="RUN [--formats diffusers kohya comfy peft merged single-file] [--precision fp32|fp16|bf16] [...]",
         text="Writes the weights of a run's newest checkpoint again, into RUN/export; each file is read back and compared.\n"
         f"{RUN} Without --formats those of the run are written; methods that are no\n"
         "adapters, such as jedi, have one format of their own. A run that stopped early is exported as far as it came.\n"

@@ -49,10 +49,11 @@ def extracted(
 def _layers(before: nn.Module, after: nn.Module, rank: int) -> list[tuple[str, Update, float]]:
     """Linear layers and convolutions that changed; norms and embeddings have no LoRA."""
     found: list[tuple[str, Update, float]] = []
+    tuned = after.state_dict()
     for layer, one in before.named_modules():
         if not isinstance(one, (nn.Linear, nn.Conv2d)):
             continue
-        other = after.get_submodule(layer).weight
+        other = tuned[f"{layer}.weight"]
         if other.shape != one.weight.shape:
             raise StudioError(f"{layer} has other sizes in the two models; give two of one size.")
         change = other.float() - one.weight.float()
