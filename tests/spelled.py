@@ -48,8 +48,9 @@ def loha(weight, g):
 
 def lokr(weight, g):
     wide = weight[0].numel()
-    first = draw(2, 2, generator=g)
-    a, b = draw(len(weight) // 2, RANK, generator=g), draw(RANK, wide // 2, generator=g)
+    rows, row = (2 if number % 2 == 0 else 1 for number in (len(weight), wide))
+    first = draw(rows, row, generator=g)
+    a, b = draw(len(weight) // rows, RANK, generator=g), draw(RANK, wide // row, generator=g)
     keys = {"lokr_w1": first, "lokr_w2_a": a, "lokr_w2_b": b, "alpha": torch.tensor(ALPHA)}
     return keys, (SCALE * torch.kron(first, a @ b)).reshape(weight.shape)
 

@@ -28,7 +28,9 @@ def file(state, tmp_path):
     def written(name, kind="LoRA", seed=0):
         stems = {layer: f"lora_unet_{layer.replace('.', '_')}" for layer in state if "attn" in layer}
         values, _ = spelled(stems, state, kind, seed=seed)
-        save_file(values, tmp_path / name, metadata={"ss_network_dim": "4", "modelspec.trigger_phrase": "sks dog"})
+        save_file(
+            values, tmp_path / name, metadata={"ss_network_dim": "4", "modelspec.trigger_phrase": "sks dog"}
+        )
         return tmp_path / name
 
     return written
@@ -49,7 +51,10 @@ def test_inspect_says_in_a_line_what_a_file_is(file, capsys):
 def test_there_and_back_is_the_same_adapter(kind, file, tmp_path):
     first, second = file("a.safetensors", kind), tmp_path / "b.safetensors"
     chosen = "diffusers" if kind in ("LoRA", "DoRA") else "kohya"
-    assert run(["weights", "convert", str(first), "--to", str(second), "--format", chosen, "--model", MODEL]) == 0
+    assert (
+        run(["weights", "convert", str(first), "--to", str(second), "--format", chosen, "--model", MODEL])
+        == 0
+    )
     assert difference(first, second) < 1e-6
     with safe_open(second, "pt") as opened_file:
         assert opened_file.metadata()["modelspec.trigger_phrase"] == "sks dog"
@@ -57,7 +62,19 @@ def test_there_and_back_is_the_same_adapter(kind, file, tmp_path):
 
 def test_precision_is_what_was_asked_for(file, tmp_path):
     to = tmp_path / "b.safetensors"
-    run(["weights", "convert", str(file("a.safetensors")), "--to", str(to), "--precision", "bf16", "--model", MODEL])
+    run(
+        [
+            "weights",
+            "convert",
+            str(file("a.safetensors")),
+            "--to",
+            str(to),
+            "--precision",
+            "bf16",
+            "--model",
+            MODEL,
+        ]
+    )
     assert {value.dtype for value in load_file(to).values()} == {torch.bfloat16}
 
 
@@ -79,7 +96,22 @@ def test_two_are_merged_exactly_and_a_resize_to_their_rank_changes_nothing(file,
 
 def test_a_loha_becomes_the_nearest_lora(file, tmp_path, capsys):
     to = tmp_path / "b.safetensors"
-    assert run(["weights", "resize", str(file("a.safetensors", "LoHa")), "--to", str(to), "--keep", "0.9", "--model", MODEL]) == 0
+    assert (
+        run(
+            [
+                "weights",
+                "resize",
+                str(file("a.safetensors", "LoHa")),
+                "--to",
+                str(to),
+                "--keep",
+                "0.9",
+                "--model",
+                MODEL,
+            ]
+        )
+        == 0
+    )
     assert 0 < difference(tmp_path / "a.safetensors", to) < 0.32
     assert "keeps 0.9" in capsys.readouterr().out
 
@@ -98,11 +130,29 @@ def test_what_two_models_differ_by_is_extracted(tmp_path):
     layer.weight.data += change
     pipeline.save_pretrained(tmp_path / "tuned")
     to = tmp_path / "lora.safetensors"
-    assert run(["weights", "extract", str(tmp_path / "base"), str(tmp_path / "tuned"), "--rank", "2", "--to", str(to)]) == 0
+    assert (
+        run(
+            [
+                "weights",
+                "extract",
+                str(tmp_path / "base"),
+                str(tmp_path / "tuned"),
+                "--rank",
+                "2",
+                "--to",
+                str(to),
+            ]
+        )
+        == 0
+    )
     again = DiffusionPipeline.from_pretrained(tmp_path / "base")
     again.load_lora_weights(str(to))
     again.fuse_lora()
-    moved = again.unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q").get_base_layer().weight
+    moved = (
+        again.unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q")
+        .get_base_layer()
+        .weight
+    )
     torch.testing.assert_close(moved, layer.weight, rtol=1e-4, atol=1e-4)
 
 
@@ -115,7 +165,10 @@ def test_a_file_that_fits_no_model_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["a.safetensors", "--to", "b.safetensors", "--format", "khya"], "Unknown format 'khya'; did you mean 'kohya'"),
+        (
+            ["a.safetensors", "--to", "b.safetensors", "--format", "khya"],
+            "Unknown format 'khya'; did you mean 'kohya'",
+        ),
         (["a.safetensors"], "--to FILE.safetensors says where"),
         (["a.safetensors", "--to", "b.pt"], "no .safetensors file"),
     ],

@@ -8,6 +8,7 @@ at: diffusers reads it from the file's metadata, ComfyUI does not.
 import json
 from collections.abc import Callable, Collection, Mapping
 
+import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from studio.adapters.dialects.place import comfy_stem, file_name, kohya_stem, pl
 from studio.adapters.fusing import fused, require_together
 from studio.adapters.on_layers import update_on
 from studio.adapters.targets import root
-from studio.adapters.updates import LowRank, Update, Updates
+from studio.adapters.updates import Difference, LowRank, Rows, Update, Updates
 from studio.catalog.family import FamilyCard
 from studio.errors import StudioError
 
@@ -176,7 +177,10 @@ def _to_native(
 
 def written(update: Update) -> dict[str, Tensor]:
     """The tensors of an update by role, as files have them: magnitudes as (n 1 ...)."""
-    found = update.additive.tensors() if update.additive is not None else {}
+    own = update.additive
+    if isinstance(own, Rows):  # of a fused layer that was read, which has factors of its own no more
+        own = Difference(own.change(torch.Size(own.sizes)))
+    found = own.tensors() if own is not None else {}
     if update.bias is not None:
         found["bias"] = update.bias
     if update.magnitude is not None:

@@ -198,14 +198,6 @@ class Rows:
         full = self.whole.change(torch.Size((self.total, *shape[1:])))
         return torch.cat([full[start:stop] for start, stop in self.ranges])
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Its parts by role: none of its own.
-
-        Raises:
-            TypeError: Always; it is written by way of its change.
-        """
-        raise TypeError("rows of a fused update have no factors")
-
 
 Additive = LowRank | Hadamard | Kronecker | Difference | Rows
 

@@ -32,6 +32,19 @@ class Command:
 
 
 RUN = "RUN is a folder, or its name under runs/."
+_WRITTEN = "--to FILE [--format kohya|comfy|diffusers] [--precision fp32|fp16|bf16]"
+_WEIGHTS = {
+    "inspect": ("what a file is: tool, kind, model, layers, rank, alpha, trigger, who reads it", "FILE [--model MODEL]"),
+    "convert": ("the same adapter in another dialect", f"FILE {_WRITTEN} [--model MODEL]"),
+    "resize": ("the nearest LoRA of a rank, or of a share of the change to keep",
+               f"FILE (--rank N | --keep 0.95) {_WRITTEN} [--model MODEL]"),
+    "merge": ("several as one LoRA: exact, with the sum of their ranks, or the nearest of --rank",
+              f"FILE:0.7 FILE ... {_WRITTEN} [--rank N] [--model MODEL]"),
+    "extract": ("the difference of two models as a LoRA", f"BASE TUNED {_WRITTEN} [--rank 16]"),
+    "compare": ("how far two adapters are apart: layers in common, largest and relative difference",
+                "FILE FILE [--model MODEL]"),
+}  # fmt: skip
+"""What `studio weights` does, and what follows its words."""
 COMMANDS: Mapping[str, Command] = {
     "demo": Command(
         summary="the main job on sample pictures: train, measure, report",
@@ -177,36 +190,8 @@ COMMANDS: Mapping[str, Command] = {
         text="FILE is a LoRA, DoRA, LoHa or LoKr of any tool (docs/dialects.md). Formats: kohya (A1111, Forge, ComfyUI), comfy,\n"
         "diffusers. --model NAME, FOLDER or FILE is the base; without it the published model that the file fits.",
         verbs={
-            "inspect": Command(
-                summary="what a file is: tool, kind, model, layers, rank, alpha, trigger, who reads it",
-                where="studio.commands.weights:inspect",
-                usage="FILE [--model MODEL]",
-            ),
-            "convert": Command(
-                summary="the same adapter in another dialect",
-                where="studio.commands.weights:convert",
-                usage="FILE --to FILE [--format kohya|comfy|diffusers] [--precision fp32|fp16|bf16] [--model MODEL]",
-            ),
-            "resize": Command(
-                summary="the nearest LoRA of a rank, or of a share of the change to keep",
-                where="studio.commands.weights:resize",
-                usage="FILE --to FILE (--rank N | --keep 0.95) [--format ...] [--precision ...] [--model MODEL]",
-            ),
-            "merge": Command(
-                summary="several as one LoRA: exact, with the sum of their ranks, or the nearest of --rank",
-                where="studio.commands.weights:merge",
-                usage="FILE:0.7 FILE ... --to FILE [--rank N] [--format ...] [--precision ...] [--model MODEL]",
-            ),
-            "extract": Command(
-                summary="the difference of two models as a LoRA",
-                where="studio.commands.weights:extract",
-                usage="BASE TUNED --to FILE [--rank 16] [--format ...] [--precision ...]",
-            ),
-            "compare": Command(
-                summary="how far two adapters are apart: layers in common, largest and relative difference",
-                where="studio.commands.weights:compare",
-                usage="FILE FILE [--model MODEL]",
-            ),
+            verb: Command(summary=summary, where=f"studio.commands.weights:{verb}", usage=usage)
+            for verb, (summary, usage) in _WEIGHTS.items()
         },
     ),
     "decor": Command(

@@ -123,7 +123,9 @@ def change_of(update: Update, structure: Structure, component: str, layer: str) 
     Raises:
         StudioError: It depends on the weights, and the model has none.
     """
-    weight: Tensor = dict(structure.modules[component].get_submodule(layer).named_parameters(recurse=False))["weight"]
+    weight: Tensor = dict(structure.modules[component].get_submodule(layer).named_parameters(recurse=False))[
+        "weight"
+    ]
     if update.magnitude is not None and weight.is_meta:
         raise StudioError(
             "A DoRA's change depends on the weights of its base; give them with --model FOLDER or FILE.",

@@ -204,11 +204,11 @@ def test_a_whole_model_in_one_file_is_read_by_diffusers_with_equal_pictures(name
     assert single.difference <= 1e-4
     kind = family.pipeline_class
     given = {"safety_checker": None}
-    if name == "sdxl":  # diffusers tells its two encoders apart by their widths, which are one in tiny models; ours read it above
+    if (
+        name == "sdxl"
+    ):  # diffusers tells its two encoders apart by their widths, which are one in tiny models; ours read it above
         given["text_encoder_2"] = modules["text_encoder_2"]
-    one = kind.from_single_file(
-        str(single.path), config=str(merged.path), local_files_only=True, **given
-    )
+    one = kind.from_single_file(str(single.path), config=str(merged.path), local_files_only=True, **given)
     other = kind.from_pretrained(str(merged.path), **given)
     pictures = [
         pipeline(

@@ -5,7 +5,8 @@ import pytest
 import torch
 from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_krea2_lora_to_diffusers
 
-from studio.adapters.formats import LowRank, to_comfy
+from studio.adapters.formats import to_comfy
+from studio.adapters.updates import LowRank, Update
 from studio.catalog.recognize import recognize
 from studio.models.build import load
 from tests.models.published import PUBLISHED, shrunk
@@ -86,7 +87,7 @@ def test_diffusers_reads_the_names_that_comfy_files_give_krea(families):
     ends = ("attn.to_q", "attn.to_out.0", "attn.to_gate", "ff.gate", "ff.down")
     blocks = ("transformer_blocks.1", "text_fusion.layerwise_blocks.0", "text_fusion.refiner_blocks.0")
     layers = [f"{block}.{end}" for block in blocks for end in ends] + [*family.card.names.top]
-    low = {layer: LowRank(torch.randn(2, 3), torch.randn(4, 2), alpha=2.0) for layer in layers}
+    low = {layer: Update(LowRank(torch.randn(2, 3), torch.randn(4, 2), alpha=2.0)) for layer in layers}
     written = to_comfy({"transformer": low}, family.card, {"transformer": family.denoiser})
     spelled = {
         key.replace("lora_down", "lora_A").replace("lora_up", "lora_B"): value

@@ -1,5 +1,6 @@
 """What a dialect is: how one tool, or several, spell the layers of a model in the keys of an adapter's file."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -69,10 +70,10 @@ def table(
     """Every start of keys in every dialect, and what it stands for; of two, the first dialect's holds."""
     found: dict[str, Spot] = {}
     order = sorted(modules, key=lambda name: name.startswith("text_encoder"))  # a bare name is the denoiser's
-    for component in order:
-        for where in places(card, component, modules[component]):
-            for dialect in dialects:
-                for stem in dialect.spells(card, component, where):
-                    spot = Spot(component, stem.layers, stem.swapped, dialect.name)
-                    found.setdefault(stem.start, spot)
+    everywhere = [
+        (component, where) for component in order for where in places(card, component, modules[component])
+    ]
+    for (component, where), dialect in itertools.product(everywhere, dialects):
+        for stem in dialect.spells(card, component, where):
+            found.setdefault(stem.start, Spot(component, stem.layers, stem.swapped, dialect.name))
     return found

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from studio.adapters.dialects.sgm import sgm_name
 from studio.catalog.family import FamilyCard
 from studio.errors import StudioError
+from studio.models.checkpoints.sgm import sgm_name
 
 
 @dataclass(frozen=True)

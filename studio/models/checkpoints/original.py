@@ -1,6 +1,6 @@
 """Stable Diffusion 1.x, 2.x and XL as one file in the names of the original checkpoints: what A1111, Forge and ComfyUI load.
 
-The way back from `convert.py`. U-Net: `studio.adapters.dialects.sgm`; the autoencoder's and open_clip's names stand here.
+The way back from `convert.py`. U-Net: `studio.models.checkpoints.sgm`; the autoencoder's and open_clip's names stand here.
 """
 
 import re
@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from studio.adapters.dialects.sgm import sgm_name
 from studio.catalog.family import FamilyCard
 from studio.errors import StudioError
+from studio.models.checkpoints.sgm import sgm_name
 
 DENOISER, AUTOENCODER = "model.diffusion_model.", "first_stage_model."
 _ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}

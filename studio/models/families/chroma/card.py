@@ -22,6 +22,12 @@ _HD = Variant(
     },
 )
 """Steps and guidance of its own card (40 and 3.0)."""
+_GUIDANCE = {
+    "distilled_guidance_layer.layers": (
+        "distilled_guidance_layer.layers",
+        {"in_layer": ("linear_1",), "out_layer": ("linear_2",)},
+    )
+}
 _TOP = {name: NAMES.top[name] for name in ("x_embedder", "context_embedder", "proj_out")}
 
 FAMILY = FamilyCard(
@@ -43,7 +49,7 @@ FAMILY = FamilyCard(
         base_version="chroma",
         implementation="https://huggingface.co/lodestones/Chroma",
         text={},
-        blocks=blocks(),
+        blocks={**blocks(), **_GUIDANCE},
         top=_TOP,
     ),
 )
