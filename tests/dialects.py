@@ -156,6 +156,8 @@ def fits(dialect, family):
     """Whether the tool knows the family under names of its own."""
     if dialect.startswith("attention"):
         return family in UNETS
+    if "kohya" in dialect:
+        return families.cards()[family].names.kohya
     if dialect == "XLabs":
         return family == "flux"
     if dialect.startswith("original"):

@@ -97,7 +97,8 @@ def test_diffusers_reads_the_names_that_comfy_files_give_krea(families):
     read = _convert_non_diffusers_krea2_lora_to_diffusers(spelled)
     assert {key.removeprefix("transformer.").rsplit(".lora_", 1)[0] for key in read} == set(layers)
     assert all(
-        torch.equal(read[f"transformer.{layer}.lora_A.weight"], one.down) for layer, one in low.items()
+        torch.equal(read[f"transformer.{layer}.lora_A.weight"], one.additive.down)
+        for layer, one in low.items()
     )
 
 
