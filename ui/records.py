@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.queue.jobs import Job, Jobs
-from studio.records.runs import STATES, RunFolder
+from studio.records.runs import STATES, RunFolder, saved
 from ui.workspace import Workspace
 
 QUIET = 900.0
@@ -127,7 +127,7 @@ def status(record: Record, job: Job | None) -> str:
 
 def steps_of(folder: Path) -> list[int]:
     """Steps of which a folder of previews or checkpoints keeps something."""
-    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+    return list(saved(folder))
 
 
 def pictures(record: Record, step: int) -> list[tuple[Path, str]]:

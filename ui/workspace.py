@@ -147,7 +147,7 @@ class Workspace:
         found = [
             folder.path
             for folder in runs.list_runs(self.runs)
-            if any(folder.checkpoints.glob("step-*")) and not any(folder.export.glob("*"))
+            if runs.saved(folder.checkpoints) and not any(folder.export.glob("*"))
         ]
         return [self.relative(path) for path in found if not self.jobs.running(path)]
 

@@ -1,6 +1,7 @@
 """The nullspace analysis: what a vision transformer cannot see, as numbers and as pictures."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from studio.vision.config import Nullspace
 from studio.vision.line import load_before
 from studio.vision.nullspace import PatchNullspace
 
+log = logging.getLogger(__name__)
 _WEIGHT = "patch_embed.proj.weight"
 START = "the start of the run"
 
@@ -106,11 +108,14 @@ def _overlaps(request: Nullspace, model: Classifier, space: PatchNullspace) -> d
         )
     layer = nullspace.projection(model)
     final = layer.weight.detach().clone()
-    for path in sorted((Path(request.model) / "checkpoints").glob("step-*")):
+    for step, path in runs.saved(Path(request.model) / "checkpoints").items():
+        if reason := checkpoint.damage(path):
+            log.warning("checkpoint %s is damaged (%s) and left out", path, reason)
+            continue
         weight = _saved_weight(path)
         if weight is not None:
             layer.weight.data.copy_(weight)
-            found[f"step {checkpoint.step_of(path)}"] = space.overlap(nullspace.patch_nullspace(model))
+            found[f"step {step}"] = space.overlap(nullspace.patch_nullspace(model))
     layer.weight.data.copy_(final)
     return found
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from studio.queue.jobs import Job, Jobs, Process
-from studio.records.runs import EventLog, RunFolder
+from studio.records.runs import EventLog, RunFolder, saved
 
 log = logging.getLogger(__name__)
 SECONDS = 0.5
@@ -60,7 +60,7 @@ def reconcile(jobs: Jobs) -> list[Job]:
     gone = [job for job in jobs.running() if not alive(job.process)]
     for job in gone:
         folder = RunFolder(Path(job.run)) if job.run else None
-        can_resume = folder is not None and any(folder.checkpoints.glob("step-*"))
+        can_resume = folder is not None and bool(saved(folder.checkpoints))
         advice = "resume the run to go on from its last checkpoint" if can_resume else "start it again"
         if folder and folder.status() == "running":
             _note_failure(folder)  # before the job is closed: who sees it closed finds its run failed

@@ -11,6 +11,7 @@ runs/NAME/config.json      the resolved settings; re-creates the run
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from studio.errors import StudioError, unknown
 
 STATES = {"prepare": "running", "start": "running", "done": "done", "stopped": "stopped", "failed": "failed"}
 """Events after which a run is in a state, and which."""
+_STEP = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def saved(folder: Path) -> dict[int, Path]:
+    """What a folder of checkpoints or previews keeps, by step, in their order."""
+    found = {int(name[1]): path for path in folder.glob("step-*") if (name := _STEP.fullmatch(path.name))}
+    return dict(sorted(found.items()))
 
 
 def share(path: Path) -> None:

@@ -4,6 +4,7 @@ checkpoints/step-00000100/weights.safetensors   the tensors of all groups, as `g
                           state.safetensors     tensors of optimizer, average, trainer
                           state.json            the rest of their state, with references to the tensors
                           manifest.json         step, settings, sha256 of each file; written last
+            damaged-step-00000200/              what a resumed run found damaged, and trains again
 """
 
 import hashlib
@@ -24,11 +25,11 @@ from torch import Tensor
 from studio.backend.sharding import laid_out_as, whole
 from studio.contracts.trainer import Group
 from studio.errors import RunFailed, StudioError
-from studio.records.runs import write_text
+from studio.records.runs import saved, write_text
 
 log = logging.getLogger(__name__)
-_NAME = re.compile(r"step-(\d{8})")
-_TEMPORARY = re.compile(r"\.step-\d{8}\.\d+\.tmp")
+_FILES = ("state.json", "state.safetensors", "weights.safetensors")
+_TEMPORARY = re.compile(r"\.step-\d{8,}\.\d+\.tmp")
 
 
 def pack(value: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
@@ -101,8 +102,6 @@ def save(
         RunFailed: the disk is full or not writable; nothing half-written stays, older checkpoints are untouched.
     """
     final = root / f"step-{step:08d}"
-    if (final / "manifest.json").exists():
-        return final
     temporary = root / f".{final.name}.{os.getpid()}.tmp"
     weights = {
         f"{g.name}/{k}": whole(v.detach()).cpu().contiguous().clone()
@@ -115,10 +114,14 @@ def save(
         return final
     try:
         _fill(temporary, weights, tensors, packed)
-        files = sorted(temporary.iterdir())
-        manifest = {"step": step, "config": config, "sha256": {p.name: _sha256(p) for p in files}}
+        manifest = {
+            "step": step,
+            "config": config,
+            "sha256": {name: _sha256(temporary / name) for name in _FILES},
+        }
         write_text(temporary / "manifest.json", json.dumps(manifest))
         _sync(temporary)
+        set_aside(final)  # a run that loaded another step found this one damaged, or never saw it
         temporary.rename(final)
         _sync(root)
     except (OSError, SafetensorError) as error:
@@ -133,7 +136,7 @@ def save(
 
 def rotate(root: Path, keep: int, protect: Sequence[int] = ()) -> None:
     """Delete the oldest checkpoints beyond `keep`; only folders that `save` wrote, never a protected step."""
-    ours = sorted(p for p in root.iterdir() if _NAME.fullmatch(p.name) and (p / "manifest.json").exists())
+    ours = [path for path in saved(root).values() if (path / "manifest.json").exists()]
     for path in ours[:-keep]:
         if step_of(path) not in protect:
             shutil.rmtree(path)
@@ -141,7 +144,7 @@ def rotate(root: Path, keep: int, protect: Sequence[int] = ()) -> None:
 
 def sweep(root: Path) -> None:
     """Remove what a killed save left behind."""
-    for path in root.iterdir():
+    for path in root.glob(".step-*"):
         if _TEMPORARY.fullmatch(path.name):
             shutil.rmtree(path)
 
@@ -151,30 +154,72 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
+def set_aside(path: Path) -> None:
+    """Give a checkpoint that cannot be used a name under which nothing looks for it: the next one takes its place."""
+    if not os.path.lexists(path):
+        return
+    aside = path.with_name(f"damaged-{path.name}")
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink(missing_ok=True)
+    path.rename(aside)
+
+
 def damage(path: Path) -> str:
     """What is wrong with a checkpoint; empty if its files are what was written."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        bad = [name for name, digest in manifest["sha256"].items() if _sha256(path / name) != digest]
-    except (OSError, ValueError, KeyError) as error:
+        digests = manifest(path)["sha256"]
+        bad = [name for name in _FILES if _sha256(path / name) != digests[name]]
+    except (OSError, ValueError) as error:
         return str(error)
     return f"{', '.join(bad)} changed after writing" if bad else ""
 
 
 def latest(root: Path) -> Path | None:
     """The newest sound checkpoint; damaged ones are named in a warning and left alone."""
-    if not root.is_dir():
-        return None
-    for path in sorted((p for p in root.iterdir() if _NAME.fullmatch(p.name)), reverse=True):
+    for path in reversed(saved(root).values()):
         if not (reason := damage(path)):
             return path
         log.warning("checkpoint %s is damaged (%s); looking for an older one", path, reason)
     return None
 
 
+def newest(root: Path) -> Path:
+    """The newest checkpoint, which an export is of; an older one would be another result.
+
+    Raises:
+        StudioError: There is none, or it is damaged.
+    """
+    path = next(reversed(saved(root).values()), None)
+    if path is None:
+        raise StudioError(f"Run {str(root.parent)!r} has no checkpoint; train it first.", field="run")
+    if reason := damage(path):
+        raise StudioError(
+            f"Checkpoint {str(path)!r} is damaged ({reason}); resume the run, which trains its steps again, or remove "
+            "that folder to take the checkpoint before it.",
+            field="run",
+        )
+    return path
+
+
 def manifest(path: Path) -> dict[str, Any]:
-    """Step and settings of a checkpoint."""
-    return json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    """Step, settings and hashes of a checkpoint.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not what `save` writes.
+    """
+    try:
+        found = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except RecursionError:
+        found = None
+    hashes = found.get("sha256") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(hashes, dict) or sorted(hashes) != sorted(_FILES):
+        raise ValueError("manifest.json does not name the files of a checkpoint")
+    if found.get("step") != step_of(path):
+        raise ValueError(f"manifest.json is of step {found.get('step')!r}")
+    return found
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from studio.catalog.methods import card_of
 from studio.catalog.run import Run
 from studio.contracts.sampling import Request
 from studio.records.runs import RunFolder
+from studio.training import checkpoint
 from studio.training.session import opened
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def artifact(run: str, name: str, folder: Path, note: str = "") -> Path:
     A note on its card says how the run was led.
     """
     session = opened(run)
-    session.resume()
+    session.restore(checkpoint.newest(session.folder.checkpoints))
     trainer, method = session.trainer, card_of(session.run.method)
     target = folder / name
     target.mkdir(parents=True, exist_ok=True)

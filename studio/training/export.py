@@ -12,6 +12,7 @@ from studio.errors import StudioError
 from studio.records import runs
 from studio.records.runs import RunFolder
 from studio.settings import serial
+from studio.training import checkpoint
 from studio.training.preparing import Own
 from studio.training.session import Session
 
@@ -57,7 +58,7 @@ def with_settings(run: Run, changes: dict[str, Any]) -> Run:
 
 
 def export_again(folder: RunFolder, run: Run, *, trainer: type[Trainer] | None = None) -> list[str]:
-    """Write a run's weights, as its newest sound checkpoint has them, into its export folder.
+    """Write a run's weights, as its newest checkpoint has them, into its export folder.
 
     Args:
         folder: Of the run.
@@ -65,15 +66,13 @@ def export_again(folder: RunFolder, run: Run, *, trainer: type[Trainer] | None =
         trainer: The trainer of your own that the run was begun with.
 
     Raises:
-        StudioError: The run has no checkpoint, or the settings do not fit it.
+        StudioError: The run has no checkpoint, its newest one is damaged, or the settings do not fit it.
     """
     own = Own(trainer)
     own.refuse_other(folder, "own_trainer")
+    path = checkpoint.newest(folder.checkpoints)
     session = Session(run := _whole(run), folder, own.made(run), Backend(run.hardware))
-    if not session.resume():
-        raise StudioError(
-            f"Run {str(folder.path)!r} has no checkpoint to export; train it first.", field="run"
-        )
+    session.restore(path)
     return session.export()
 
 

@@ -80,18 +80,23 @@ class Session:
             )
         return dataclasses.replace(run, loop=dataclasses.replace(run.loop, steps=run.loop.epochs * each))
 
-    def resume(self) -> bool:
-        """Take up the newest sound checkpoint, if there is one."""
+    def resume(self) -> None:
+        """Take up the newest sound checkpoint, if there is one; damaged ones behind it make room for what is trained again."""
         path = checkpoint.latest(self.folder.checkpoints)
-        if path is None:
-            return False
+        if path:
+            self.restore(path)
+        for step, damaged in runs.saved(self.folder.checkpoints).items():
+            if self.backend.rank == 0 and step > self.saved:
+                checkpoint.set_aside(damaged)
+
+    def restore(self, path: Path) -> None:
+        """Take the weights and the state of a checkpoint."""
         checkpoint.restore_weights(path, self.groups)
         state = checkpoint.read_state(path)
         self.learner.load_state(state["learner"])
         self.trainer.load_state(state["trainer"])
         self.best = tuple(state["best"])
         self.step = self.saved = checkpoint.step_of(path)
-        return True
 
     def save(self) -> Path | None:
         """Write a checkpoint of the step that is finished, unless it is written already."""
@@ -201,12 +206,16 @@ def at_step(session: Session, step: int) -> None:
     """Take the weights of one checkpoint.
 
     Raises:
-        StudioError: The run kept none of this step.
+        StudioError: The run kept none of this step, or it is damaged.
     """
-    found = {checkpoint.step_of(path): path for path in session.folder.checkpoints.glob("step-*")}
+    found = runs.saved(session.folder.checkpoints)
     if step not in found:
         kept = ", ".join(str(each) for each in sorted(found)) or "none"
         raise StudioError(
             f"There is no checkpoint of step {step}; the run keeps: {kept}.", field="checkpoint"
+        )
+    if reason := checkpoint.damage(found[step]):
+        raise StudioError(
+            f"Checkpoint {str(found[step])!r} is damaged ({reason}); choose another step.", field="checkpoint"
         )
     checkpoint.restore_weights(found[step], session.groups)

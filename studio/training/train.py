@@ -131,7 +131,7 @@ def resume(  # noqa: PLR0913  # what a person may bring along
             session = yield from prepared(
                 lambda: _taken_up(Session(run, folder, made, backend)), note, backend, stop
             )
-            note.begin(run.trackers, after=session.step if session and session.saved >= 0 else None)
+            note.begin(run.trackers, after=session.saved if session else None)
         except BaseException:
             note.forget()
             raise

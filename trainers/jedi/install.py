@@ -17,7 +17,7 @@ from studio.backend.rng import Rng
 from studio.backend.shard import Shard
 from studio.data.set_config import StickerSets
 from studio.data.sticker_sets import StickerSetSource
-from studio.training import embed
+from studio.training import checkpoint, embed
 from studio.training.session import opened
 from trainers.jedi.config import Jedi
 from trainers.jedi.trainer import JediTrainer
@@ -37,7 +37,7 @@ SCORES = """Error of the target's prediction, on {count} sets of {size} with con
 def install(run: str, folder: Path, note: str = "") -> Path:
     """Write a run's weights with a card, which says in a note how the run was led; gives their folder."""
     session = opened(run)
-    session.resume()
+    session.restore(checkpoint.newest(session.folder.checkpoints))
     trainer = session.trainer
     if not isinstance(trainer, JediTrainer):
         raise TypeError(f"{run} is no run of jedi")
