@@ -10,7 +10,8 @@ import pytest
 
 from studio.errors import StudioError
 from studio.queue import supervisor
-from studio.queue.jobs import Jobs, Process
+from studio.queue.jobs import Jobs
+from studio.records.processes import Process, alive, me, started
 from studio.records.runs import RunFolder
 
 GONE = Process(pid=2**22 - 3, started=1.0)
@@ -56,7 +57,7 @@ def test_stopping_a_waiting_job_cancels_it(jobs: Jobs):
 
 def test_stopping_a_running_job_asks_its_worker(jobs: Jobs):
     job = add(jobs)
-    jobs.claim("cpu", supervisor.me())
+    jobs.claim("cpu", me())
     assert not jobs.beat(job)
     jobs.stop(job)
     assert jobs.beat(job)
@@ -64,16 +65,16 @@ def test_stopping_a_running_job_asks_its_worker(jobs: Jobs):
 
 def test_a_job_is_claimed_once_and_only_for_its_device(jobs: Jobs):
     job = add(jobs, device="cuda:1")
-    assert jobs.claim("cpu", supervisor.me()) is None
-    claimed = jobs.claim("cuda:1", supervisor.me())
+    assert jobs.claim("cpu", me()) is None
+    claimed = jobs.claim("cuda:1", me())
     assert claimed is not None
-    assert (claimed.id, claimed.state, claimed.process) == (job, "running", supervisor.me())
-    assert jobs.claim("cuda:1", supervisor.me()) is None
+    assert (claimed.id, claimed.state, claimed.process) == (job, "running", me())
+    assert jobs.claim("cuda:1", me()) is None
 
 
 def test_a_warm_worker_leaves_long_jobs_alone(jobs: Jobs):
     add(jobs)
-    assert jobs.claim("cpu", supervisor.me(), kinds=("sample",)) is None
+    assert jobs.claim("cpu", me(), kinds=("sample",)) is None
 
 
 def test_an_unknown_job_is_refused(jobs: Jobs):
@@ -83,7 +84,7 @@ def test_an_unknown_job_is_refused(jobs: Jobs):
 
 def test_a_question_is_answered_once(jobs: Jobs):
     job = add(jobs)
-    jobs.claim("cpu", supervisor.me())
+    jobs.claim("cpu", me())
     ask = jobs.ask(job, {"request": {}})
     found = jobs.asked(job)
     assert found is not None
@@ -99,17 +100,17 @@ def test_only_running_jobs_can_be_asked(jobs: Jobs):
 
 def test_questions_fail_with_the_job_that_did_not_answer(jobs: Jobs):
     job = add(jobs)
-    jobs.claim("cpu", supervisor.me())
+    jobs.claim("cpu", me())
     ask = jobs.ask(job, {})
     jobs.finish(job, "done")
     assert jobs.get_ask(ask).state == "failed"
 
 
 def test_a_process_is_known_by_number_and_start():
-    here = supervisor.me()
-    assert supervisor.alive(here)
-    assert not supervisor.alive(Process(pid=here.pid, started=here.started - 100))
-    assert not supervisor.alive(GONE)
+    here = me()
+    assert alive(here)
+    assert not alive(Process(pid=here.pid, started=here.started - 100))
+    assert not alive(GONE)
 
 
 def test_a_job_whose_worker_is_gone_has_failed_and_its_run_says_so(jobs: Jobs, tmp_path: Path):
@@ -125,16 +126,24 @@ def test_a_job_whose_worker_is_gone_has_failed_and_its_run_says_so(jobs: Jobs, t
 
 def test_a_job_whose_worker_lives_is_left_alone(jobs: Jobs):
     job = add(jobs)
-    jobs.claim("cpu", supervisor.me())
+    jobs.claim("cpu", me())
+    assert supervisor.reconcile(jobs) == []
+    assert jobs.get(job).state == "running"
+
+
+def test_a_clock_that_jumps_makes_no_living_worker_lost(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):
+    job = add(jobs)
+    jobs.claim("cpu", me())
+    monkeypatch.setattr(psutil, "boot_time", lambda: 1e9)
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: 1e9)  # what start times are counted from
     assert supervisor.reconcile(jobs) == []
     assert jobs.get(job).state == "running"
 
 
 def test_killing_ends_the_process_of_a_job(jobs: Jobs):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    started = psutil.Process(child.pid).create_time()
     job = add(jobs)
-    jobs.claim("cpu", Process(pid=child.pid, started=started))
+    jobs.claim("cpu", Process(pid=child.pid, started=started(child.pid)))
     supervisor.kill(jobs, job)
     assert child.wait(10) == -9
     assert [each.id for each in supervisor.reconcile(jobs)] == [job]
@@ -142,7 +151,7 @@ def test_killing_ends_the_process_of_a_job(jobs: Jobs):
 
 def test_two_processes_never_get_the_same_job(jobs: Jobs):
     code = (
-        "import sys; from studio.queue.jobs import Jobs; from studio.queue.supervisor import me\n"
+        "import sys; from studio.queue.jobs import Jobs; from studio.records.processes import me\n"
         "jobs = Jobs(sys.argv[1])\n"
         "while job := jobs.claim('cpu', me()): print(job.id)"
     )

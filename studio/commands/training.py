@@ -35,6 +35,7 @@ class StopRequest:
 
     def __init__(self, console: Console) -> None:
         self.asked, self._console = False, console
+        self._parent = os.getppid() if "RANK" in os.environ else None
         signal.signal(signal.SIGINT, self._ask)
         signal.signal(signal.SIGTERM, self._ask)
 
@@ -48,8 +49,8 @@ class StopRequest:
         )
 
     def __call__(self) -> bool:
-        """Whether stopping was asked for."""
-        return self.asked
+        """Whether stopping was asked for, or who launched this process of several is gone."""
+        return self.asked or self._parent not in (None, os.getppid())
 
 
 def train(argv: list[str], console: Console) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from studio.errors import StudioError
+from studio.records.processes import Process
 
 Kind = Literal["train", "resume", "sample", "grid", "plan", "subject", "robustness", "nullspace", "vlm", "export",
                "data", "caption"]  # fmt: skip
@@ -38,14 +39,6 @@ create table if not exists asks (
 );
 create table if not exists holders (device text primary key, pid integer not null, started real not null);
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Process:
-    """A process, known by its number and the time it started: numbers are used again, the pair is not."""
-
-    pid: int
-    started: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import psutil
 
-from studio.queue.jobs import Job, Jobs, Process
+from studio.queue.jobs import Job, Jobs
+from studio.records import processes
+from studio.records.processes import Process, alive
 from studio.records.runs import EventLog, RunFolder, saved
 
 log = logging.getLogger(__name__)
 SECONDS = 0.5
 """Between two looks at the queue."""
-_CLOCK = 2.0
-"""Start times that differ by less are the same: the kernel counts them in ticks since boot."""
 LOST = "The worker process ended without a word (killed, out of memory, or the machine restarted)"
 
 
@@ -36,23 +36,6 @@ def least_busy(jobs: Jobs) -> str:
     """The device with the fewest open jobs."""
     busy = [job.device for job in jobs.all(states=("queued", "running"))]
     return min(devices(), key=busy.count)
-
-
-def me() -> Process:
-    """This process."""
-    return Process(pid=os.getpid(), started=psutil.Process().create_time())
-
-
-def alive(process: Process) -> bool:
-    """Whether a process still runs, and is the same one."""
-    if process.pid <= 0:
-        return False
-    try:
-        found = psutil.Process(process.pid)
-        same = abs(found.create_time() - process.started) < _CLOCK
-        return same and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 def reconcile(jobs: Jobs) -> list[Job]:
@@ -111,7 +94,7 @@ def _start(jobs: Jobs, device: str, cwd: Path) -> Process:
         )
     threading.Thread(target=started.wait, daemon=True, name=f"reap {started.pid}").start()
     log.info("worker %d started for %s", started.pid, device)
-    return Process(pid=started.pid, started=psutil.Process(started.pid).create_time())
+    return Process(pid=started.pid, started=processes.started(started.pid))
 
 
 class Supervisor:

@@ -166,6 +166,25 @@ def share(path: Path) -> None:
             file.chmod(file.parent.stat().st_mode & 0o666)
 
 
+def new_name(output: str, wanted: str) -> str:
+    """A name for a run that nobody else has: `wanted`, or that with a number; its folder is made, so that it stays free.
+
+    Raises:
+        StudioError: Nothing can be written there.
+    """
+    number, name = 1, wanted
+    while True:
+        try:
+            (Path(output) / name).mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            name = f"{wanted}-{number}"
+        except OSError as error:
+            raise _unwritable(Path(output), error) from None
+        else:
+            return name
+
+
 def create(run: Run) -> RunFolder:
     """Make the folder of a new run and write its settings.
 
@@ -187,11 +206,14 @@ def create(run: Run) -> RunFolder:
             sub.mkdir(exist_ok=True)
         write_text(folder.config, json.dumps(run.to_dict(), indent=2) + "\n")
     except OSError as error:
-        raise StudioError(
-            f"Cannot write to {str(folder.path)!r} ({error.strerror}); choose a writable --output.",
-            field="output",
-        ) from None
+        raise _unwritable(folder.path, error) from None
     return folder
+
+
+def _unwritable(path: Path, error: OSError) -> StudioError:
+    return StudioError(
+        f"Cannot write to {str(path)!r} ({error.strerror}); choose a writable --output.", field="output"
+    )
 
 
 def _settings(file: Path) -> dict[str, Any]:

@@ -11,17 +11,24 @@ from studio.catalog.run import Run
 from studio.contracts.batch import Source
 from studio.contracts.trainer import Trainer
 from studio.errors import StudioError
+from studio.records.lock import Lock
 from studio.records.runs import EventLog, RunFolder
 from studio.training.session import Event, Session
 from studio.training.tracking import Tracker, chosen, tracker
 
 
 class Notes:
-    """Writes events of a run: to `events.jsonl` and, once it begins, to the trackers; on the first process only."""
+    """Writes events of a run: to `events.jsonl` and, once it begins, to the trackers; on the first process only.
 
-    def __init__(self, folder: RunFolder, backend: Backend) -> None:
+    Args:
+        folder: Of the run.
+        lock: Holds the folder; None on other processes than the first.
+    """
+
+    def __init__(self, folder: RunFolder, lock: Lock | None) -> None:
+        self._lock = lock
         self._folder, self._before = folder, folder.events.stat().st_size if folder.events.exists() else 0
-        self._record = EventLog(folder) if backend.rank == 0 else None
+        self._record = EventLog(folder) if lock else None
         self._copies: list[Tracker] = []
 
     def begin(self, names: Sequence[str], *, after: int | None) -> None:
@@ -41,8 +48,14 @@ class Notes:
         if self._record:
             self._record.truncate(self._before)
 
+    def require(self) -> None:
+        """Refuse to go on once another process took the folder over."""
+        if self._lock:
+            self._lock.require()
+
     def __call__(self, event: str, **values: Any) -> Iterator[Event]:
         """The event, once it is written; nothing on other processes than the first."""
+        self.require()
         if self._record:
             written = self._record.write(event, **values)
             for copy in self._copies:

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from studio.contracts.batch import Source
 from studio.contracts.trainer import Trainer
 from studio.errors import RunFailed
 from studio.records import runs
+from studio.records.lock import Lock, Taken
 from studio.records.runs import RunFolder
 from studio.settings import serial
 from studio.training import checkpoint
@@ -71,8 +72,9 @@ def train(  # what a person may bring along
     check(run)
     own = Own(trainer, source)
     backend = Backend(run.hardware)
-    run, folder = _agreed(run, backend)
-    with closing(Notes(folder, backend)) as note:
+    run = _agreed(run, backend)
+    folder = RunFolder(Path(run.output) / run.name)
+    with _held(folder, backend, run) as note:
         try:
             session = yield from prepared(
                 lambda: _ready(Session(run, folder, own.made(run), backend)), note, backend, stop
@@ -124,9 +126,7 @@ def resume(  # noqa: PLR0913  # what a person may bring along
     own.refuse_other(folder, "own_trainer", "own_source")
     made = own.made(run)
     backend = Backend(run.hardware)
-    if backend.rank == 0:
-        checkpoint.sweep(folder.checkpoints)
-    with closing(Notes(folder, backend)) as note:
+    with _held(folder, backend) as note:
         try:
             session = yield from prepared(
                 lambda: _taken_up(Session(run, folder, made, backend)), note, backend, stop
@@ -159,15 +159,28 @@ def _saved_step(folder: RunFolder) -> int:
     return checkpoint.step_of(found) if found else 0
 
 
-def _agreed(run: Run, backend: Backend) -> tuple[Run, RunFolder]:
-    """The run with its name, the same on all processes, and its folder."""
-    name = run.name or time.strftime(f"{methods.card_of(run.method).name}-%Y%m%d-%H%M%S")
+def _agreed(run: Run, backend: Backend) -> Run:
+    """The run with its name, the same on all processes; one that nobody gave is of a folder that nobody has."""
+    name = run.name
+    if not name and backend.rank == 0:
+        name = runs.new_name(run.output, time.strftime(f"{methods.card_of(run.method).name}-%Y%m%d-%H%M%S"))
     if backend.world > 1:
         names = [name]
         torch.distributed.broadcast_object_list(names)
         name = names[0]
-    named = dataclasses.replace(run, name=name)
-    return named, runs.create(named) if backend.rank == 0 else RunFolder(Path(run.output) / name)
+    return dataclasses.replace(run, name=name)
+
+
+@contextmanager
+def _held(folder: RunFolder, backend: Backend, new: Run | None = None) -> Iterator[Notes]:
+    """A run folder for this run alone, made for a new one and swept for one that goes on; gives its record."""
+    with closing(Lock(folder.path)) if backend.rank == 0 else nullcontext() as lock:
+        if lock and new:
+            runs.create(new)
+        elif lock:
+            checkpoint.sweep(folder.checkpoints)
+        with closing(Notes(folder, lock)) as note:
+            yield note
 
 
 def _drive(
@@ -184,7 +197,10 @@ def _drive(
         yield from _look(session, note, force=not found)
         yield from _steps(session, note, stop, between)
         yield from _end(session, note, own, stop)
+    except Taken:
+        raise
     except GeneratorExit:
+        note.require()
         session.save()
         list(note("stopped", step=session.step))
         raise
@@ -213,6 +229,7 @@ def _steps(session: Session, note: Notes, stop: Callable[[], bool], between: Bet
     parts = (session.trainer, session.learner, session.backend, session.run)
     for done in fit(*parts, first=session.step, source=session.source):
         session.step = done.step
+        note.require()
         if done.values:
             yield from note("step", step=done.step, **done.values)
         yield from _look(session, note)

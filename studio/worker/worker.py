@@ -20,7 +20,7 @@ from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.queue import jobs as queue
 from studio.queue.jobs import LONG, Job, Jobs
-from studio.queue.supervisor import me
+from studio.records.processes import me
 
 log = logging.getLogger(__name__)
 BEAT = 0.5

@@ -82,7 +82,8 @@ class Studio:
     def close(self) -> None:
         """End the server as Ctrl-C does, and every worker that it left."""
         from studio.queue.jobs import Jobs
-        from studio.queue.supervisor import alive, kill
+        from studio.queue.supervisor import kill
+        from studio.records.processes import Process, alive
 
         if self.process.poll() is None:
             self.process.terminate()  # a process started in the background ignores SIGINT
@@ -92,7 +93,6 @@ class Studio:
             kill(jobs, job.id)
         with jobs.writing() as db:
             holders = db.execute("select pid, started from holders").fetchall()
-        from studio.queue.jobs import Process
 
         for pid, started in holders:
             if alive(Process(pid=pid, started=started)):

@@ -1,11 +1,9 @@
 """What a person clicks on each page, in a real browser, with a queue that nothing empties: no job runs, so it is quick."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 
-import psutil
 import pytest
 import yaml
 from selenium.webdriver.common.keys import Keys
@@ -14,6 +12,7 @@ from studio import assets
 from studio.catalog.run import Run
 from studio.queue.jobs import Jobs
 from studio.records import runs
+from studio.records.processes import me
 from studio.records.runs import EventLog
 from studio.settings.run import Loop
 from tests.ui.browser import CHROMIUM, DRIVER, Browser, Studio, browser, wait
@@ -45,9 +44,11 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     shutil.copytree(assets.path("samples/unicorn"), root / "unicorn")
     for steps, name in enumerate(SKETCHES, 4):
         recorded(str(root / "runs"), name, steps)
-    me = (os.getpid(), psutil.Process().create_time())
+    here = me()
     with Jobs(root / ".studio" / "jobs").writing() as db:  # this process seems to work for the device
-        db.execute("insert into holders (device, pid, started) values ('cpu', ?, ?)", me)
+        db.execute(
+            "insert into holders (device, pid, started) values ('cpu', ?, ?)", (here.pid, here.started)
+        )
     opened = Studio(root)
     yield opened
     with Jobs(root / ".studio" / "jobs").writing() as db:
