@@ -85,6 +85,11 @@ class Ema:
         self._live = [p for g in groups if g.trains for p in g.parameters().values()]
         self.shadow = [p.detach().float().clone() for p in self._live]
 
+    def begin(self) -> None:
+        """Begin with the weights as they are."""
+        self.updates = 0
+        torch._foreach_copy_(self.shadow, [p.detach() for p in self._live])
+
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the weights as they are."""
@@ -129,6 +134,7 @@ class Learner:
         )
         self.ema = Ema(groups, settings.ema) if settings.ema else None
         self.parameters: list[nn.Parameter] = [p for g in self.optimizer.param_groups for p in g["params"]]
+        self.told: list[str] = []
         self.mode(train=True)
 
     def _one_by_one(self) -> OneByOne | None:
@@ -171,11 +177,16 @@ class Learner:
 
     @contextlib.contextmanager
     def best_weights(self) -> Iterator[None]:
-        """The weights to sample and export with: the average where there is one."""
+        """The weights to sample and export with: the average where there is one. Afterwards each is what it was, bit for bit."""
+        swaps = self.settings.name == "schedule-free"
+        kept = [p.detach().clone() for p in self.parameters] if swaps else []  # the way back is rounded
         self.mode(train=False)
         with self.ema.applied() if self.ema else contextlib.nullcontext():
             yield
         self.mode(train=True)
+        if swaps:
+            with torch.no_grad():
+                torch._foreach_copy_([p.detach() for p in self.parameters], kept)
 
     def state(self) -> dict[str, Any]:
         """Everything but the weights."""
@@ -186,18 +197,65 @@ class Learner:
             "ema": {"shadow": self.ema.shadow, "updates": self.ema.updates} if self.ema else {},
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        exact_states(self.optimizer, state["optimizer"]["state"])
-        _lay_out_as_weights(self.optimizer)
+    def load_state(self, state: dict[str, Any], name: str) -> None:
+        """Take back what `state` gave, as far as the settings are what they were: a changed one is heeded, and told.
+
+        Args:
+            state: Of a checkpoint.
+            name: The optimizer that it is of.
+
+        Raises:
+            StudioError: The optimizer was of other weights.
+        """
+        wanted = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        bases, self.told = list(self.schedule.base_lrs), []
         self.schedule.load_state_dict(state["schedule"])
-        if self.scaler.is_enabled():
+        if name == self.settings.name:
+            self._load_optimizer(state["optimizer"], wanted)
+        else:
+            self.told.append(f"optimizer: {self.settings.name}, begun anew; {name} before")
+        self._rate(bases)
+        if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if self.ema:
-            self.ema.updates = state["ema"]["updates"]
-            for shadow, saved in zip(self.ema.shadow, state["ema"]["shadow"], strict=True):
-                shadow.copy_(laid_out_as(saved, shadow))
+            self._load_average(self.ema, state["ema"])
+
+    def _load_optimizer(self, state: dict[str, Any], wanted: list[dict[str, Any]]) -> None:
+        try:
+            self.optimizer.load_state_dict(state)
+        except ValueError as error:
+            raise StudioError(
+                f"The optimizer's state does not fit these settings ({error}); resume with the settings it was made with, "
+                "or choose another --optim.name, which begins anew.",
+                field="optim",
+            ) from None
+        exact_states(self.optimizer, state["state"])
+        _lay_out_as_weights(self.optimizer)
+        own = {"weight_decay", *self.settings.options, *({"betas"} & wanted[0].keys())}
+        for group, values in zip(self.optimizer.param_groups, wanted, strict=True):
+            for key in own & values.keys():
+                if group[key] != values[key]:
+                    self.told.append(f"optim.{key}: {group[key]} -> {values[key]}")
+                    group[key] = values[key]
+
+    def _rate(self, bases: list[Any]) -> None:
+        """Learning rates as the settings have them, where the schedule is."""
+        if self.schedule.base_lrs != bases:
+            self.told.append(f"optim.lr: {self.schedule.base_lrs[0]} -> {bases[0]}")
+            self.schedule.base_lrs = bases
+        factors = [factor(self.schedule.last_epoch) for factor in self.schedule.lr_lambdas]
+        self.schedule._last_lr = [base * factor for base, factor in zip(bases, factors, strict=True)]
+        for group, base, lr in zip(self.optimizer.param_groups, bases, self.schedule._last_lr, strict=True):
+            group["initial_lr"], group["lr"] = base, lr
+
+    def _load_average(self, average: Ema, state: dict[str, Any]) -> None:
+        if not state:
+            average.begin()
+            self.told.append("average of weights: begun from the weights as they are")
+            return
+        average.updates = state["updates"]
+        for shadow, saved in zip(average.shadow, state["shadow"], strict=True):
+            shadow.copy_(laid_out_as(saved, shadow))
 
 
 def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:

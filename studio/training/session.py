@@ -85,16 +85,31 @@ class Session:
         path = checkpoint.latest(self.folder.checkpoints)
         if path:
             self.restore(path)
+        if self.step > self.run.loop.steps:
+            raise StudioError(
+                f"loop.steps {self.run.loop.steps} is less than the {self.step} steps that the run has taken; leave it, or give more.",
+                field="loop.steps",
+            )
         for step, damaged in runs.saved(self.folder.checkpoints).items():
             if self.backend.rank == 0 and step > self.saved:
                 checkpoint.set_aside(damaged)
 
     def restore(self, path: Path) -> None:
-        """Take the weights and the state of a checkpoint."""
+        """Take the weights and the state of a checkpoint.
+
+        Raises:
+            StudioError: They do not fit the settings.
+        """
         checkpoint.restore_weights(path, self.groups)
-        state = checkpoint.read_state(path)
-        self.learner.load_state(state["learner"])
-        self.trainer.load_state(state["trainer"])
+        state, before = checkpoint.read_state(path), checkpoint.manifest(path)["config"]
+        self.learner.load_state(state["learner"], before["optim"]["name"])
+        try:
+            self.trainer.load_state(state["trainer"])
+        except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+            raise StudioError(
+                f"Checkpoint {str(path)!r} does not hold what these settings need ({type(error).__name__}: {error}); resume "
+                "with the settings it was made with."
+            ) from error
         self.best = tuple(state["best"])
         self.step = self.saved = checkpoint.step_of(path)
 
@@ -192,6 +207,7 @@ class Session:
             f"trainable: {trained:,} of {total:,} parameters",
             f"batch: {loop.batch_size} examples a step{parts}",
             *([f"length: {loop.epochs} epochs, {loop.steps} steps"] if loop.epochs else []),
+            *self.learner.told,
         ]
 
 
