@@ -5,7 +5,6 @@ Exit codes: 0 done, or stopped on request and saved; 1 the work failed; 2 the pe
 
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from studio.errors import RunFailed, StudioError
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `studio` command."""
     process.begin()
+    process.open_streams()
     process.leave(run(list(sys.argv[1:] if argv is None else argv)))
 
 
@@ -27,7 +27,7 @@ def run(argv: list[str]) -> int:
     """Run one command; gives the exit code."""
     console = Console(json="--json" in argv, silent=os.environ.get("RANK", "0") != "0")
     arguments = [a for a in argv if a != "--json"]
-    signal.signal(signal.SIGTERM, _interrupt)
+    process.on_end(_interrupt)
     try:
         _answer(arguments, console)
     except RunFailed as error:
@@ -39,8 +39,6 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         console.error("Stopped.")
         return 1
-    except BrokenPipeError:
-        return 0
     return 0
 
 

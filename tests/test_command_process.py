@@ -1,12 +1,18 @@
 """How the command's process begins and ends."""
 
 import gc
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from studio.commands import process
+from studio.commands import process, training
+from studio.commands.training import StopRequest
+from studio.console import Console
 
 
 def ended(code: str) -> subprocess.CompletedProcess[str]:
@@ -53,3 +59,70 @@ def test_the_first_search_for_garbage_comes_late_and_the_next_sooner():
         assert gc.get_threshold()[0] == process.NEW_OBJECTS
     finally:
         gc.set_threshold(*usual)
+
+
+PRINTS = (
+    "import sys; from studio.commands import process; process.open_streams()\n"
+    "from studio.console import Console; from pathlib import Path\n"
+    "for i in range(2000): Console().print(f'\\u72ac {i}'); sys.stderr.write('told\\n')\n"
+    "open(sys.argv[1], 'w').write('worked'); process.leave(0)\n"
+)
+
+
+@pytest.mark.parametrize("shell", ["| head -1", ">&-", "2>&-", ">&- 2>&- <&-", "> /dev/full", "2> /dev/full"])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_output_that_goes_nowhere_ends_no_work(shell: str, encoding: str, tmp_path: Path):
+    code, end = tmp_path / "code.py", tmp_path / "end"
+    code.write_text(PRINTS)
+    root = Path(process.__file__).parents[2]
+    command = f"PYTHONPATH={root} PYTHONIOENCODING={encoding} {sys.executable} {code} {end} {shell}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert end.read_text() == "worked"
+    assert "Error" not in done.stderr
+
+
+@pytest.fixture
+def stop() -> Iterator[StopRequest]:
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(name) for name in names]
+    yield StopRequest(Console())
+    for name, handler in zip(names, before, strict=True):
+        signal.signal(name, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_after_the_step_however_often_it_comes_at_once(stop: StopRequest, number: int):
+    assert not stop()
+    for _ in range(5):
+        signal.raise_signal(number)
+    assert stop()
+
+
+def test_ctrl_c_after_a_warning_was_read_stops_at_once(
+    stop: StopRequest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+    assert "Ctrl-C once more gives up what came after the last checkpoint" in capsys.readouterr().out
+    monkeypatch.setattr(training, "PAUSE", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_terminal_that_closes_does_not_stop_what_nohup_started():
+    found = ended(
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from studio.commands.training import StopRequest; from studio.console import Console\n"
+        "stop = StopRequest(Console()); signal.raise_signal(signal.SIGHUP); print(stop())"
+    )
+    assert found.stdout == "False\n"
+
+
+def test_a_process_whose_launcher_is_gone_stops(monkeypatch: pytest.MonkeyPatch, stop: StopRequest):
+    monkeypatch.setenv("RANK", "1")
+    launched = StopRequest(Console())
+    assert not launched()
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert launched()
+    assert not stop()

@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from studio.catalog import methods
 from studio.catalog.checks import check, refuse_changes
 from studio.catalog.presets import FOLLOWED, Start
 from studio.catalog.run import Run
+from studio.commands import process
 from studio.console import Console
 from studio.errors import RunFailed, StudioError
 from studio.flags import flags, names, origins
@@ -28,25 +30,37 @@ from studio.settings import memory, serial
 
 STICKERS = "stickers"
 """Data that evaluations take by themselves."""
+PAUSE = 1.0
+"""Seconds after its warning in which Ctrl-C stops nothing: a key held down is no decision."""
 
 
 class StopRequest:
-    """Turns Ctrl-C and SIGTERM into "stop after this step"; a second Ctrl-C stops at once."""
+    """Turns Ctrl-C, SIGTERM and a closed terminal into "stop after this step, saved".
+
+    A second Ctrl-C says what a further one would lose; one that comes later than `PAUSE` seconds after that stops at once.
+    """
 
     def __init__(self, console: Console) -> None:
-        self.asked, self._console = False, console
+        self.asked, self._warned, self._console = False, 0.0, console
         self._parent = os.getppid() if "RANK" in os.environ else None
         signal.signal(signal.SIGINT, self._ask)
-        signal.signal(signal.SIGTERM, self._ask)
+        process.on_end(self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.asked and number == signal.SIGINT:
+        now = time.monotonic()
+        if not self.asked:
+            self._console.print(
+                "Stopping after this step, or as soon as what is being prepared can be left; what is trained is saved."
+            )
+        elif number == signal.SIGINT and not self._warned:
+            self._warned = now
+            self._console.print(
+                "Still at this step, then everything is saved; Ctrl-C once more gives up what came after the last checkpoint."
+            )
+        elif number == signal.SIGINT and now - self._warned > PAUSE:
             raise KeyboardInterrupt
         self.asked = True
-        self._console.print(
-            "Stopping after this step, or as soon as what is being prepared can be left; what is trained is saved."
-        )
 
     def __call__(self) -> bool:
         """Whether stopping was asked for, or who launched this process of several is gone."""
@@ -188,6 +202,11 @@ def _follow(events: Iterator[dict[str, Any]], console: Console) -> None:
         for event in events:
             folder = event.get("folder", "") if event["event"] == "start" else folder
             console.event(event)
+    except KeyboardInterrupt:
+        kept = max(runs.saved(runs.RunFolder(Path(folder)).checkpoints), default=0) if folder else 0
+        if kept:
+            console.print(f"What came after step {kept} is given up; go on: studio train --resume {folder}")
+        raise
     finally:
         console.close()
     if folder and "RANK" not in os.environ:

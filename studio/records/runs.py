@@ -72,6 +72,11 @@ class RunFolder:
                 if event and kind in ("", event["event"]):
                     yield event
 
+    def sweep(self) -> None:
+        """Remove what dead processes left half-written; only who holds the folder may."""
+        for path in [*self.path.glob(".*.tmp"), *self.export.glob(".part-*"), *self.samples.glob("*/.*.tmp")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     @property
     def is_void(self) -> bool:
         """Whether the run failed before its first step, so that nothing of it is worth keeping."""

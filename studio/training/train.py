@@ -178,6 +178,7 @@ def _held(folder: RunFolder, backend: Backend, new: Run | None = None) -> Iterat
         if lock and new:
             runs.create(new)
         elif lock:
+            folder.sweep()
             checkpoint.sweep(folder.checkpoints)
         with closing(Notes(folder, lock)) as note:
             yield note
