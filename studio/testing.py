@@ -76,8 +76,8 @@ def case_of(card: Card) -> Callable[[Path], Any]:
 
 
 def small(settings: Any, output: Path) -> Run:
-    """A run of two steps on the CPU."""
-    loop = Loop(steps=2, batch_size=2, log_every=1)
+    """A run of two steps on the CPU, which looks at held-out data where there is some."""
+    loop = Loop(steps=2, batch_size=2, log_every=1, validate_every=2)
     return Run(
         method=settings, output=str(output), name="one", loop=loop, optim=Optim(lr=1e-3), hardware=Hardware(device="cpu")
     )  # fmt: skip
@@ -153,6 +153,10 @@ class Contract:
     def test_a_run_ends_done_with_its_weights_exported(self, run: Run) -> None:
         folder = run_to_end(run)
         assert folder.status() == "done"
+        told = [fact for event in folder.read_events("start") for fact in event["facts"]]
+        assert bool(list(folder.read_events("validation"))) != (
+            "validation: none, as there is no held-out data" in told
+        )
         assert any(folder.export.iterdir())
         assert [p for p in folder.export.rglob("*") if p.suffix in PICKLES] == []
 

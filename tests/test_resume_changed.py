@@ -9,9 +9,11 @@ import torch
 
 from studio.errors import StudioError
 from studio.records.runs import RunFolder
-from studio.settings.run import Optim, Preview
+from studio.settings.run import Loop, Optim, Preview
+from studio.training.session import opened
 from studio.training.train import resume, run_to_end
 from tests.test_loop import make_run, same, weights
+from tests.toy.config import Toy
 
 
 @pytest.fixture
@@ -95,3 +97,12 @@ def test_looking_at_a_run_changes_no_bit_of_it(optim: Optim, tmp_path: Path) -> 
     looked = run_to_end(make_run(tmp_path, name="looked", optim=optim, preview=Preview(every=1)))
     straight = run_to_end(make_run(tmp_path, name="straight", optim=optim))
     assert same(weights(looked), weights(straight))
+
+
+def test_a_validation_loss_repeats_and_changes_no_bit_of_the_run(tmp_path: Path) -> None:
+    loop = Loop(steps=12, batch_size=8, log_every=1, validate_every=1)
+    run = make_run(tmp_path, loop=loop, method=Toy(dropout=0.5))
+    looked, straight = run_to_end(run), run_to_end(make_run(tmp_path, name="plain", method=Toy(dropout=0.5)))
+    assert same(weights(looked), weights(straight))
+    session = opened(looked.path)
+    assert session.validate() == session.validate()

@@ -176,10 +176,11 @@ class Session:
         if source is None:
             return None
         total = min(len(source), self.run.loop.batch_size)
-        batch = next(source.stream(self.run.seed, 0, Shard(total, 0, total)))
-        rng = self.backend.rng(self.run.seed, 0, rows=rows(batch))
-        with self.learner.best_weights(), self.backend.learning(), self.backend.autocast():
-            loss = self.trainer.loss(self.backend.move(split(batch, 1)[0]), rng)
+        with self.backend.seeded(self.run.seed), self.learner.best_weights(), self.backend.learning():
+            batch = next(self.trainer.batches(source.stream(self.run.seed, 0, Shard(total, 0, total)), 0))
+            rng = self.backend.rng(self.run.seed, 0, rows=rows(batch))
+            with self.backend.autocast():
+                loss = self.trainer.loss(self.backend.move(split(batch, 1)[0]), rng)
         require_finite({"validation loss": loss.total}, self.step)
         return {"step": self.step, "loss": float(loss.total)}
 
@@ -208,7 +209,11 @@ class Session:
             f"batch: {loop.batch_size} examples a step{parts}",
             *([f"length: {loop.epochs} epochs, {loop.steps} steps"] if loop.epochs else []),
             *self.learner.told,
+            *(["validation: none, as there is no held-out data"] if self._validates_nothing() else []),
         ]
+
+    def _validates_nothing(self) -> bool:
+        return bool(self.run.loop.validate_every) and self.trainer.held_out() is None
 
 
 def opened(path: str | Path) -> Session:
