@@ -3,6 +3,7 @@
 Exit codes: 0 done, or stopped on request and saved; 1 the work failed; 2 the person's mistake.
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -14,6 +15,10 @@ from studio.commands import process, usage
 from studio.commands.table import HELP, find
 from studio.console import Console
 from studio.errors import RunFailed, StudioError
+
+_OF_DISKS = {getattr(errno, name, None) for name in (
+    "ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENAMETOOLONG", "EIO", "EMFILE", "ENFILE", "ELOOP", "EFBIG", "ESTALE")}  # fmt: skip
+"""Errors of the disk and its limits, which are nobody's fault here."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,6 +41,14 @@ def run(argv: list[str]) -> int:
     except StudioError as error:
         console.error(str(error))
         return 2
+    except OSError as error:
+        if error.errno not in _OF_DISKS:
+            raise
+        console.error(
+            f"{error.strerror}: {error.filename or 'while writing'}; free space, choose a folder that can be written, or a "
+            "shorter name, and go on."
+        )
+        return 1
     except KeyboardInterrupt:
         console.error("Stopped.")
         return 1

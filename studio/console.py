@@ -101,7 +101,7 @@ class Console:
                 self._start(event, step)
             case "step":
                 self._step(event, step)
-            case "preview" | "validation":
+            case "preview" | "validation" | "unsaved":
                 self._scores(event, step)
             case "done" | "stopped" | "failed" as kind:
                 self.close()
@@ -119,6 +119,9 @@ class Console:
             self.print(f"step {step}/{self._total} {text}")
 
     def _scores(self, event: Mapping[str, Any], step: int) -> None:
+        if "error" in event:
+            self.print(f"step {step}: {event['what']} not written, the run goes on: {event['error']}")
+            return
         scores = event.get("scores", {}) | ({"validation loss": event["loss"]} if "loss" in event else {})
         what = f"pictures in {event['folder']}" if "folder" in event else ""
         told = [*(f"{k} {v:.4f}" for k, v in scores.items()), *([what] if what else [])]

@@ -90,7 +90,8 @@ class Lock:
         try:
             if self._knows is False or (found and not _dead(self._path, found)):
                 raise _busy(self._path.parent, found)
-            self._write()
+            with contextlib.suppress(OSError) if self._knows else contextlib.nullcontext():
+                self._write()  # where the file is locked, a full disk only keeps it from saying by whom
             if self._knows is None:
                 time.sleep(SETTLE)
                 if _read(self._path).get("token") != self._token:

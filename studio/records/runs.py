@@ -10,6 +10,7 @@ runs/NAME/config.json      the resolved settings; re-creates the run
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from studio.catalog import methods
 from studio.catalog.run import Run
 from studio.errors import StudioError, unknown
 
+log = logging.getLogger(__name__)
 STATES = {"prepare": "running", "start": "running", "done": "done", "stopped": "stopped", "failed": "failed"}
 """Events after which a run is in a state, and which."""
 _STEP = re.compile(r"step-(\d{8,})")
@@ -123,22 +125,38 @@ class EventLog:
             text = folder.events.read_bytes()
             if text and not text.endswith(b"\n"):
                 write_text(folder.events, text[: text.rfind(b"\n") + 1].decode())
-        self._file = folder.events.open("a", encoding="utf-8")
+        self._file, self._waiting = folder.events.open("ab", buffering=0), b""
 
     def write(self, event: str, **values: Any) -> dict[str, Any]:
-        """Add one event and return it as written."""
+        """Add one event and return it as written; on a full disk it waits for room, and the work goes on."""
         record = {"event": event, "time": round(time.time(), 3), **values}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        told = bool(self._waiting)
+        self._waiting += (json.dumps(record) + "\n").encode()
+        if (problem := self._empty()) and not told:
+            log.warning("%s cannot be written (%s); events wait in memory for room", self._file.name, problem)
         return record
+
+    def _empty(self) -> str:
+        """Write what waits; gives what hinders it."""
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            return str(error)
+        return ""
 
     def truncate(self, size: int) -> None:
         """Drop what was written behind so many bytes."""
-        self._file.flush()
+        self._waiting = b""
         self._file.truncate(size)
 
     def close(self) -> None:
         """Close the file."""
+        if problem := self._empty():
+            lost = self._waiting.count(b"\n")
+            log.error(
+                "%d events could not be written to %s (%s) and are lost", lost, self._file.name, problem
+            )
         self._file.close()
 
 

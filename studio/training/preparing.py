@@ -1,6 +1,8 @@
 """What happens before a run's first step: a trainer and data of a person's own, long preparations told as events."""
 
+import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +13,14 @@ from studio.catalog.run import Run
 from studio.contracts.batch import Source
 from studio.contracts.trainer import Trainer
 from studio.errors import StudioError
+from studio.records import runs
 from studio.records.lock import Lock
 from studio.records.runs import EventLog, RunFolder
+from studio.training import checkpoint
 from studio.training.session import Event, Session
 from studio.training.tracking import Tracker, chosen, tracker
+
+log = logging.getLogger(__name__)
 
 
 class Notes:
@@ -58,14 +64,35 @@ class Notes:
         self.require()
         if self._record:
             written = self._record.write(event, **values)
-            for copy in self._copies:
-                copy.log(written)
+            for copy in list(self._copies):
+                try:
+                    copy.log(written)
+                except Exception:  # whatever another library does, the record here is the run
+                    log.exception("%s failed and gets no more events", type(copy).__name__)
+                    self._copies.remove(copy)
             yield written
 
     def close(self) -> None:
         """End the record and the trackers."""
         for each in [self._record, *self._copies] if self._record else []:
             each.close()
+
+
+@contextmanager
+def held(folder: RunFolder, backend: Backend, new: Run | None = None) -> Iterator[Notes]:
+    """A run folder for this run alone, made for a new one and swept for one that goes on; gives its record.
+
+    Raises:
+        StudioError: Another process works there.
+    """
+    with closing(Lock(folder.path)) if backend.rank == 0 else nullcontext() as lock:
+        if lock and new:
+            runs.create(new)
+        elif lock:
+            folder.sweep()
+            checkpoint.sweep(folder.checkpoints)
+        with closing(Notes(folder, lock)) as note:
+            yield note
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from studio.backend.core import Backend
 from studio.backend.shard import Shard
@@ -18,7 +19,7 @@ from studio.catalog.run import Run
 from studio.contracts.batch import Source
 from studio.contracts.sampling import Request
 from studio.contracts.trainer import Group, Trainer
-from studio.errors import StudioError
+from studio.errors import RunFailed, StudioError
 from studio.records import runs
 from studio.records.runs import RunFolder, share
 from studio.settings import serial
@@ -185,13 +186,23 @@ class Session:
         return {"step": self.step, "loss": float(loss.total)}
 
     def export(self) -> list[str]:
-        """Write the trained weights in the ecosystem's formats."""
+        """Write the trained weights in the ecosystem's formats.
+
+        Raises:
+            RunFailed: The disk is full or not writable.
+        """
         if self.backend.rank:
             return []
         self.folder.export.mkdir(parents=True, exist_ok=True)
-        with self.learner.best_weights():
-            written = self.trainer.export(self.folder.export)
-        share(self.folder.export)
+        try:
+            with self.learner.best_weights():
+                written = self.trainer.export(self.folder.export)
+            share(self.folder.export)
+        except (OSError, SafetensorError) as error:
+            raise RunFailed(
+                f"The weights of step {self.step} cannot be exported to {str(self.folder.export)!r} ({error}); free some "
+                f"space, then run: studio export {self.folder.path}"
+            ) from error
         return [str(path) for path in written]
 
     def facts(self) -> list[str]:

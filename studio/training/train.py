@@ -11,7 +11,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,14 @@ from studio.contracts.batch import Source
 from studio.contracts.trainer import Trainer
 from studio.errors import RunFailed
 from studio.records import runs
-from studio.records.lock import Lock, Taken
+from studio.records.lock import Taken
 from studio.records.runs import RunFolder
 from studio.settings import serial
 from studio.training import checkpoint
 from studio.training.export import export_again
 from studio.training.loop import fit
 from studio.training.out_of_memory import explained
-from studio.training.preparing import Notes, Own, prepared
+from studio.training.preparing import Notes, Own, held, prepared
 from studio.training.session import Event, Session
 
 log = logging.getLogger(__name__)
@@ -74,7 +73,7 @@ def train(  # what a person may bring along
     backend = Backend(run.hardware)
     run = _agreed(run, backend)
     folder = RunFolder(Path(run.output) / run.name)
-    with _held(folder, backend, run) as note:
+    with held(folder, backend, run) as note:
         try:
             session = yield from prepared(
                 lambda: _ready(Session(run, folder, own.made(run), backend)), note, backend, stop
@@ -126,7 +125,7 @@ def resume(  # noqa: PLR0913  # what a person may bring along
     own.refuse_other(folder, "own_trainer", "own_source")
     made = own.made(run)
     backend = Backend(run.hardware)
-    with _held(folder, backend) as note:
+    with held(folder, backend) as note:
         try:
             session = yield from prepared(
                 lambda: _taken_up(Session(run, folder, made, backend)), note, backend, stop
@@ -169,19 +168,6 @@ def _agreed(run: Run, backend: Backend) -> Run:
         torch.distributed.broadcast_object_list(names)
         name = names[0]
     return dataclasses.replace(run, name=name)
-
-
-@contextmanager
-def _held(folder: RunFolder, backend: Backend, new: Run | None = None) -> Iterator[Notes]:
-    """A run folder for this run alone, made for a new one and swept for one that goes on; gives its record."""
-    with closing(Lock(folder.path)) if backend.rank == 0 else nullcontext() as lock:
-        if lock and new:
-            runs.create(new)
-        elif lock:
-            folder.sweep()
-            checkpoint.sweep(folder.checkpoints)
-        with closing(Notes(folder, lock)) as note:
-            yield note
 
 
 def _drive(
@@ -276,8 +262,11 @@ def _look(session: Session, note: Callable[..., Iterator[Event]], *, force: bool
     run, step = session.run, session.step
     best, improved = session.best, False
     if run.preview.every and (force or (step and step % run.preview.every == 0)):
-        if event := session.preview():
-            yield from note("preview", **event)
+        try:
+            if event := session.preview():
+                yield from note("preview", **event)
+        except OSError as error:
+            yield from note("unsaved", step=step, what="preview", error=str(error))
         improved = bool(step) and session.backend.any(session.best != best)
     if (
         run.loop.validate_every
@@ -286,8 +275,12 @@ def _look(session: Session, note: Callable[..., Iterator[Event]], *, force: bool
     ):
         yield from note("validation", **event)
     due = step and run.loop.checkpoint_every and step % run.loop.checkpoint_every == 0
-    if (due or improved) and session.trainer.resumable(step) and (path := session.save()):
-        yield from note("checkpoint", step=step, path=str(path), best=session.best[1] == step)
+    if (due or improved) and session.trainer.resumable(step):
+        try:
+            if path := session.save():
+                yield from note("checkpoint", step=step, path=str(path), best=session.best[1] == step)
+        except RunFailed as error:  # there may be room for the next one; stopping now would lose these steps
+            yield from note("unsaved", step=step, what="checkpoint", error=str(error))
 
 
 def run_to_end(run: Run) -> RunFolder:
