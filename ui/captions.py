@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from studio.data.files import lines, read_text
 from studio.data.layouts import CAPTION_EXTENSIONS
 from studio.data.tables import CAPTION_COLUMNS, FILE_COLUMNS, table_of
 from studio.errors import StudioError
@@ -27,9 +28,9 @@ def write(picture: Path, text: str) -> None:
         beside = [picture.with_suffix(ending) for ending in CAPTION_EXTENSIONS]
         write_text(next((path for path in beside if path.exists()), beside[0]), text + "\n")
     elif table.suffix == ".jsonl":
-        lines = table.read_text(encoding="utf-8-sig").splitlines()
+        found = lines(read_text(table))
         write_text(
-            table, "".join(f"{_changed(line, picture.name, text)}\n" for line in lines if line.strip())
+            table, "".join(f"{_changed(line, picture.name, text)}\n" for line in found if line.strip())
         )
     else:
         raise StudioError(f"The captions are in {table.name}, which is not edited here; change it there.")

@@ -19,6 +19,7 @@ from studio.errors import StudioError
 
 logger = logging.getLogger(__name__)
 NO_WORDS = Words()
+HALF = 0.5
 _DEFAULT_STEP = 64
 _DEFAULT_STEP_FROM = 512
 
@@ -163,4 +164,14 @@ def _masks_fact(examples: Iterable[Example], decoder: Decoder) -> str:
 def _shape_facts(examples: Sequence[Example]) -> list[str]:
     counts = Counter(example.shape for example in examples)
     listed = ", ".join(f"{shape.width} x {shape.height} ({count})" for shape, count in sorted(counts.items()))
-    return [f"trained at {listed}"]
+    cut = [each for each in examples if _kept(each) < HALF]
+    named = ", ".join(f"{each.record.path.name} ({_kept(each):.0%} kept)" for each in cut[:3])
+    return [
+        f"trained at {listed}",
+        *([f"{len(cut)} lose most of their area to the crop: {named}"] if cut else []),
+    ]
+
+
+def _kept(example: Example) -> float:
+    """Share of a picture's area that its shape shows."""
+    return example.shape.width * example.shape.height / (example.size[0] * example.size[1])

@@ -7,7 +7,6 @@ A list in a .json file or one object a line in a .jsonl file; `image` may be a l
 """
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from studio.backend.shard import Shard
 from studio.contracts.batch import Batch
 from studio.data import images
+from studio.data.files import json_lines, read_json
 from studio.data.order import Order
 from studio.data.prefetch import prefetch
 from studio.errors import StudioError
@@ -112,14 +112,7 @@ def _items(path: Path) -> list[Any]:
         raise StudioError(
             f"There is no file {str(path)!r}; give a .json or .jsonl file of conversations.", field="data"
         )
-    text = path.read_text(encoding="utf-8")
-    try:
-        lines = [line for line in text.splitlines() if line.strip()]
-        items = [json.loads(line) for line in lines] if path.suffix == ".jsonl" else json.loads(text)
-    except ValueError as error:
-        raise StudioError(
-            f"{path} is not {path.suffix.strip('.').upper()} ({error}).", field="data"
-        ) from error
+    items = [item for _, item in json_lines(path)] if path.suffix == ".jsonl" else read_json(path)
     if not isinstance(items, list) or not items:
         raise StudioError(f"{path} holds no list of conversations.", field="data")
     return items
@@ -132,8 +125,7 @@ def _conversation(item: Any, number: int, folder: Path) -> Conversation:
         raise _wrong(name, "has no list `conversations`")
     turns = tuple(_turn(one, name) for one in listed)
     _check_roles([turn.role for turn in turns], name)
-    given = item.get("image", [])
-    paths = tuple(folder / one for one in ([given] if isinstance(given, str) else given))
+    paths = tuple(folder / one for one in _names(item.get("image"), name))
     made = Conversation(name, turns, paths)
     if made.marks != len(paths):
         raise _wrong(name, f"says {MARK} {made.marks} times but names {len(paths)} pictures")
@@ -142,13 +134,24 @@ def _conversation(item: Any, number: int, folder: Path) -> Conversation:
     return made
 
 
+def _names(given: Any, name: str) -> list[str]:
+    """Names of pictures: none, one, or a list."""
+    found = [] if given is None else given if isinstance(given, list) else [given]
+    for one in found:
+        if not isinstance(one, str) or not one.strip() or "\0" in one:
+            raise _wrong(
+                name, f"has the image {one!r}; give the name of a file, a list of names, or null for none"
+            )
+    return found
+
+
 def _turn(one: Any, name: str) -> Turn:
     source, text = (
         (one.get("from", one.get("role")), one.get("value", one.get("content")))
         if isinstance(one, dict)
         else (None, None)
     )
-    if source not in ROLES:
+    if not isinstance(source, str) or source not in ROLES:
         raise _wrong(name, f"has a turn from {source!r}; turns are from human, gpt or system")
     if not isinstance(text, str) or not text.strip():
         raise _wrong(name, f"has an empty turn from {source!r}")
@@ -167,7 +170,11 @@ def _check_roles(roles: Sequence[str], name: str) -> None:
 
 
 def _check_picture(picture: Path, name: str) -> None:
-    if not picture.is_file():
+    try:
+        missing = not picture.is_file()
+    except OSError as error:  # such as a name that is too long
+        raise _wrong(name, f"names the picture {str(picture)[:80]!r} ({error.strerror})") from error
+    if missing:
         raise _wrong(name, f"names the picture {picture}, which does not exist")
     try:
         images.size(picture)

@@ -1,6 +1,8 @@
 """Reading one picture: any common file becomes RGB, upright, with its mask; anything else one clear sentence."""
 
+import functools
 import io
+import logging
 import struct
 import warnings
 import zlib
@@ -10,16 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from studio.errors import StudioError
 
+log = logging.getLogger(__name__)
 MAX_PIXELS = 2 * (1 << 28) // 3
 """Most pixels of a file: twice Pillow's warning level, where Pillow itself suspects a decompression bomb."""
 MAX_UPSCALE = 8
 """A picture that would be enlarged more than this is refused: hardly any of its pixels would be its own."""
 DRAFT = 2
 """JPEGs are decoded at the smallest scale that still is this many times the size needed (libjpeg's scaled DCT)."""
+ROUNDED = 3
+"""Levels by which a color may differ from sRGB and be the same: profiles of sRGB are rounded."""
 WHITE = (255, 255, 255, 255)
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
@@ -46,7 +51,7 @@ class Picture:
 
 
 def read(path: Path | str, *, needed: int = 0, content: bytes | None = None) -> Picture:
-    """Decode a picture: first frame, EXIF orientation applied, transparency over white and kept as mask.
+    """Decode a picture: first frame, upright, in sRGB by its color profile, transparency over white and kept as mask.
 
     Args:
         path: The file; only a name if `content` is given.
@@ -63,7 +68,7 @@ def read(path: Path | str, *, needed: int = 0, content: bytes | None = None) -> 
             image.draft(None, (int(image.width * ratio), int(image.height * ratio)))
         image.load()
         turned = ImageOps.exif_transpose(image)
-        rgb, mask = _flatten(turned, path)
+        rgb, mask = _flatten(_in_srgb(turned), path)
     return Picture(rgb, mask, upright)
 
 
@@ -122,6 +127,36 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height after the EXIF orientation; 5 to 8 turn by a quarter (EXIF 2.3, tag 0x112)."""
     width, height = image.size
     return (height, width) if image.getexif().get(0x112, 1) in (5, 6, 7, 8) else (width, height)
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """A picture in sRGB, by the color profile that its file brings (Display P3, Adobe RGB, CMYK); one without is as it is."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L"):
+        return image
+    try:
+        if image.mode != "CMYK" and not _differs(profile, image.mode):
+            return image
+        return _turned(image, profile)
+    except (ImageCms.PyCMSError, OSError) as error:
+        log.warning("a color profile cannot be used (%s); the picture is read as sRGB", error)
+        return image
+
+
+def _turned(image: Image.Image, profile: bytes) -> Image.Image:
+    own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    mode = "RGBA" if image.mode == "RGBA" else "RGB"
+    turned = ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode=mode)
+    return image if turned is None else turned
+
+
+@functools.lru_cache(maxsize=64)
+def _differs(profile: bytes, mode: str) -> bool:
+    """Whether a profile is another than sRGB, seen by what it makes of colors, not by its name."""
+    levels = np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), axis=-1).reshape(1, -1, 3)
+    colors = Image.fromarray(np.ascontiguousarray(levels)).convert(mode)
+    before, after = (np.asarray(c.convert("RGB"), np.int16) for c in (colors, _turned(colors, profile)))
+    return int(np.abs(before - after).max()) > ROUNDED
 
 
 def _flatten(image: Image.Image, path: Path | str) -> tuple[Image.Image, Image.Image | None]:

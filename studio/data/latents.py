@@ -18,7 +18,7 @@ from studio.data.prefetch import prefetch
 from studio.data.source import KEEP_BYTES, Decoder, Photos, take
 
 logger = logging.getLogger(__name__)
-_VERSION = "lanczos over white, 1"
+_VERSION = "lanczos over white, in sRGB, 2"
 """Part of every key: how a picture becomes pixels. To be counted up when that changes."""
 
 

@@ -1,12 +1,11 @@
 """Metadata tables of Hugging Face's imagefolder layout: `metadata.jsonl`, `.csv` or `.parquet`."""
 
-import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from studio.data.files import csv_rows, json_lines
 from studio.errors import StudioError
 
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -31,19 +30,6 @@ def table_of(folder: Path) -> Path | None:
     return next((folder / name for name in NAMES if (folder / name).is_file()), None)
 
 
-def read_text(path: Path) -> str:
-    """The text of a file.
-
-    Raises:
-        StudioError: If it is not UTF-8.
-    """
-    try:
-        return path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        message = f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8."
-        raise StudioError(message, field="data") from error
-
-
 def rows(table: Path) -> Iterator[Row]:
     """The rows of a table, in its order.
 
@@ -64,7 +50,7 @@ def rows(table: Path) -> Iterator[Row]:
 
 def _first(row: dict[str, Any], columns: tuple[str, ...]) -> str:
     """The first of some columns that is there and not empty, as text."""
-    return next((str(row[name]) for name in columns if row.get(name) not in (None, "")), "")
+    return next((str(row[name]) for name in columns if row.get(name) not in (None, "", [], {})), "")
 
 
 def _raw(table: Path) -> Iterator[dict[str, Any]]:
@@ -73,21 +59,13 @@ def _raw(table: Path) -> Iterator[dict[str, Any]]:
         case ".jsonl":
             yield from _json_lines(table)
         case ".csv":
-            yield from csv.DictReader(read_text(table).splitlines())
+            yield from csv_rows(table)
         case _:
             yield from _parquet(table)
 
 
 def _json_lines(table: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(read_text(table).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise StudioError(
-                f"{table} line {number} is not JSON ({error.msg}); repair it.", field="data"
-            ) from error
+    for number, row in json_lines(table):
         if not isinstance(row, dict):
             raise StudioError(
                 f"{table} line {number} is not a JSON object; write one per picture.", field="data"

@@ -1,7 +1,6 @@
 """Two pictures and two captions that differ in one thing each, as a stream of batches: made scenes, or a file."""
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torchvision.transforms.v2 import functional as tv
 from studio.backend.rng import mix
 from studio.backend.shard import Shard
 from studio.contracts.batch import Batch
+from studio.data.files import read_json
 from studio.data.images import BadImageError, read
 from studio.data.order import Order
 from studio.data.sticker_config import StickerPairs
@@ -101,10 +101,7 @@ def _items(path: Path) -> list[dict[str, Any]]:
         raise StudioError(
             f"There is no file {str(path)!r}; --data takes a JSON file of twins, or stickers.", field="data"
         )
-    try:
-        items = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StudioError(f"{path} is not JSON ({error}).", field="data") from error
+    items = read_json(path)
     if not isinstance(items, list) or not items:
         raise StudioError(f"{path} is not a list of items with {', '.join(FIELDS)}.", field="data")
     for number, item in enumerate(items):

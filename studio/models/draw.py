@@ -9,11 +9,9 @@ import logging
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -26,6 +24,7 @@ from studio.diffusion.guidance import Guidance
 from studio.diffusion.process import NUM_TIMESTEPS
 from studio.errors import StudioError
 from studio.models.base import Family
+from studio.models.pictures import as_pictures
 
 log = logging.getLogger(__name__)
 PIXELS = 1024 * 1024
@@ -285,12 +284,6 @@ def editing(family: Family, edits: Sequence[Edit]) -> Iterator[None]:
         for edit in edits:
             stack.enter_context(family.attending_where(edit.attention))
         yield
-
-
-def as_pictures(images: Float[Tensor, "b c h w"]) -> list[Image.Image]:
-    """Images in [-1, 1] as 8-bit pictures."""
-    levels = rearrange((images / 2 + 0.5) * 255, "b c h w -> b h w c").round().to(torch.uint8)
-    return [Image.fromarray(np.ascontiguousarray(picture)) for picture in levels.cpu().numpy()]
 
 
 def _scales(scheduler: SchedulerMixin) -> bool:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from studio.models.draw import as_pictures
+from studio.models.pictures import as_pictures
 
 JPEG_QUALITY = 95
 """As in DDPO's code."""

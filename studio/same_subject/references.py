@@ -27,7 +27,8 @@ from studio.data.masked import Wanted, view_source
 from studio.data.view_config import STICKERS, Views
 from studio.diffusion.guidance import Guidance
 from studio.models.base import Family
-from studio.models.draw import as_pictures, draw
+from studio.models.draw import draw
+from studio.models.pictures import as_pictures
 from studio.models.seeing import Passes, gain, guided_seeing
 from studio.models.vision_tower import VisionTower
 

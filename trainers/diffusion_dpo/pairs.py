@@ -11,8 +11,6 @@ Two layouts:
 Axes: `b` pairs of a process, `h w` image.
 """
 
-import csv
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from studio.backend.shard import Shard
 from studio.contracts.batch import Batch
 from studio.data import buckets, images, layouts
 from studio.data.buckets import Shape
+from studio.data.files import csv_rows, json_lines
 from studio.data.order import Order
 from studio.data.prefetch import prefetch
 from studio.errors import StudioError
@@ -185,10 +184,9 @@ def _rows(table: Path) -> Iterator[Mapping[str, Any]]:
 
             yield from parquet.read_table(table).to_pylist()
         elif table.suffix == ".csv":
-            yield from csv.DictReader(table.read_text("utf-8-sig").splitlines())
+            yield from csv_rows(table)
         else:
-            lines = table.read_text("utf-8-sig").splitlines()
-            yield from (json.loads(line) for line in lines if line.strip())
+            yield from (row for _, row in json_lines(table))
     except (OSError, ValueError) as error:  # pyarrow's errors, JSON's and UTF-8's are ValueErrors
         raise StudioError(
             f"{table} cannot be read ({str(error).splitlines()[0]}); write it again.", field="data"

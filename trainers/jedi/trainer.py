@@ -40,8 +40,9 @@ from studio.data.set_config import StickerSets
 from studio.data.sticker_sets import StickerSetSource
 from studio.models.build import load
 from studio.models.denoising import Noised, Prompts, errors
-from studio.models.draw import as_pictures, draw
+from studio.models.draw import draw
 from studio.models.modes import evaluating
+from studio.models.pictures import as_pictures
 from studio.models.presence import unwrap
 from studio.records import places, trained
 from studio.same_subject import references

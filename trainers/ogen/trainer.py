@@ -25,6 +25,7 @@ from studio.backend.core import Backend
 from studio.backend.rng import Rng
 from studio.contracts.batch import Batch, Source
 from studio.contracts.trainer import Group, Loss, Trainer
+from studio.data.files import lines, read_text
 from studio.errors import StudioError
 from studio.matching.asked import Asked, Counts
 from studio.matching.build import tune
@@ -85,10 +86,10 @@ class OgenTrainer(Counts, Asked, Trainer):
         pool = self.config.names
         if isinstance(pool, NewClasses):
             return unseen
-        lines = Path(pool.file).read_text(encoding="utf-8").splitlines() if pool.file else []
+        listed = lines(read_text(Path(pool.file))) if pool.file else []
         taken = {*self.classes, *unseen}
         left = tuple(
-            dict.fromkeys(name.strip() for name in (*pool.words, *lines) if name.strip() not in taken)
+            dict.fromkeys(name.strip() for name in (*pool.words, *listed) if name.strip() not in taken)
         )
         left = tuple(name for name in left if name)
         if not left:
