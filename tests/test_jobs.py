@@ -1,7 +1,9 @@
 """The queue: order, moving, stopping, claims, questions, and what happens to jobs whose worker is gone."""
 
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -10,9 +12,10 @@ import pytest
 
 from studio.errors import StudioError
 from studio.queue import supervisor
-from studio.queue.jobs import Jobs
+from studio.queue.jobs import Jobs, Unusable
 from studio.records.processes import Process, alive, me, started
 from studio.records.runs import RunFolder
+from studio.worker import worker
 
 GONE = Process(pid=2**22 - 3, started=1.0)
 
@@ -177,3 +180,86 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path):
 
 def test_there_is_always_a_device(jobs: Jobs):
     assert supervisor.least_busy(jobs) in supervisor.devices()
+
+
+def full_of(jobs: Jobs, count: int) -> list[int]:
+    return [add(jobs) for _ in range(count)]
+
+
+def test_more_than_200_waiting_jobs_hide_none(jobs: Jobs):
+    made = full_of(jobs, 230)
+    assert [job.id for job in jobs.queue()] == made
+    jobs.move(made[1], up=True)
+    assert jobs.claim("cpu", me()).id == made[1]
+
+
+@pytest.mark.parametrize("damage", ["removed", "emptied", "overwritten", "table dropped"])
+def test_a_queue_whose_file_is_lost_is_made_anew_with_every_job(
+    damage: str, jobs: Jobs, caplog: pytest.LogCaptureFixture
+):
+    made = full_of(jobs, 3)
+    jobs.claim("cpu", me())
+    jobs.finish(made[0], "done")
+    jobs.claim("cpu", me())
+    before, file = jobs.all(), jobs.root / "jobs.sqlite"
+    for journal in jobs.root.glob("jobs.sqlite-*"):
+        journal.unlink()
+    if damage == "removed":
+        file.unlink()
+    elif damage == "emptied":
+        file.write_bytes(b"")
+    elif damage == "overwritten":
+        file.write_bytes(b"no database" * 500)
+    else:
+        with jobs.writing() as db:
+            db.execute("drop table jobs")
+    with pytest.raises(StudioError, match=r"queue in .* cannot be used"):
+        jobs.queue()
+    watching = supervisor.Supervisor.__new__(supervisor.Supervisor)
+    watching._jobs = jobs
+    with pytest.raises(Unusable) as caught:
+        supervisor.tick(jobs, cwd=jobs.root)
+    watching._repair(caught.value)
+    assert jobs.all() == before
+    assert "put back into the queue" in caplog.text
+
+
+def test_a_queue_that_opens_damaged_is_made_anew(jobs: Jobs):
+    made = full_of(jobs, 2)
+    (jobs.root / "jobs.sqlite").write_bytes(b"no database" * 500)
+    assert [job.id for job in Jobs(jobs.root).queue()] == made
+    assert list(jobs.root.glob("jobs.sqlite.damaged-*"))
+
+
+def test_the_supervisor_survives_whatever_a_look_raises(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):
+    looks: list[int] = []
+    again = threading.Event()
+
+    def tick(jobs: Jobs, *, cwd: Path) -> None:
+        looks.append(1)
+        if len(looks) < 3:
+            raise Unusable(jobs.root, sqlite3.OperationalError("database is locked"))
+        again.set()
+
+    monkeypatch.setattr(supervisor, "tick", tick)
+    monkeypatch.setattr(supervisor, "SECONDS", 0.01)
+    watching = supervisor.Supervisor(jobs, cwd=jobs.root)
+    assert again.wait(10)
+    watching.close()
+
+
+def test_a_locked_queue_ends_no_work(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):
+    def locked(*args: object, **kwargs: object) -> None:
+        monkeypatch.undo()
+        raise Unusable(jobs.root, sqlite3.OperationalError("database is locked"))
+
+    job = jobs.get(add(jobs))
+    doer = worker.Worker.__new__(worker.Worker)
+    doer.jobs = jobs
+    monkeypatch.setattr(worker, "AGAIN", (0.0, 0.0))
+    monkeypatch.setattr(Jobs, "set", locked)
+    doer._tell(job, progress=0.5)
+    monkeypatch.setattr(worker, "AGAIN", (0.0, 0.0))
+    monkeypatch.setattr(Jobs, "set", locked)
+    doer._finish(job, "done")
+    assert jobs.get(job.id).state == "done"

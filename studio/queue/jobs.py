@@ -1,28 +1,24 @@
 """The queue of work: jobs in an SQLite file, which the app fills and worker processes empty. No torch.
 
-FOLDER/ID/ holds a job's log and what it leaves to be shown. Every change is one transaction, so
+FOLDER/ID/ holds a job's log, a copy of it and what it leaves to be shown. Every change is one transaction, so
 pages, servers and workers may all use the file at the same time.
 """
 
 import contextlib
 import json
+import logging
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from studio.errors import StudioError
+from studio.queue import mirror
+from studio.queue.job import KINDS, LONG, Ask, Job, Kind, State, ask_of, job_of
 from studio.records.processes import Process
 
-Kind = Literal["train", "resume", "sample", "grid", "plan", "subject", "robustness", "nullspace", "vlm", "export",
-               "data", "caption"]  # fmt: skip
-State = Literal["queued", "running", "done", "stopped", "failed", "canceled"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-LONG: tuple[Kind, ...] = ("train", "resume", "subject", "robustness", "nullspace", "vlm")
-"""Jobs that get a process of their own; the others go first, and share a warm one."""
-OPEN: tuple[State, ...] = ("queued", "running")
+log = logging.getLogger(__name__)
 _SCHEMA = """
 create table if not exists jobs (
     id integer primary key, kind text not null, title text not null, payload text not null, device text not null,
@@ -41,55 +37,18 @@ create table if not exists holders (device text primary key, pid integer not nul
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One piece of work and how far it is. Times are seconds since 1970; 0 is not yet."""
+class Unusable(StudioError):
+    """The queue's file cannot be used now: locked, full, removed or damaged. `broken`: it has to be made anew."""
 
-    id: int
-    kind: Kind
-    title: str
-    payload: Mapping[str, Any]
-    device: str
-    state: State
-    position: float
-    made: float
-    begun: float
-    ended: float
-    pid: int
-    started: float
-    heartbeat: float
-    wanted: str
-    """`stop` once stopping was asked for."""
-    run: str
-    """Run folder, if it has one."""
-    progress: float
-    note: str
-    error: str
-    result: Mapping[str, Any]
-
-    @property
-    def is_open(self) -> bool:
-        """Whether something is still to happen."""
-        return self.state in OPEN
-
-    @property
-    def process(self) -> Process:
-        """The worker that took it."""
-        return Process(pid=self.pid, started=self.started)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """A question to a running job, such as for pictures from its live weights."""
-
-    id: int
-    job: int
-    payload: Mapping[str, Any]
-    state: State
-    made: float
-    ended: float
-    error: str
-    result: Mapping[str, Any]
+    def __init__(self, root: Path, error: sqlite3.Error) -> None:
+        super().__init__(
+            f"The queue in {str(root)!r} cannot be used ({error}); free space, or choose a writable --root.",
+            field="root",
+        )
+        number = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        self.broken = number in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such table" in str(
+            error
+        )
 
 
 class Jobs:
@@ -99,12 +58,28 @@ class Jobs:
         self.root = Path(folder).resolve()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with self._open() as db:
-                db.executescript(_SCHEMA)
-        except (OSError, sqlite3.OperationalError) as error:
+        except OSError as error:
             raise StudioError(
                 f"Cannot keep jobs in {str(self.root)!r} ({error}); choose a writable --root.", field="root"
             ) from None
+        self.repair()
+
+    def repair(self) -> None:
+        """Make the queue anew where its file is gone or damaged, from the copies of its jobs."""
+        try:
+            with self._open() as db:
+                db.executescript(_SCHEMA)
+                db.execute("select * from jobs limit 1").fetchall()
+        except Unusable as error:
+            if not error.broken:
+                raise
+            log.error("%s; it is set aside and made anew", error)  # noqa: TRY400  # its sentence says it
+            mirror.set_aside(self.root)
+            with self._open() as db:
+                db.executescript(_SCHEMA)
+        with self.writing() as db:
+            if found := mirror.restore(db, self.root):
+                log.warning("%d jobs were put back into the queue", found)
 
     def folder(self, job: int) -> Path:
         """Where a job leaves files."""
@@ -118,14 +93,16 @@ class Jobs:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self.root / "jobs.sqlite", timeout=20, isolation_level=None)
-        db.row_factory = sqlite3.Row
         try:
-            db.execute("pragma journal_mode=wal")
-            db.execute("pragma synchronous=normal")
-            yield db
-        finally:
-            db.close()
+            with contextlib.closing(
+                sqlite3.connect(self.root / mirror.DATABASE, timeout=20, isolation_level=None)
+            ) as db:
+                db.row_factory = sqlite3.Row
+                db.execute("pragma journal_mode=wal")
+                db.execute("pragma synchronous=normal")
+                yield db
+        except sqlite3.Error as error:
+            raise Unusable(self.root, error) from error
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -135,7 +112,8 @@ class Jobs:
             try:
                 yield db
             except BaseException:
-                db.execute("rollback")
+                with contextlib.suppress(sqlite3.Error):  # a full disk has rolled back already
+                    db.execute("rollback")
                 raise
             db.execute("commit")
 
@@ -150,7 +128,16 @@ class Jobs:
                 "insert into jobs (kind, title, payload, device, run, made, position) values (?,?,?,?,?,?,?)",
                 (*values, position),
             )
-            return int(row.lastrowid or 0)
+            number = int(row.lastrowid or 0)
+        self._keep(number)
+        return number
+
+    def _keep(self, job: int) -> None:
+        """Keep a copy of a job outside of the database."""
+        with self._open() as db:
+            row = db.execute("select * from jobs where id = ?", (job,)).fetchone()
+        if row is not None:
+            mirror.write(self.root / str(job), dict(row))
 
     def get(self, job: int) -> Job:
         """One job.
@@ -162,24 +149,24 @@ class Jobs:
             row = db.execute("select * from jobs where id = ?", (job,)).fetchone()
         if row is None:
             raise StudioError(f"There is no job {job}; it may have been removed.", field="job")
-        return _job(row)
+        return job_of(row)
 
     def all(self, *, states: tuple[State, ...] = (), limit: int = 200) -> list[Job]:
-        """Jobs, the newest first; of some states only, if they are named."""
+        """Jobs, the newest first; of some states only, if they are named; all with a limit below 0."""
         marks = ",".join("?" * len(states))
         where = f"where state in ({marks})" if states else ""
         with self._open() as db:
             rows = db.execute(f"select * from jobs {where} order by id desc limit ?", (*states, limit))
-            return [_job(row) for row in rows]
+            return [job_of(row) for row in rows]
 
     def queue(self) -> list[Job]:
         """What waits, in the order in which it will start."""
-        waiting = self.all(states=("queued",))
+        waiting = self.all(states=("queued",), limit=-1)
         return sorted(waiting, key=lambda job: (job.kind in LONG, job.position))
 
     def running(self, run: str | Path = "") -> list[Job]:
         """What runs now; of one run folder only, if it is named."""
-        jobs = self.all(states=("running",))
+        jobs = self.all(states=("running",), limit=-1)
         wanted = Path(run).resolve() if run else None
         return [job for job in jobs if wanted is None or (job.run and Path(job.run).resolve() == wanted)]
 
@@ -205,6 +192,7 @@ class Jobs:
                 "update jobs set state = 'canceled', ended = ? where id = ? and state = 'queued'",
                 (time.time(), job),
             )
+        self._keep(job)
 
     def set(self, job: int, **values: Any) -> None:
         """Change columns of a job."""
@@ -223,6 +211,7 @@ class Jobs:
                 "update asks set state = 'failed', ended = ?, error = ? where job = ? and state = 'queued'",
                 (time.time(), message, job),
             )
+        self._keep(job)
 
     def claim(self, device: str, process: Process, *, kinds: tuple[Kind, ...] = KINDS) -> Job | None:
         """Take the next waiting job of a device, if it is of these kinds; nobody else gets it."""
@@ -239,6 +228,7 @@ class Jobs:
                 "update jobs set state = 'running', pid = ?, started = ?, begun = ?, heartbeat = ? where id = ?",
                 (process.pid, process.started, now, now, row["id"]),
             )
+        self._keep(row["id"])
         return self.get(row["id"])
 
     def beat(self, job: int) -> bool:
@@ -265,7 +255,7 @@ class Jobs:
             row = db.execute(
                 "select * from asks where job = ? and state = 'queued' order by id limit 1", (job,)
             ).fetchone()
-        return _ask(row) if row else None
+        return ask_of(row) if row else None
 
     def get_ask(self, ask: int) -> Ask:
         """One question and, once it is there, its answer."""
@@ -273,20 +263,10 @@ class Jobs:
             row = db.execute("select * from asks where id = ?", (ask,)).fetchone()
         if row is None:
             raise StudioError(f"There is no question {ask}; ask again.")
-        return _ask(row)
+        return ask_of(row)
 
     def answer(self, ask: int, *, result: Mapping[str, Any] | None = None, error: str = "") -> None:
         """Close a question, with its result or with what went wrong."""
         values = ("failed" if error else "done", error, json.dumps(result or {}), time.time(), ask)
         with self.writing() as db:
             db.execute("update asks set state = ?, error = ?, result = ?, ended = ? where id = ?", values)
-
-
-def _job(row: sqlite3.Row) -> Job:
-    values = dict(row)
-    return Job(**values | {name: json.loads(values[name]) for name in ("payload", "result")})
-
-
-def _ask(row: sqlite3.Row) -> Ask:
-    values = dict(row)
-    return Ask(**values | {name: json.loads(values[name]) for name in ("payload", "result")})

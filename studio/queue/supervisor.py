@@ -4,7 +4,6 @@ State is what the queue and the processes say, never what a server remembers: a 
 the jobs that went on without it, and those whose worker is gone.
 """
 
-import json
 import logging
 import os
 import subprocess
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from studio.queue.jobs import Job, Jobs
+from studio.errors import StudioError
+from studio.queue.jobs import Job, Jobs, Unusable
 from studio.records import processes
 from studio.records.processes import Process, alive
 from studio.records.runs import EventLog, RunFolder, saved
@@ -34,7 +34,7 @@ def devices() -> list[str]:
 
 def least_busy(jobs: Jobs) -> str:
     """The device with the fewest open jobs."""
-    busy = [job.device for job in jobs.all(states=("queued", "running"))]
+    busy = [job.device for job in jobs.all(states=("queued", "running"), limit=-1)]
     return min(devices(), key=busy.count)
 
 
@@ -107,11 +107,23 @@ class Supervisor:
         self._thread.start()
 
     def _watch(self) -> None:
+        told = ""
         while not self._closed.wait(SECONDS):
             try:
                 tick(self._jobs, cwd=self._cwd)
-            except (OSError, psutil.Error, json.JSONDecodeError):
-                log.exception("the queue could not be looked at; trying again")
+                told = ""
+            except Exception as error:  # whatever it is, jobs wait: the next look may find it mended
+                if str(error) != told:
+                    log.exception("the queue could not be looked at; trying again")
+                told = str(error)
+                self._repair(error)
+
+    def _repair(self, error: Exception) -> None:
+        if isinstance(error, Unusable) and error.broken:
+            try:
+                self._jobs.repair()
+            except (StudioError, OSError):
+                log.exception("the queue could not be made anew; trying again")
 
     def close(self) -> None:
         """Stop looking; workers go on."""

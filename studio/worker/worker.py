@@ -19,12 +19,14 @@ from typing import Any
 from studio.catalog.run import Run
 from studio.errors import StudioError
 from studio.queue import jobs as queue
-from studio.queue.jobs import LONG, Job, Jobs
+from studio.queue.jobs import LONG, Job, Jobs, State, Unusable
 from studio.records.processes import me
 
 log = logging.getLogger(__name__)
 BEAT = 0.5
 """Seconds between two signs of life, and between two looks at whether to stop."""
+AGAIN = (0.5, 2.0, 10.0, 60.0, 300.0)
+"""Seconds between attempts to write how a job ended."""
 IDLE = 60.0
 """Seconds that a warm process waits for the next short job."""
 SHORT: tuple[queue.Kind, ...] = tuple(kind for kind in queue.KINDS if kind not in LONG)
@@ -47,7 +49,11 @@ class Pulse:
 
     def _beat(self) -> None:
         while not self._closed.wait(BEAT):
-            asked = self._jobs.beat(self._job.id)
+            try:
+                asked = self._jobs.beat(self._job.id)
+            except Unusable:
+                log.exception("no sign of life could be written; the work goes on")
+                continue
             if asked and not self.asked and self._job.kind in INTERRUPTED:
                 os.kill(os.getpid(), signal.SIGINT)
             self.asked = self.asked or asked
@@ -113,18 +119,38 @@ class Worker:
         try:
             result = self._run(job)
         except (Stopped, KeyboardInterrupt):
-            self.jobs.finish(job.id, "stopped")
+            self._finish(job, "stopped")
         except StudioError as error:
             log.error("%s", error)  # noqa: TRY400  # a person's mistake needs no traceback
-            self.jobs.finish(job.id, "failed", error=str(error))
+            self._finish(job, "failed", error=str(error))
         except Exception as error:
             log.exception("job %d failed", job.id)
-            self.jobs.finish(job.id, "failed", error=f"{type(error).__name__}: {error}")
+            self._finish(job, "failed", error=f"{type(error).__name__}: {error}")
         else:
             if job.kind in ("train", "resume") and result.get("status") == "stopped":
-                self.jobs.finish(job.id, "stopped", result=result)
+                self._finish(job, "stopped", result=result)
             else:
-                self.jobs.finish(job.id, "done", progress=1.0, result=result)
+                self._finish(job, "done", progress=1.0, result=result)
+
+    def _tell(self, job: Job, **values: Any) -> None:
+        """Write how far a job is; a queue that cannot be written does not end it."""
+        try:
+            self.jobs.set(job.id, **values)
+        except Unusable:
+            log.exception("how far the job is could not be written; the work goes on")
+
+    def _finish(self, job: Job, state: State, **values: Any) -> None:
+        """Write how a job ended, as soon as the queue can be written again."""
+        for pause in AGAIN:
+            try:
+                self.jobs.finish(job.id, state, **values)
+            except Unusable as error:
+                log.exception("how the job ended could not be written; again in %g seconds", pause)
+                if error.broken:
+                    self.jobs.repair()
+                time.sleep(pause)
+            else:
+                return
 
     def _run(self, job: Job) -> dict[str, Any]:
         match job.kind:
@@ -160,12 +186,12 @@ class Worker:
         for event in events:
             step, status = event.get("step", 0), event["event"]
             if status == "prepare":
-                self.jobs.set(job.id, note=preparing(event))
+                self._tell(job, note=preparing(event))
             if status == "start":
                 folder, total = str(Path(event["folder"]).resolve()), event["steps"]
-                self.jobs.set(job.id, run=folder, note="\n".join(event["facts"]))
+                self._tell(job, run=folder, note="\n".join(event["facts"]))
             if time.monotonic() - shown > BEAT or status != "step":
-                self.jobs.set(job.id, progress=step / total)
+                self._tell(job, progress=step / total)
                 shown = time.monotonic()
             log.info("%s", {k: v for k, v in event.items() if k not in ("time", "facts")})
         _report(folder)
@@ -193,7 +219,7 @@ class Worker:
             if self._pulse and self._pulse():
                 raise Stopped
             if time.monotonic() - shown > 2 * BEAT:
-                self.jobs.set(job.id, progress=step.done / step.total)
+                self._tell(job, progress=step.done / step.total)
                 _show(step.preview()[0], folder)
                 shown = time.monotonic()
 
