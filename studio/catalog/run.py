@@ -82,12 +82,14 @@ class Run:
         """
         rest = dict(values)
         method = rest.pop("method", {})
+        if isinstance(method, str):
+            method = {"kind": method}  # as a person writes it
         if not isinstance(method, Mapping) or "kind" not in method:
             raise StudioError(
                 "The settings name no method; add `method: {kind: dreambooth, ...}`.", field="method"
             )
         method = dict(method)
-        card = methods.card(method.pop("kind"))
+        card = methods.card(str(method.pop("kind")))
         rest["method"] = serial.from_dict(card.config, method, where="method")
         return serial.from_dict(cls, rest)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from studio.backend.shard import Shard
 from studio.contracts.batch import Batch
 from studio.data import images
-from studio.data.files import json_lines, read_json
+from studio.data.files import is_file, json_lines, read_json
 from studio.data.order import Order
 from studio.data.prefetch import prefetch
 from studio.errors import StudioError
@@ -170,12 +170,8 @@ def _check_roles(roles: Sequence[str], name: str) -> None:
 
 
 def _check_picture(picture: Path, name: str) -> None:
-    try:
-        missing = not picture.is_file()
-    except OSError as error:  # such as a name that is too long
-        raise _wrong(name, f"names the picture {str(picture)[:80]!r} ({error.strerror})") from error
-    if missing:
-        raise _wrong(name, f"names the picture {picture}, which does not exist")
+    if not is_file(picture):
+        raise _wrong(name, f"names the picture {str(picture)[:120]}, which does not exist")
     try:
         images.size(picture)
     except images.BadImageError as error:

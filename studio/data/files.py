@@ -40,6 +40,14 @@ def read_text(path: Path) -> str:
     return text
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name; a name that no file can have, such as one too long, has none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def lines(text: str) -> list[str]:
     """Lines of a text. What only looks like a line break to some (U+2028, U+0085, form feeds) belongs to the text."""
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")

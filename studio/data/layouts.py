@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from studio.data import left_out, tables
-from studio.data.files import read_text
+from studio.data.files import is_file, read_text
 from studio.data.left_out import MASK_FOLDERS, SPLITS
 from studio.errors import StudioError
 
@@ -210,7 +210,7 @@ def _caption(path: Path, suffixes: tuple[str, ...]) -> str:
     """The text of the first caption file beside a picture, on one line; empty if there is none."""
     for suffix in suffixes:
         file = path.with_suffix(suffix)
-        if file.is_file():
+        if is_file(file):
             return " ".join(read_text(file).split())
     return ""
 
@@ -220,7 +220,7 @@ def _mask(path: Path) -> Path | None:
     candidates = [path.with_name(f"{path.stem}{MASK_SUFFIX}{suffix}") for suffix in (".png", ".jpg", ".webp")]
     for folder in sorted(MASK_FOLDERS):
         candidates += [path.parent / folder / f"{path.stem}{suffix}" for suffix in (".png", ".jpg", ".webp")]
-    return next((file for file in candidates if file.is_file()), None)
+    return next((file for file in candidates if is_file(file)), None)
 
 
 def _from_table(table: Path) -> Iterator[Record]:

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as tv
 from studio.backend.rng import mix
 from studio.backend.shard import Shard
 from studio.contracts.batch import Batch
-from studio.data.files import read_json
+from studio.data.files import is_file, read_json
 from studio.data.images import BadImageError, read
 from studio.data.order import Order
 from studio.data.sticker_config import StickerPairs
@@ -117,8 +117,10 @@ def _items(path: Path) -> list[dict[str, Any]]:
 
 
 def _check_picture(picture: Path, number: int) -> None:
-    if not picture.is_file():
-        raise StudioError(f"Item {number} names the picture {picture}, which does not exist.", field="data")
+    if not is_file(picture):
+        raise StudioError(
+            f"Item {number} names the picture {str(picture)[:200]}, which does not exist.", field="data"
+        )
     try:
         read(picture)
     except BadImageError as error:

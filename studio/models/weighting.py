@@ -18,21 +18,34 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
+from studio.errors import StudioError
+
 STEP = 1.1
 """What one pair of round brackets multiplies by, and a pair of square ones divides by."""
+DEEPEST = 100
+"""Brackets that may be open at once; weights beyond are of no use, and take long."""
 _TOKEN = re.compile(r"\\[()\[\]\\]|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|[()\[\]]|[^\\()\[\]:]+|.", re.DOTALL)
 
 Weighted = list[tuple[str, float]]
 
 
 def parse(prompt: str) -> Weighted:
-    """Pieces of a prompt with their weights; a bracket that is never closed weighs to the end."""
+    """Pieces of a prompt with their weights; a bracket that is never closed weighs to the end.
+
+    Raises:
+        StudioError: Brackets stand in more brackets than anybody means.
+    """
     pieces: Weighted = []
     open_at: dict[str, list[int]] = {"(": [], "[": []}
     for found in _TOKEN.finditer(prompt):
         text = found.group(0)
         if text in open_at:
             open_at[text].append(len(pieces))
+            if len(open_at[text]) > DEEPEST:
+                raise StudioError(
+                    f"A prompt has more than {DEEPEST} brackets {text} that are open at once; close or remove them.",
+                    field="prompt",
+                )
         elif found.group(1) is not None and open_at["("]:
             _multiply(pieces, open_at["("].pop(), float(found.group(1)))
         elif text == ")" and open_at["("]:

@@ -6,8 +6,11 @@ re-creates the request exactly.
 
 import dataclasses
 import json
+import math
 import os
 import re
+import struct
+import zlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -99,12 +102,18 @@ def read(path: Path) -> SampleRequest:
         raise StudioError(
             f"There is no file {str(path)!r}; --recipe takes a PNG drawn here.", field="recipe"
         ) from None
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, struct.error, zlib.error) as error:
         raise StudioError(
             f"{str(path)!r} cannot be read as a picture ({error}); give a PNG.", field="recipe"
         ) from None
     if "studio" in fields:
-        return serial.from_dict(SampleRequest, json.loads(fields["studio"])["request"])
+        try:
+            values = json.loads(fields["studio"])["request"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise StudioError(
+                f"The recipe in {str(path)!r} is damaged; give another picture.", field="recipe"
+            ) from None
+        return serial.from_dict(SampleRequest, values)
     if "parameters" in fields:
         return from_parameters(fields["parameters"])
     raise StudioError(f"{str(path)!r} carries no recipe; give a PNG drawn here or by AUTOMATIC1111.")
@@ -117,19 +126,35 @@ def from_parameters(text: str) -> SampleRequest:
     facts = {key.strip().lower(): _unquoted(value) for key, value in _PAIR.findall(tail)}
     prompt, _, negative = "\n".join(lines).partition("Negative prompt:")
     width, _, height = facts.get("size", "0x0").partition("x")
+    guidance = facts.get("cfg scale")
     names = {name.lower(): ours for ours, name in reversed(SAMPLERS.items())}
     return SampleRequest(
         prompt=(re.sub(r"\s*<lora:[^>]*>", "", prompt).strip(),),
         negative=negative.strip(),
-        steps=int(facts.get("steps", 0)),
-        guidance=float(facts["cfg scale"]) if "cfg scale" in facts else None,
-        seed=int(facts.get("seed", 0)),
-        width=int(width),
-        height=int(height),
+        steps=int(_number("Steps", facts.get("steps", "0"))),
+        guidance=None if guidance is None else _number("CFG scale", guidance),
+        seed=int(_number("Seed", facts.get("seed", "0"))),
+        width=int(_number("Size", width)),
+        height=int(_number("Size", height)),
         model=facts.get("model", ""),
         scheduler=names.get(facts.get("sampler", "").lower(), ""),
     )
 
 
+def _number(name: str, text: str) -> float:
+    try:
+        found = float(text) if "." in text else int(text)
+        if math.isfinite(found):
+            return found
+    except (ValueError, OverflowError):
+        pass
+    raise StudioError(
+        f"The recipe says {name} {text[:40]!r}, which is no number; mend it there.", field="recipe"
+    )
+
+
 def _unquoted(value: str) -> str:
-    return json.loads(value) if value.startswith('"') else value.strip()
+    try:
+        return str(json.loads(value)) if value.startswith('"') else value.strip()
+    except ValueError:
+        return value.strip()

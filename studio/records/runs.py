@@ -28,6 +28,9 @@ from studio.errors import StudioError, unknown
 log = logging.getLogger(__name__)
 STATES = {"prepare": "running", "start": "running", "done": "done", "stopped": "stopped", "failed": "failed"}
 """Events after which a run is in a state, and which."""
+_KINDS: dict[str, type | tuple[type, ...]] = {"event": str, "step": int, "steps": int, "time": (int, float), "seconds": (int, float),
+    "loss": (int, float), "scores": dict, "facts": list, "prompts": list, "files": list, "folder": str}  # fmt: skip
+"""Parts that events have in common."""
 _STEP = re.compile(r"step-(\d{8,})")
 
 
@@ -66,9 +69,9 @@ class RunFolder:
         """Events in order; lines that a crash cut off or a disk damaged are left out."""
         if not self.events.exists():
             return
-        with self.events.open(encoding="utf-8") as lines:
+        with self.events.open("rb") as lines:
             for line in lines:
-                if not line.endswith("\n"):
+                if not line.endswith(b"\n"):
                     return
                 event = _event(line)
                 if event and kind in ("", event["event"]):
@@ -102,13 +105,17 @@ class RunFolder:
         return last or "new"
 
 
-def _event(line: str) -> dict[str, Any]:
-    """What one line holds; nothing if it is no event."""
+def _event(line: bytes) -> dict[str, Any]:
+    """What one line holds; nothing if it is no event, or one of its parts is not what it is in an event."""
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) and "event" in found else {}
+    if not isinstance(found, dict) or "event" not in found:
+        return {}
+    sound = all(isinstance(found[key], kind) for key, kind in _KINDS.items() if key in found)
+    texts = [text for key in ("facts", "prompts", "files") for text in found.get(key, ())] if sound else []
+    return found if sound and all(isinstance(text, str) for text in texts) else {}
 
 
 class EventLog:
@@ -239,11 +246,11 @@ def _unwritable(path: Path, error: OSError) -> StudioError:
     )
 
 
-def _settings(file: Path) -> dict[str, Any]:
+def settings_of(file: Path) -> dict[str, Any]:
     """The settings of a run, as plain values."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise StudioError(
@@ -268,7 +275,7 @@ def open_run(path: str | Path) -> tuple[RunFolder, Run]:
     for candidate in (given, Path("runs") / given):
         if (candidate / "config.json").exists():
             folder = RunFolder(candidate)
-            return folder, Run.from_dict(_upgraded(_settings(folder.config)))
+            return folder, Run.from_dict(_upgraded(settings_of(folder.config)))
     found = [p.parent.name for p in Path("runs").glob("*/config.json")]
     raise unknown("run", str(path), found, field="run")
 

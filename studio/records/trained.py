@@ -106,12 +106,12 @@ def _public(path: Path) -> Trained | None:
 
 def _read(folder: Path) -> Trained:
     try:
-        values = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        values = dict(json.loads((folder / CARD).read_text(encoding="utf-8")))
         guidance = None if values.get("guidance") is None else float(values["guidance"])
         text = serial.from_dict(Text, values["text"]) if "text" in values else None
         told = str(values["method"]), str(values["model"]), dict(values["settings"])
         return Trained(folder, *told, guidance, text)
-    except (OSError, ValueError, KeyError, TypeError, StudioError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError, StudioError) as error:
         raise StudioError(
             f"{folder / CARD} is damaged ({type(error).__name__}: {error}); copy or export it again."
         ) from None

@@ -1,13 +1,12 @@
 """One HTML file that shows what a run did: pictures before and after, scores, curves, settings. No torch."""
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from studio.metrics.table import Row
-from studio.records.runs import RunFolder
+from studio.records.runs import RunFolder, settings_of
 from studio.reports.charts import Curve
 from studio.reports.html import TRAINED, Column, Page
 
@@ -47,9 +46,14 @@ def curves(folder: RunFolder) -> list[Curve]:
     found = [Curve(_title(name), _points(steps, name), smooth=True) for name in losses]
     found.append(Curve("Validation loss", _points(folder.read_events("validation"), "loss")))
     previews = list(folder.read_events("preview"))
-    names = dict.fromkeys(name for event in previews for name in event["scores"])
+    names = dict.fromkeys(
+        name
+        for event in previews
+        for name, value in event.get("scores", {}).items()
+        if isinstance(value, (int, float))
+    )
     for name in names:
-        points = [(e["step"], e["scores"][name]) for e in previews if name in e["scores"]]
+        points = _points([{"step": e.get("step", 0)} | e.get("scores", {}) for e in previews], name)
         best = max(points, key=lambda p: p[1])[0] if name == "quality" else None
         found.append(Curve(f"{_title(name)} while training", points, mark=best))
     first = {
@@ -61,8 +65,8 @@ def curves(folder: RunFolder) -> list[Curve]:
 def from_run(folder: RunFolder) -> Page:
     """What a run folder alone can show: its previews before and after, its curves and settings."""
     events = list(folder.read_events())
-    settings = json.loads(folder.config.read_text(encoding="utf-8"))
-    previews = [e for e in events if e["event"] == "preview"]
+    settings = settings_of(folder.config)
+    previews = [e for e in events if e["event"] == "preview" and {"folder", "prompts"} <= e.keys()]
     last = previews[-1] if previews else {"prompts": ()}
     shown = [(previews[0], "Before")] if len(previews) > 1 else []
     shown += [(last, TRAINED)] if previews else []
@@ -85,12 +89,14 @@ def from_run(folder: RunFolder) -> Page:
 
 def facts(settings: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """What a person asks first about a run: method, model, steps, time, hardware."""
-    method = settings.get("method", {})
+    method, loop = (
+        found if isinstance(found := settings.get(k), Mapping) else {} for k in ("method", "loop")
+    )
     found = [("Method", str(method.get("kind", ""))), ("Model", str(method.get("model", "")))]
     if isinstance(adapter := method.get("adapter"), Mapping):
         found.append(("Weights", str(adapter.get("kind", ""))))
     wanted, done = (
-        settings.get("loop", {}).get("steps", ""),
+        loop.get("steps", ""),
         max((e.get("step", 0) for e in events), default=0),
     )
     found.append(("Steps", f"{done} of {wanted}" if 0 < done != wanted else str(wanted)))
@@ -118,7 +124,7 @@ def _title(name: str) -> str:
 
 
 def _points(events: Iterable[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
-    return [(e["step"], e[name]) for e in events if isinstance(e.get(name), (int, float))]
+    return [(e.get("step", 0), e[name]) for e in events if isinstance(e.get(name), (int, float))]
 
 
 def _samples(folder: Path, num_prompts: int) -> list[list[Path]]:

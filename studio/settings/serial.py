@@ -123,6 +123,11 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
 
 def prepare(cls: type, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Field values for `cls`, nested settings built; the first half of `from_dict`."""
+    if not isinstance(values, Mapping):
+        raise StudioError(
+            f"{where or 'the settings'} was given as {str(values)[:80]!r}; give names with their values.",
+            field=where,
+        )
     types_ = hints(cls)
     result: dict[str, Any] = {}
     for name, value in values.items():
@@ -229,7 +234,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise StudioError(
             f"Settings file {str(path)!r} is not valid YAML or JSON ({where}); repair it.", field="config"
         ) from None
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError, RecursionError):
         raise StudioError(
             f"Settings file {str(path)!r} is no text file; check --config.", field="config"
         ) from None
