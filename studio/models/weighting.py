@@ -41,11 +41,7 @@ def parse(prompt: str) -> Weighted:
         text = found.group(0)
         if text in open_at:
             open_at[text].append(len(pieces))
-            if len(open_at[text]) > DEEPEST:
-                raise StudioError(
-                    f"A prompt has more than {DEEPEST} brackets {text} that are open at once; close or remove them.",
-                    field="prompt",
-                )
+            _refuse_deep(open_at[text], text)
         elif found.group(1) is not None and open_at["("]:
             _multiply(pieces, open_at["("].pop(), float(found.group(1)))
         elif text == ")" and open_at["("]:
@@ -59,6 +55,14 @@ def parse(prompt: str) -> Weighted:
     for start in open_at["["]:
         _multiply(pieces, start, 1 / STEP)
     return _joined(pieces) or [("", 1.0)]
+
+
+def _refuse_deep(opened: Sequence[int], bracket: str) -> None:
+    if len(opened) > DEEPEST:
+        raise StudioError(
+            f"A prompt has more than {DEEPEST} brackets {bracket} open at once; close or remove them.",
+            field="prompt",
+        )
 
 
 def _multiply(pieces: Weighted, start: int, factor: float) -> None:
