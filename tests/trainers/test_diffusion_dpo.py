@@ -225,7 +225,7 @@ def test_the_share_of_empty_captions_is_the_official_one_where_there_is_one(
         ),
         ({"chosen/0.png": "", "rejected/0.png": ""}, "has no prompt; give one"),
         ({"pairs.jsonl": '{"prompt": "a", "chosen": "x.png"}'}, "has no 'rejected'; a pair needs"),
-        ({"pairs.jsonl": "{"}, "cannot be read"),
+        ({"pairs.jsonl": "{"}, "is not JSON"),
         ({"pairs.jsonl": '{"prompt": "a", "chosen": "x.png", "rejected": "y.png"}'}, "it does not exist"),
     ],
 )
