@@ -16,7 +16,7 @@ from studio.catalog.run import Run
 from studio.data.view_config import STICKERS
 from studio.errors import StudioError
 from studio.flags import names
-from studio.queue.jobs import OPEN
+from studio.queue.job import OPEN
 from studio.settings import serial
 from ui import forms
 from ui.forms import Leaf

@@ -195,15 +195,20 @@ def _drive(
         list(note("stopped", step=max(session.saved, 0)))
         raise
     except Exception as error:
-        told = explained(error, run, session.step)
-        yield from note("failed", step=session.step, error=str(told) or type(told).__name__)
-        _save_after(told, session)
-        if told is error:
-            raise
-        raise told from error
+        yield from _failed(session, note, error)
+        raise
     finally:
         if backend.world > 1:
             backend.close()
+
+
+def _failed(session: Session, note: Notes, error: Exception) -> Iterator[Event]:
+    """Say what broke a run, and keep its work; raises one of memory as a sentence that helps."""
+    told = explained(error, session.run, session.step)
+    yield from note("failed", step=session.step, error=str(told) or type(told).__name__)
+    _save_after(told, session)
+    if told is not error:
+        raise told from error
 
 
 def _begun(run: Run) -> dict[str, str]:
