@@ -68,9 +68,9 @@ def check_it_is_whole(pipeline, variant):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_of_a_published_model_loads_without_a_folder_beside_it(name, backend, tmp_path):
+def test_a_file_of_a_published_model_loads_without_a_folder_beside_it(name, tmp_path):
     known = recognize(str(of_full_size(name, tmp_path / "model.safetensors")))
-    pipeline = from_file(known, backend, torch.float16, {})
+    pipeline = from_file(known, torch.float16, {})
     check_it_is_whole(pipeline, families.by_name(name)[1])
     wanted = dict(known.variant.architecture["unet"].config)
     assert {key: pipeline.unet.config[key] for key in wanted} == wanted
@@ -79,11 +79,11 @@ def test_a_file_of_a_published_model_loads_without_a_folder_beside_it(name, back
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files are not here")
 @pytest.mark.parametrize(("name", "header"), [("sd15", "sd15"), ("sdxl", "sdxl_base")])
-def test_the_published_files_fit(name, header, backend, tmp_path):
+def test_the_published_files_fit(name, header, tmp_path):
     listed = json.loads((PUBLISHED / "single_file" / f"{header}_header.json").read_text())
     shapes = {key: shape for key, (dtype, shape) in listed.items() if dtype == "F16"}
     path = original_layout.sparse(tmp_path / "model.safetensors", shapes)
-    check_it_is_whole(from_file(recognize(str(path)), backend, torch.float16, {}), families.by_name(name)[1])
+    check_it_is_whole(from_file(recognize(str(path)), torch.float16, {}), families.by_name(name)[1])
 
 
 def known_of(family, path, **changes):
@@ -117,10 +117,10 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl"])
-def test_every_weight_comes_out_as_it_went_in(name, families, backend, tmp_path):
+def test_every_weight_comes_out_as_it_went_in(name, families, tmp_path):
     path = tmp_path / "model.safetensors"
     original_layout.write(families[name].pipeline(), path, name)
-    again = from_file(known_of(families[name], path), backend, torch.float32, {})
+    again = from_file(known_of(families[name], path), torch.float32, {})
     assert all(same(module, getattr(again, key)) for key, module in families[name].modules().items())
 
 
@@ -130,15 +130,15 @@ def changed(path, change):
     save_file({key: value for pair in found.items() for key, value in change(*pair)}, path)
 
 
-def test_old_names_of_clip_are_read(families, backend, tmp_path):
+def test_old_names_of_clip_are_read(families, tmp_path):
     path = tmp_path / "model.safetensors"
     original_layout.write(families["sd1"].pipeline(), path)
     changed(path, lambda key, value: [(key.replace("transformer.text_model.", "transformer."), value)])
-    again = from_file(known_of(families["sd1"], path), backend, torch.float32, {})
+    again = from_file(known_of(families["sd1"], path), torch.float32, {})
     assert same(families["sd1"].text_encoders["text_encoder"], again.text_encoder)
 
 
-def test_an_sdxl_of_diffusers_own_script_keeps_its_projection(families, backend, tmp_path):
+def test_an_sdxl_of_diffusers_own_script_keeps_its_projection(families, tmp_path):
     path = tmp_path / "model.safetensors"
     original_layout.write(families["sdxl"].pipeline(), path, "sdxl")
 
@@ -147,33 +147,33 @@ def test_an_sdxl_of_diffusers_own_script_keeps_its_projection(families, backend,
         return [(f"{key}.weight", value.T.contiguous()) if turned else (key, value)]
 
     changed(path, as_diffusers_writes_it)
-    again = from_file(known_of(families["sdxl"], path), backend, torch.float32, {})
+    again = from_file(known_of(families["sdxl"], path), torch.float32, {})
     assert same(families["sdxl"].text_encoders["text_encoder_2"], again.text_encoder_2)
 
 
-def test_absent_weights_are_counted_and_named(families, backend, tmp_path):
+def test_absent_weights_are_counted_and_named(families, tmp_path):
     path = tmp_path / "model.safetensors"
     original_layout.write(families["sd1"].pipeline(), path)
     changed(path, lambda key, value: [] if "input_blocks.0.0" in key else [(key, value)])
     with pytest.raises(StudioError, match=r"of its weights are absent.*such as conv_in\.weight"):
-        from_file(known_of(families["sd1"], path), backend, torch.float32, {})
+        from_file(known_of(families["sd1"], path), torch.float32, {})
 
 
-def test_training_a_model_leaves_its_file_as_it_is(families, backend, tmp_path):
+def test_training_a_model_leaves_its_file_as_it_is(families, tmp_path):
     path = tmp_path / "model.safetensors"
     original_layout.write(families["sd1"].pipeline(), path)
     before = path.read_bytes()
-    again = from_file(known_of(families["sd1"], path), backend, torch.float32, {})
+    again = from_file(known_of(families["sd1"], path), torch.float32, {})
     with torch.no_grad():
         again.unet.conv_in.weight.add_(1)
     assert path.read_bytes() == before
 
 
-def test_what_a_file_says_of_its_noise_reaches_the_scheduler(families, backend, tmp_path):
+def test_what_a_file_says_of_its_noise_reaches_the_scheduler(families, tmp_path):
     path = tmp_path / "model.safetensors"
     original_layout.write(families["sd1"].pipeline(), path)
     known = known_of(families["sd1"], path, prediction="v_prediction", zero_snr=True)
-    scheduler = from_file(known, backend, torch.float32, {}).scheduler
+    scheduler = from_file(known, torch.float32, {}).scheduler
     assert scheduler.config.prediction_type == "v_prediction"
     assert scheduler.alphas_cumprod[-1] < 1e-6
 
@@ -268,9 +268,7 @@ def test_a_request_carries_the_parts_to_the_model(families, tmp_path):
     assert infer.load(asked)[0].prediction == "v"
 
 
-def test_what_a_file_lacks_comes_from_the_published_model_in_the_cache(
-    families, backend, tmp_path, monkeypatch
-):
+def test_what_a_file_lacks_comes_from_the_published_model_in_the_cache(families, tmp_path, monkeypatch):
     family, path = families["sd1"], tmp_path / "unet.safetensors"
     hub = tmp_path / "models--owner--name"
     saved(family, hub / "snapshots" / "abc")
@@ -282,11 +280,11 @@ def test_what_a_file_lacks_comes_from_the_published_model_in_the_cache(
     )
     known = known_of(family, path, starts={"unet": ""}, lacks=("vae", "text_encoder"))
     known = dataclasses.replace(known, variant=dataclasses.replace(known.variant, hub="owner/name"))
-    again = from_file(known, backend, torch.float32, {})
+    again = from_file(known, torch.float32, {})
     assert same(family.vae, again.vae)
     assert not same(family.denoiser, again.unet)
     (hub / "refs" / "main").unlink()
     with pytest.raises(
         StudioError, match=r"holds no vae, text_encoder, which owner/name has or give --parts\.vae"
     ):
-        from_file(known, backend, torch.float32, {})
+        from_file(known, torch.float32, {})
