@@ -17,15 +17,19 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from studio.adapters import files
+from studio.adapters.build import attach
 from studio.adapters.config import Export, Full, Hra, Loha, Lokr, Lora
 from studio.adapters.formats import to_comfy, to_kohya, updates
 from studio.adapters.merge import bare
 from studio.adapters.metadata import Facts, architecture
 from studio.adapters.updates import LowRank, Update
 from studio.adapters.verify import ask
+from studio.backend.core import Backend
 from studio.catalog import families
 from studio.errors import StudioError
+from studio.models.build import load
 from studio.models.checkpoints.original import one_file
+from studio.settings.run import Hardware
 from studio.weights import artifacts
 from studio.weights import export as exporting
 from studio.weights.export import export
@@ -381,3 +385,16 @@ def test_comfy_keys_are_for_transformers(family, tmp_path):
     ):
         export(family, modules, tmp_path, settings=Export(formats=("kohya", "comfy")))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("coding", ["nf4", "int8"])
+def test_an_adapter_on_quantized_weights_is_written_in_every_format(tmp_path, coding):
+    family = load("tiny:flux", Backend(Hardware(device="cpu", precision="fp32", quantize=coding)))
+    modules = {"transformer": family.denoiser}
+    attach(Lora(rank=4), modules)
+    torch.manual_seed(0)
+    for value in family.denoiser.parameters():
+        if value.requires_grad:
+            value.data.normal_(std=0.1)
+    wanted = Export(formats=("diffusers", "kohya", "comfy", "peft"))
+    assert len(export(family, modules, tmp_path, settings=wanted)) == 4

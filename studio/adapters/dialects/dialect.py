@@ -49,7 +49,7 @@ def places(card: FamilyCard, component: str, module: nn.Module) -> list[Place]:
     """Every layer with weights of a component, by its place in the original model; alone where it has none there."""
     found: dict[tuple[str, ...], Place] = {}
     for layer, one in module.named_modules():
-        if not layer or inside(layer) or "weight" not in dict(root(one).named_parameters(recurse=False)):
+        if not layer or inside(layer) or not _has_weight(root(one)):
             continue
         try:
             where = place(card, component, layer, module)
@@ -57,6 +57,11 @@ def places(card: FamilyCard, component: str, module: nn.Module) -> list[Place]:
             where = Place("", (layer,))
         found[where.ours] = where
     return list(found.values())
+
+
+def _has_weight(layer: nn.Module) -> bool:
+    """Whether an adapter can sit on a layer; a quantized one makes its weight when it is read."""
+    return isinstance(layer, nn.Linear) or "weight" in dict(layer.named_parameters(recurse=False))
 
 
 def inside(layer: str) -> bool:
