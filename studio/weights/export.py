@@ -236,12 +236,20 @@ def _merged(job: _Job, path: Path) -> dict[str, nn.Module]:
     return _read_back(job, again.components)
 
 
+def noise_marks(family: Family) -> dict[str, Tensor]:
+    """Empty tensors by which readers of one file tell how its noise is meant (NoobAI's keys): velocity, zero terminal SNR."""
+    scheduler: Any = family.scheduler_base
+    marks = {
+        "v_pred": family.prediction == "v",
+        "ztsnr": bool(scheduler.config.get("rescale_betas_zero_snr")),
+    }
+    return {key: torch.empty(0) for key, true in marks.items() if true}
+
+
 def _single(job: _Job, path: Path) -> dict[str, nn.Module]:
     """One file in the original names, read back by our own reader of such files, with the model's sizes."""
     pipeline, card = _whole(job), job.family.card
-    values = one_file(card, pipeline.components)
-    if card.name == "sdxl" and job.family.prediction == "v":  # how its readers tell (NoobAI)
-        values |= {"v_pred": torch.empty(0), "ztsnr": torch.empty(0)}
+    values = one_file(card, pipeline.components) | noise_marks(job.family)
     write(path, values, header(job.family, values, job.settings, job.facts, kind="", native=True))
     starts = {card.denoiser: DENOISER} | {name: own[0] for name, own in card.recognize.text.items()}
     found = {name: again(pipeline.components[name], path, start) for name, start in starts.items()}

@@ -398,3 +398,14 @@ def test_an_adapter_on_quantized_weights_is_written_in_every_format(tmp_path, co
             value.data.normal_(std=0.1)
     wanted = Export(formats=("diffusers", "kohya", "comfy", "peft"))
     assert len(export(family, modules, tmp_path, settings=wanted)) == 4
+
+
+@pytest.mark.parametrize(
+    ("prediction", "zero", "marks"),
+    [("eps", False, set()), ("v", False, {"v_pred"}), ("v", True, {"v_pred", "ztsnr"})],
+)
+def test_one_file_tells_velocity_and_zero_snr_each_where_it_is_so(prediction, zero, marks):
+    family = load("tiny:sdxl", Backend(Hardware(device="cpu", precision="fp32")))
+    family.prediction = prediction
+    family.scheduler_base.register_to_config(rescale_betas_zero_snr=zero)
+    assert exporting.noise_marks(family).keys() == marks
